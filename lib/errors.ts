@@ -1,0 +1,121 @@
+/** Codes of every {@link VmiError}. Messages may change between releases, codes may not. */
+export type VmiErrorCode =
+  | 'VMI_ADDON_MISSING'
+  | 'VMI_LIBRARY_MISSING'
+  | 'VMI_ATTACH'
+  | 'VMI_CLOSED'
+  | 'VMI_BUSY'
+  | 'VMI_FAULT'
+  | 'VMI_SYMBOL'
+  | 'VMI_TYPE'
+  | 'VMI_NO_TASK'
+  | 'VMI_CORRUPT'
+  | 'VMI_UNSUPPORTED'
+  | 'VMI_ABORTED';
+
+/**
+ * Any failure that is not a misuse of the API (those are `TypeError` and `RangeError`).
+ * The message says what was tried, at which address, and what to do.
+ */
+export class VmiError extends Error {
+  override readonly name: string = 'VmiError';
+  readonly code: VmiErrorCode;
+
+  constructor(code: VmiErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Where a read failed, and how far it came. */
+export interface Fault {
+  /** The first address that could not be read. */
+  readonly address: bigint;
+  readonly space: 'physical' | 'virtual';
+  /** Root of the page table that was walked; `undefined` for physical addresses. */
+  readonly cr3: bigint | undefined;
+  readonly requested: number;
+  readonly transferred: number;
+  /** Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM. */
+  readonly level: number;
+}
+
+/** Names of the paging levels by number (SDM vol. 3A, 4.5, table 4-2). */
+export const LEVEL_NAMES = ['ram', 'pt', 'pd', 'pdpt', 'pml4', 'pml5'] as const;
+
+/** Guest memory that cannot be read: not present in the page table, or not in RAM. Code `VMI_FAULT`. */
+export class FaultError extends VmiError implements Fault {
+  override readonly name = 'FaultError';
+  readonly address: bigint;
+  readonly space: 'physical' | 'virtual';
+  readonly cr3: bigint | undefined;
+  readonly requested: number;
+  readonly transferred: number;
+  readonly level: number;
+
+  constructor(fault: Fault, options?: ErrorOptions) {
+    super('VMI_FAULT', describeFault(fault), options);
+    this.address = fault.address;
+    this.space = fault.space;
+    this.cr3 = fault.cr3;
+    this.requested = fault.requested;
+    this.transferred = fault.transferred;
+    this.level = fault.level;
+  }
+}
+
+/** Guest data that breaks an invariant of the kernel: a cycle, a wild pointer. Code `VMI_CORRUPT`. */
+export class CorruptError extends VmiError {
+  override readonly name = 'CorruptError';
+  /** Virtual address of the structure that breaks the invariant. */
+  readonly address: bigint;
+  /** Rows that were read before it. */
+  readonly found: number;
+
+  constructor(message: string, address: bigint, found = 0, options?: ErrorOptions) {
+    super('VMI_CORRUPT', message, options);
+    this.address = address;
+    this.found = found;
+  }
+}
+
+/** Formats an address the way every message, table and JSON line does. */
+export function hex(value: bigint | number): string {
+  return `0x${value.toString(16)}`;
+}
+
+function describeFault(fault: Fault): string {
+  const where = fault.cr3 === undefined ? fault.space : `${fault.space}, cr3 ${hex(fault.cr3)}`;
+  const why =
+    fault.level === 0
+      ? fault.space === 'physical'
+        ? 'the address is not in guest RAM'
+        : 'the page table points outside guest RAM'
+      : `page not present at ${LEVEL_NAMES[fault.level] ?? `level ${fault.level}`}`;
+  const partly = fault.transferred > 0 ? ` (${fault.transferred} bytes were read before it)` : '';
+  return `cannot read ${fault.requested} bytes at ${hex(fault.address)} (${where}): ${why}${partly}`;
+}
+
+/**
+ * Gives an error thrown by the addon its class. Anything else comes back as it is.
+ * Use as `catch (error) { throw fromNative(error); }`.
+ */
+export function fromNative(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof VmiError) return error;
+  const data = error as Error & Partial<Fault> & { code?: string; found?: number };
+  if (typeof data.code !== 'string' || !data.code.startsWith('VMI_')) return error;
+  if (data.code === 'VMI_FAULT' && typeof data.address === 'bigint' && data.space !== undefined) {
+    return new FaultError({
+      address: data.address,
+      space: data.space,
+      cr3: data.cr3,
+      requested: data.requested ?? 0,
+      transferred: data.transferred ?? 0,
+      level: data.level ?? 0,
+    });
+  }
+  if (data.code === 'VMI_CORRUPT') {
+    return new CorruptError(error.message, data.address ?? 0n, data.found ?? 0, { cause: error });
+  }
+  return new VmiError(data.code as VmiErrorCode, error.message, { cause: error });
+}

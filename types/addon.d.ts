@@ -1,0 +1,149 @@
+/**
+ * The native seam: everything `build/Release/vmi_addon.node` exports, and nothing else.
+ *
+ * `lib/` is the only caller. Native knows memory, page tables, batched gathers and libvmi; it knows
+ * nothing of tasks, symbols or types. No misuse of what is declared here may crash the process: wrong
+ * types and lengths throw `TypeError`/`RangeError`, use after `close()` throws `VMI_CLOSED`.
+ *
+ * Every other failure is an `Error` with a string `code` of `VmiErrorCode` and, for `VMI_FAULT`, the
+ * fields of {@link NativeFault}. `lib/errors.ts` gives them their class.
+ */
+
+/** Fields on an error with code `VMI_FAULT`. */
+export interface NativeFault {
+  /** The first address that could not be read. */
+  address: bigint;
+  space: 'physical' | 'virtual';
+  /** Root of the page table that was walked; absent for physical addresses. */
+  cr3?: bigint;
+  /** Bytes asked for and bytes read before the fault. */
+  requested: number;
+  transferred: number;
+  /** Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM. */
+  level: number;
+}
+
+/** A run of guest-physical RAM and where its bytes live on the host. */
+export interface NativeSegment {
+  /** Guest-physical address of the first byte, page-aligned. */
+  physical: bigint;
+  /** Bytes, a multiple of the page size. */
+  length: bigint;
+  /**
+   * `file`: bytes of `fd` from file offset `offset`, mapped read-only and shared; the descriptor is
+   * duplicated, the caller keeps its own. `process`: bytes of the process `pid` from its virtual
+   * address `offset`, read with process_vm_readv(2).
+   */
+  kind: 'file' | 'process';
+  fd?: number;
+  offset: bigint;
+}
+
+export interface NativeMemoryOptions {
+  segments: NativeSegment[];
+  /**
+   * The process that owns the guest. Needed for `process` segments; with `file` segments it lets
+   * every operation notice that the guest is gone. Held as a pidfd, so a reused PID is never read.
+   */
+  pid?: number;
+}
+
+export interface NativeScan {
+  /** 1 to 256 bytes. */
+  pattern: Uint8Array;
+  /** Look only at addresses `k * stride + offsets[i]`; stride 1 looks everywhere. */
+  stride: number;
+  offsets: number[];
+  /** Physical range, end exclusive; whole RAM when left out. */
+  start?: bigint;
+  end?: bigint;
+  /** Stop after so many hits (1 to 65,536). */
+  max: number;
+  /** One byte; the scan stops with VMI_ABORTED soon after the caller stores a non-zero value there. */
+  cancel?: Uint8Array;
+}
+
+/** Guest-physical memory of one source. All methods but `scan` are synchronous. */
+export class Memory {
+  private constructor();
+  /** Pairs (first address, length), ascending, no overlap. */
+  readonly ranges: BigUint64Array;
+  /** Whether every byte can be read without a system call. */
+  readonly mapped: boolean;
+  /**
+   * Starts an operation on a live guest: drops what the source caches and throws VMI_CLOSED when the
+   * guest's process has exited.
+   */
+  begin(): void;
+  /** Reads up to `into.length` bytes; returns the bytes read before the first unreadable one. */
+  read(address: bigint, into: Uint8Array): number;
+  /** Reads `length` bytes at each address into `into[i * length]`; returns bytes read for each. */
+  readMany(addresses: BigUint64Array, length: number, into: Uint8Array): Uint32Array;
+  /** Little-endian load; throws VMI_FAULT. */
+  readU64(address: bigint): bigint;
+  /** Addresses of the pattern, ascending, found on a worker thread. Holes of a file are not read. */
+  scan(request: NativeScan): Promise<BigUint64Array>;
+  /** Waits for scans in flight, then unmaps. Idempotent. */
+  close(): void;
+}
+
+/**
+ * What to read at each row's base address. Column `k` is `size` bytes at `offset` from the row's base
+ * (`from` = -1) or from the pointer value of an earlier 8-byte column (`from` < k). A NULL pointer
+ * gives zeroes; an unreadable one gives zeroes and sets bit `k` in the row's fault mask.
+ */
+export class Plan {
+  /** Triples (from, offset, size); at most 32 columns; size 1 to 4,096. */
+  constructor(columns: Int32Array);
+}
+
+/**
+ * Rows as columns in one buffer. For n rows, in this order, each part starting at a multiple of 8:
+ * fault masks (u32 × n), base addresses (u64 × n), then each column (size × n).
+ */
+export interface NativeRows {
+  count: number;
+  buffer: ArrayBuffer;
+  /** Rows that came from each head. */
+  counts: Uint32Array;
+  /** Times a list changed under the walk and was followed again. */
+  retries: number;
+}
+
+/** One page table over one memory, with a software TLB that `flush()` empties. */
+export class AddressSpace {
+  /** `levels`: 4 or 5. `root`: physical, page-aligned. */
+  constructor(memory: Memory, root: bigint, levels: number);
+  /** Triples (virtual, length, physical) that need no page walk; used only where the result is RAM. */
+  setWindows(windows: BigUint64Array): void;
+  flush(): void;
+  /** Physical address; throws VMI_FAULT with the level that was not present. */
+  translate(address: bigint): bigint;
+  /**
+   * Every level of the walk, triples (level, physical address of the entry, entry), top first, ending
+   * with the leaf or the entry that is not present. Ignores windows and the TLB.
+   */
+  walk(address: bigint): BigUint64Array;
+  /**
+   * Present mappings in [start, end): triples (virtual, length, physical), ascending, neighbours that
+   * are contiguous both ways merged. Throws VMI_CORRUPT beyond `max` triples.
+   */
+  mappings(start: bigint, end: bigint, max: number): BigUint64Array;
+  /** Like Memory.read, by virtual address. */
+  read(address: bigint, into: Uint8Array): number;
+  readU64(address: bigint): bigint;
+  readU32(address: bigint): number;
+  /** Fills `into`, laid out as {@link NativeRows}, for the given bases; returns nothing. */
+  gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void;
+  /**
+   * Walks circular doubly linked lists (`struct list_head`) from each head and gathers `plan` at every
+   * node. A row's base is the node's address minus `link`; heads give no row. Follows RCU rules on a
+   * live guest: `next->prev` must point back; where it does not, the walk re-reads, steps back past
+   * unlinked nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the list stays
+   * inconsistent. More than `max` rows in all is VMI_CORRUPT too.
+   */
+  lists(plan: Plan, heads: BigUint64Array, link: number, max: number): NativeRows;
+}
+
+/** Opens memory that is mapped from files, read from a process, or both. */
+export function openMemory(options: NativeMemoryOptions): Memory;
