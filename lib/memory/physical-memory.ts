@@ -1,0 +1,286 @@
+import type { Memory } from '../../types/addon.js';
+import { type AddressLike, toAddress, toLength } from '../address.js';
+import { FaultError, fromNative, VmiError } from '../errors.js';
+import { VirtualMemory } from './virtual-memory.js';
+
+/** A run of guest-physical RAM. */
+export interface PhysicalRange {
+  /** Guest-physical address of the first byte. */
+  readonly start: bigint;
+  /** Bytes. */
+  readonly length: bigint;
+}
+
+/** What a source can do beyond reading. */
+export interface Capabilities {
+  /** vCPU registers can be read. */
+  readonly registers: boolean;
+  /** The guest can be stopped and resumed. */
+  readonly pause: boolean;
+  /** Guest memory can be written. */
+  readonly write: boolean;
+  /** Register events can be awaited. */
+  readonly events: boolean;
+  /** RAM is mapped: reads cost no system call. */
+  readonly map: boolean;
+}
+
+/** Control registers of one vCPU, as the hypervisor holds them. */
+export interface VcpuRegisters {
+  readonly vcpu: number;
+  readonly cr0: bigint;
+  readonly cr3: bigint;
+  readonly cr4: bigint;
+  readonly rip: bigint;
+  /** IA32_EFER; 0 where the source does not tell. */
+  readonly efer: bigint;
+}
+
+export interface AbortOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The side of a source that is not memory: the virtual machine's controls. */
+export interface Machine {
+  registers?(options?: AbortOptions): Promise<VcpuRegisters[]>;
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface PhysicalMemoryOptions {
+  readonly native: Memory;
+  /** The kind of source: `qemu`, `image`, `libvmi`. */
+  readonly source: string;
+  /** One line for people: what was attached and how its RAM is reached. */
+  readonly description: string;
+  /** Whether the guest may change while it is read. */
+  readonly live: boolean;
+  readonly machine?: Machine;
+}
+
+export interface ScanOptions extends AbortOptions {
+  /** Only addresses `k * stride + offsets[i]` are looked at; default 1, everywhere. */
+  readonly stride?: number;
+  readonly offsets?: readonly number[];
+  /** Physical range, end exclusive; whole RAM when left out. */
+  readonly start?: bigint;
+  readonly end?: bigint;
+  /** Stop after so many hits, 1 to 65,536; default 1,024. */
+  readonly max?: number;
+}
+
+/** Result of a batch: all bytes in one buffer, and how many of each element were read. */
+export interface BatchResult {
+  readonly bytes: Buffer;
+  /** Bytes read per element; less than asked for where RAM ends. */
+  readonly transferred: Uint32Array;
+}
+
+/** Guest-physical memory of one source, and the machine behind it. */
+export class PhysicalMemory implements AsyncDisposable {
+  readonly source: string;
+  readonly description: string;
+  readonly live: boolean;
+  readonly ranges: readonly PhysicalRange[];
+  readonly capabilities: Capabilities;
+  readonly #native: Memory;
+  readonly #machine: Machine | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: PhysicalMemoryOptions) {
+    this.source = options.source;
+    this.description = options.description;
+    this.live = options.live;
+    this.#native = options.native;
+    this.#machine = options.machine;
+    const pairs = options.native.ranges;
+    const ranges: PhysicalRange[] = [];
+    for (let i = 0; i < pairs.length; i += 2) ranges.push({ start: pairs[i]!, length: pairs[i + 1]! });
+    this.ranges = ranges;
+    this.capabilities = {
+      registers: options.machine?.registers !== undefined,
+      pause: options.machine?.pause !== undefined,
+      write: false,
+      events: false,
+      map: options.native.mapped,
+    };
+  }
+
+  /** Bytes of RAM in all. */
+  get size(): bigint {
+    return this.ranges.reduce((sum, range) => sum + range.length, 0n);
+  }
+
+  /** End of the highest range: one more than the last physical address. */
+  get end(): bigint {
+    const last = this.ranges.at(-1);
+    return last === undefined ? 0n : last.start + last.length;
+  }
+
+  /** Whether `length` bytes at `address` are RAM. */
+  contains(address: bigint, length = 1n): boolean {
+    return this.ranges.some((range) => address >= range.start && address + length <= range.start + range.length);
+  }
+
+  /**
+   * Starts an operation: what the source caches is dropped.
+   * @throws {VmiError} `VMI_CLOSED` after `close()` or when the guest has exited
+   */
+  begin(): void {
+    this.#checkOpen();
+    try {
+      this.#native.begin();
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /**
+   * Reads a copy of `length` bytes.
+   * @throws {FaultError} the first address that is not RAM
+   */
+  read(address: AddressLike, length: number): Buffer {
+    const bytes = Buffer.allocUnsafeSlow(toLength(length));
+    const from = toAddress(address);
+    const transferred = this.readInto(from, bytes);
+    if (transferred < length) {
+      throw new FaultError({
+        address: from + BigInt(transferred),
+        space: 'physical',
+        cr3: undefined,
+        requested: length,
+        transferred,
+        level: 0,
+      });
+    }
+    return bytes;
+  }
+
+  /** Fills `into`; returns the bytes read before the first address that is not RAM. */
+  readInto(address: AddressLike, into: Uint8Array): number {
+    this.#checkOpen();
+    try {
+      return this.#native.read(toAddress(address), into);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Reads `length` bytes at every address in one crossing. */
+  readMany(addresses: BigUint64Array, length: number): BatchResult {
+    this.#checkOpen();
+    const bytes = Buffer.allocUnsafeSlow(addresses.length * toLength(length));
+    try {
+      return { bytes, transferred: this.#native.readMany(addresses, length, bytes) };
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /**
+   * Loads a little-endian 64-bit value.
+   * @throws {FaultError} the address is not RAM
+   */
+  readU64(address: AddressLike): bigint {
+    this.#checkOpen();
+    try {
+      return this.#native.readU64(toAddress(address));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /**
+   * Finds a byte pattern on a worker thread; addresses ascend.
+   * @throws {VmiError} `VMI_ABORTED` when the signal fires
+   */
+  async scan(pattern: Uint8Array, options: ScanOptions = {}): Promise<bigint[]> {
+    this.#checkOpen();
+    const { signal } = options;
+    if (signal?.aborted) throw aborted('the scan', signal);
+    const cancel = new Uint8Array(1);
+    const onAbort = () => {
+      cancel[0] = 1;
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      const hits = await this.#native.scan({
+        pattern,
+        stride: options.stride ?? 1,
+        offsets: [...(options.offsets ?? [0])],
+        ...(options.start === undefined ? {} : { start: options.start }),
+        ...(options.end === undefined ? {} : { end: options.end }),
+        max: options.max ?? 1024,
+        cancel,
+      });
+      return Array.from(hits);
+    } catch (error) {
+      throw signal?.aborted ? aborted('the scan', signal) : fromNative(error);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /**
+   * Control registers of every vCPU, from the hypervisor.
+   * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none
+   */
+  async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+    this.#checkOpen();
+    if (this.#machine?.registers === undefined) {
+      throw new VmiError('VMI_UNSUPPORTED', `${this.description} gives no vCPU registers`);
+    }
+    return this.#machine.registers(options);
+  }
+
+  /**
+   * Stops the guest's vCPUs.
+   * @throws {VmiError} `VMI_UNSUPPORTED` where the source cannot
+   */
+  async pause(): Promise<void> {
+    this.#checkOpen();
+    if (this.#machine?.pause === undefined) {
+      throw new VmiError('VMI_UNSUPPORTED', `${this.description} cannot be paused`);
+    }
+    await this.#machine.pause();
+  }
+
+  /** Lets the vCPUs run again. */
+  async resume(): Promise<void> {
+    this.#checkOpen();
+    await this.#machine?.resume?.();
+  }
+
+  /** Looks at this memory through the page table at `root`, of 4 or 5 levels. */
+  virtual(root: bigint, levels: 4 | 5): VirtualMemory {
+    this.#checkOpen();
+    return new VirtualMemory(this, this.#native, root, levels);
+  }
+
+  /** Releases the mapping and the machine. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#machine?.close();
+    } finally {
+      this.#native.close();
+    }
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== undefined) throw new VmiError('VMI_CLOSED', `${this.description} is closed`);
+  }
+}
+
+function aborted(what: string, signal: AbortSignal): VmiError {
+  return new VmiError('VMI_ABORTED', `${what} was aborted`, { cause: signal.reason });
+}

@@ -1,0 +1,221 @@
+import type { AddressSpace, Memory, NativeRows, Plan } from '../../types/addon.js';
+import { type AddressLike, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
+import { addon } from '../addon.js';
+import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
+import type { PhysicalMemory } from './physical-memory.js';
+
+/** A run of virtual addresses mapped to a run of physical ones. */
+export interface Mapping {
+  readonly virtual: bigint;
+  readonly length: bigint;
+  readonly physical: bigint;
+}
+
+/** One level of a page walk. SDM vol. 3A, 4.5. */
+export interface WalkStep {
+  /** `pml5`, `pml4`, `pdpt`, `pd` or `pt`. */
+  readonly level: string;
+  /** Physical address of the entry. */
+  readonly entryAddress: bigint;
+  readonly entry: bigint;
+  readonly present: boolean;
+  /** Whether the entry maps a page (4 KiB, 2 MiB or 1 GiB) instead of pointing to a table. */
+  readonly leaf: boolean;
+  readonly writable: boolean;
+  readonly user: boolean;
+  readonly noExecute: boolean;
+}
+
+/** Every level of a walk, and where it ended. */
+export interface WalkResult {
+  readonly address: bigint;
+  readonly root: bigint;
+  readonly steps: readonly WalkStep[];
+  /** `undefined` when the last step is not present. */
+  readonly physical: bigint | undefined;
+  /** Bytes of the page: 4 KiB, 2 MiB or 1 GiB. */
+  readonly pageSize: bigint | undefined;
+}
+
+const LEAF_SIZE = [0n, 1n << 12n, 1n << 21n, 1n << 30n] as const;
+const PRESENT = 1n;
+const WRITABLE = 1n << 1n;
+const USER = 1n << 2n;
+const PAGE_SIZE_BIT = 1n << 7n;
+const NO_EXECUTE = 1n << 63n;
+
+/** Guest-virtual memory through one page table. Made by {@link PhysicalMemory.virtual}. */
+export class VirtualMemory {
+  readonly physical: PhysicalMemory;
+  /** Physical address of the top-level table. */
+  readonly root: bigint;
+  readonly levels: 4 | 5;
+  readonly #native: AddressSpace;
+
+  /** @internal */
+  constructor(physical: PhysicalMemory, native: Memory, root: bigint, levels: 4 | 5) {
+    this.physical = physical;
+    this.root = root;
+    this.levels = levels;
+    try {
+      this.#native = new (addon().AddressSpace)(native, root, levels);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Names linear mappings that need no page walk: the direct map and the kernel image. */
+  setWindows(windows: readonly Mapping[]): void {
+    this.#native.setWindows(
+      BigUint64Array.from(windows.flatMap((window) => [window.virtual, window.length, window.physical])),
+    );
+  }
+
+  /**
+   * Starts an operation: the TLB is emptied, and so is what the source caches.
+   * @throws {VmiError} `VMI_CLOSED` when the guest has exited
+   */
+  begin(): void {
+    this.physical.begin();
+    this.#native.flush();
+  }
+
+  /**
+   * Physical address of a virtual one.
+   * @throws {FaultError} with the level that was not present
+   */
+  translate(address: AddressLike): bigint {
+    try {
+      return this.#native.translate(toAddress(address));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Walks the page table for `address` and keeps every level. Never throws for an address that is not mapped. */
+  walk(address: AddressLike): WalkResult {
+    const virtual = toAddress(address);
+    let raw: BigUint64Array;
+    try {
+      raw = this.#native.walk(virtual);
+    } catch (error) {
+      throw fromNative(error);
+    }
+    const steps: WalkStep[] = [];
+    let physical: bigint | undefined;
+    let pageSize: bigint | undefined;
+    for (let i = 0; i + 2 < raw.length; i += 3) {
+      const level = Number(raw[i]);
+      const entry = raw[i + 2]!;
+      const present = (entry & PRESENT) !== 0n;
+      const leaf = present && (level === 1 || ((entry & PAGE_SIZE_BIT) !== 0n && level <= 3));
+      steps.push({
+        level: LEVEL_NAMES[level] ?? String(level),
+        entryAddress: raw[i + 1]!,
+        entry,
+        present,
+        leaf,
+        writable: (entry & WRITABLE) !== 0n,
+        user: (entry & USER) !== 0n,
+        noExecute: (entry & NO_EXECUTE) !== 0n,
+      });
+      if (leaf) {
+        pageSize = LEAF_SIZE[level]!;
+        physical = (entry & PHYSICAL_MASK & ~(pageSize - 1n)) | (virtual & (pageSize - 1n));
+      }
+    }
+    return { address: virtual, root: this.root, steps, physical, pageSize };
+  }
+
+  /** Present mappings in [start, end), neighbours merged. */
+  mappings(start: bigint, end: bigint, max = 65_536): Mapping[] {
+    let raw: BigUint64Array;
+    try {
+      raw = this.#native.mappings(start, end, max);
+    } catch (error) {
+      throw fromNative(error);
+    }
+    const mappings: Mapping[] = [];
+    for (let i = 0; i + 2 < raw.length; i += 3) {
+      mappings.push({ virtual: raw[i]!, length: raw[i + 1]!, physical: raw[i + 2]! });
+    }
+    return mappings;
+  }
+
+  /**
+   * Reads a copy of `length` bytes.
+   * @throws {FaultError} the first address that is not mapped
+   */
+  read(address: AddressLike, length: number): Buffer {
+    const from = toAddress(address);
+    const bytes = Buffer.allocUnsafeSlow(toLength(length));
+    const transferred = this.readInto(from, bytes);
+    if (transferred < length) throw this.#faultAt(from, length, transferred);
+    return bytes;
+  }
+
+  /** Fills `into`; returns the bytes read before the first address that is not mapped. */
+  readInto(address: AddressLike, into: Uint8Array): number {
+    try {
+      return this.#native.read(toAddress(address), into);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Loads a little-endian 64-bit value. @throws {FaultError} not mapped */
+  readU64(address: AddressLike): bigint {
+    try {
+      return this.#native.readU64(toAddress(address));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Loads a little-endian 32-bit value. @throws {FaultError} not mapped */
+  readU32(address: AddressLike): number {
+    try {
+      return this.#native.readU32(toAddress(address));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /**
+   * Reads a NUL-terminated string of at most `max` bytes; without a NUL in them, `max` bytes come back.
+   * @throws {FaultError} not mapped before a NUL was found
+   */
+  readString(address: AddressLike, max = 4096): string {
+    const from = toAddress(address);
+    const bytes = Buffer.allocUnsafeSlow(toLength(max, 1 << 20, 'max'));
+    const transferred = this.readInto(from, bytes);
+    const end = bytes.subarray(0, transferred).indexOf(0);
+    if (end < 0 && transferred < max) throw this.#faultAt(from, max, transferred);
+    return bytes.toString('utf8', 0, end < 0 ? max : end);
+  }
+
+  /** @internal */
+  gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void {
+    try {
+      this.#native.gather(plan, bases, into);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** @internal */
+  lists(plan: Plan, heads: BigUint64Array, link: number, max: number): NativeRows {
+    try {
+      return this.#native.lists(plan, heads, link, max);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  #faultAt(from: bigint, requested: number, transferred: number): FaultError {
+    const address = BigInt.asUintN(64, from + BigInt(transferred));
+    const last = this.walk(address).steps.at(-1);
+    const level = last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt');
+    return new FaultError({ address, space: 'virtual', cr3: this.root, requested, transferred, level });
+  }
+}
