@@ -1,0 +1,280 @@
+import { inspect } from 'node:util';
+import { type AddressLike, toAddress, toLength } from '../address.js';
+import { hex, VmiError } from '../errors.js';
+import { Kernel, type KernelOptions } from '../kernel/kernel.js';
+import type { StructType } from '../kernel/types.js';
+import { openSource } from '../memory/open.js';
+import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
+import type { Candidate, Source } from '../memory/source.js';
+import type { VirtualMemory, WalkResult } from '../memory/virtual-memory.js';
+import { cr3Base } from '../tasks/cr3.js';
+import type { Task } from '../tasks/task.js';
+import { type ListOptions, type TaskList, Tasks } from '../tasks/tasks.js';
+import { formatTarget, parseTarget, type Target } from '../target.js';
+import { proveLayout } from './layout-proof.js';
+import { Pause } from './pause.js';
+
+export interface AttachOptions extends Pick<KernelOptions, 'profile' | 'cache'> {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Which page table a virtual address is looked up in; the kernel's own when left out. */
+export type SpaceOptions = { readonly pid?: number; readonly cr3?: AddressLike };
+
+/** What one CPU runs, read from the guest's memory. */
+export interface GuestCpu {
+  readonly cpu: number;
+  /** The running task; PID 0 is the CPU's idle task. */
+  readonly task: Task;
+  /** Page-table base that is loaded; `null` while the CPU is in the middle of a switch. */
+  readonly cr3: bigint | null;
+}
+
+/** Highest PID that a 32-bit pid_t can hold. */
+const MAX_PID = 0x7fff_ffff;
+
+/**
+ * Attaches to a guest: opens its memory, finds its kernel with no profile, and verifies what was found.
+ *
+ * @param target `qemu:PID`, `qmp:SOCKET`, `image:PATH`, `xen:NAME`, `kvm:NAME`, `libvmi:PATH`, or the same as an object
+ * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in it
+ * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
+ * @throws {RangeError} the target has none of these forms
+ */
+export async function attach(target: string | Target, options: AttachOptions = {}): Promise<Guest> {
+  const parsed = typeof target === 'string' ? parseTarget(target) : target;
+  if (options.signal?.aborted === true) throw aborted(options.signal);
+  const source = await openSource(parsed, { signal: options.signal });
+  return attachSource(parsed, source, options);
+}
+
+async function attachSource(target: Target, source: Source, options: AttachOptions): Promise<Guest> {
+  const refusals: string[] = [];
+  let last: unknown;
+  for (const candidate of source.candidates) {
+    try {
+      return await attachCandidate(target, candidate, options);
+    } catch (error) {
+      if (options.signal?.aborted === true) throw aborted(options.signal);
+      if (!(error instanceof VmiError)) throw error;
+      last = error;
+      refusals.push(`${candidate.assumption}: ${error.message}`);
+    }
+  }
+  await source.close();
+  if (refusals.length === 1) throw last;
+  throw new VmiError(
+    'VMI_ATTACH',
+    `no way to lay out the RAM of ${formatTarget(target)} fits the guest's own page tables:\n  ${refusals.join('\n  ')}`,
+    { cause: last },
+  );
+}
+
+async function attachCandidate(target: Target, candidate: Candidate, options: AttachOptions): Promise<Guest> {
+  const memory = candidate.open();
+  try {
+    const registers = memory.capabilities.registers ? await memory.registers({ signal: options.signal }) : [];
+    const kernel = await Kernel.load(memory, {
+      registers,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      ...(options.profile === undefined ? {} : { profile: options.profile }),
+      ...(options.cache === undefined ? {} : { cache: options.cache }),
+    });
+    if (!candidate.proven) proveLayout(kernel);
+    return new Guest(formatTarget(target), memory, kernel);
+  } catch (error) {
+    await memory.close();
+    throw error;
+  }
+}
+
+/** One attached guest. Made by {@link attach}; `close()` it, or declare it with `await using`. */
+export class Guest implements AsyncDisposable {
+  /** The target string it was attached by. */
+  readonly target: string;
+  readonly memory: PhysicalMemory;
+  readonly kernel: Kernel;
+  readonly #tasks: Tasks;
+  readonly #pauses = new Set<Pause>();
+
+  /** @internal */
+  constructor(target: string, memory: PhysicalMemory, kernel: Kernel) {
+    this.target = target;
+    this.memory = memory;
+    this.kernel = kernel;
+    this.#tasks = new Tasks(kernel);
+  }
+
+  /** What this guest's source can do. */
+  get capabilities(): Capabilities {
+    return this.memory.capabilities;
+  }
+
+  /**
+   * Every process, or with `threads` every thread of every process, by the kernel's own lists. Snapshots; on a live guest
+   * each row is consistent in itself, the list as a whole is what the walk met.
+   * @throws {CorruptError} a list is broken for good
+   */
+  tasks(options: ListOptions = {}): TaskList {
+    return this.#tasks.list(options);
+  }
+
+  /**
+   * The task with this PID or TID, in the initial PID namespace, by the kernel's own look-up.
+   * @throws {RangeError} `pid` is no PID
+   * @throws {VmiError} `VMI_NO_TASK`
+   */
+  task(pid: number): Task {
+    const task = this.findTask(pid);
+    if (task === undefined) {
+      throw new VmiError('VMI_NO_TASK', `no task with PID ${pid}; tasks() lists what there is`);
+    }
+    return task;
+  }
+
+  /**
+   * Like {@link task}, but `undefined` when there is none.
+   * @throws {RangeError} `pid` is no PID
+   */
+  findTask(pid: number): Task | undefined {
+    if (typeof pid !== 'number') throw new TypeError(`Expected pid as a number but received ${typeof pid}`);
+    if (!Number.isInteger(pid) || pid < 0 || pid > MAX_PID) {
+      throw new RangeError(`Expected pid as an integer between 1 and ${MAX_PID} but received ${pid}`);
+    }
+    if (pid === 0) {
+      throw new VmiError(
+        'VMI_NO_TASK',
+        'PID 0 names no single task: every CPU has an idle task with it; cpus() shows what each CPU runs',
+      );
+    }
+    return this.#tasks.find(pid);
+  }
+
+  /**
+   * What CR3 holds while the task runs, without PCID; `null` for a kernel thread off the CPU and for an exited task.
+   * Never 0. `task(pid).cr3Source` says where the answer comes from.
+   * @throws {VmiError} `VMI_NO_TASK`: there is no such task
+   * @throws {CorruptError} the task names an address space that is none
+   */
+  pidToCr3(pid: number): bigint | null {
+    return this.task(pid).cr3;
+  }
+
+  /**
+   * Every task and thread that runs on an address space. Empty when no task does, as for the kernel's own page table.
+   * @param cr3 any value that a CR3 register or event holds: PCID, no-flush and LAM bits, and the user half of a pair
+   */
+  cr3ToTasks(cr3: AddressLike): TaskList {
+    return this.#tasks.withCr3(toAddress(cr3, 'cr3'));
+  }
+
+  /** Page-table base of any value that CR3 can hold in this guest. */
+  cr3Base(cr3: AddressLike): bigint {
+    return cr3Base(toAddress(cr3, 'cr3'), this.kernel.pti);
+  }
+
+  /** What each CPU runs and has loaded, read from memory. */
+  cpus(): GuestCpu[] {
+    return this.#tasks.cpus().map(({ cpu, task }) => ({
+      cpu: cpu.cpu,
+      task,
+      cr3: cpu.loadedPgd === 0n ? null : this.kernel.memory.translate(cpu.loadedPgd),
+    }));
+  }
+
+  /**
+   * Control registers of every vCPU, from the hypervisor.
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the source has none
+   */
+  registers(options: { readonly signal?: AbortSignal } = {}): Promise<VcpuRegisters[]> {
+    return this.memory.registers(options);
+  }
+
+  /** Address of a kernel symbol. @throws {VmiError} `VMI_SYMBOL` with names that come close */
+  symbol(name: string): bigint {
+    return this.kernel.symbols.address(name);
+  }
+
+  /** The symbol at or below an address. */
+  symbolAt(address: AddressLike): { name: string; address: bigint; offset: bigint } | undefined {
+    return this.kernel.symbols.at(toAddress(address));
+  }
+
+  /** A structure of this guest's kernel. @throws {VmiError} `VMI_TYPE` with names that come close */
+  type(name: string): StructType {
+    return this.kernel.types.struct(name);
+  }
+
+  /**
+   * A copy of guest-virtual memory, through the kernel's page table or a process's.
+   * @throws {FaultError} the first address that is not mapped
+   */
+  read(address: AddressLike, length: number, space: SpaceOptions = {}): Buffer {
+    return this.#space(space).read(address, length);
+  }
+
+  /** A copy of guest-physical memory. @throws {FaultError} the first address that is not RAM */
+  readPhysical(address: AddressLike, length: number): Buffer {
+    this.memory.begin();
+    return this.memory.read(address, toLength(length));
+  }
+
+  /** A NUL-terminated string of at most `max` bytes. @throws {FaultError} not mapped */
+  readString(address: AddressLike, max?: number, space: SpaceOptions = {}): string {
+    return this.#space(space).readString(address, max);
+  }
+
+  /** Every level of the page walk for an address, and where it ends. */
+  translate(address: AddressLike, space: SpaceOptions = {}): WalkResult {
+    return this.#space(space).walk(address);
+  }
+
+  /**
+   * Stops the guest until the returned pause is disposed of; also when the process exits.
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the source cannot
+   */
+  async pause(): Promise<Pause> {
+    await this.memory.pause();
+    const pause = new Pause(async () => {
+      this.#pauses.delete(pause);
+      if (this.#pauses.size === 0) await this.memory.resume();
+    });
+    this.#pauses.add(pause);
+    return pause;
+  }
+
+  /** Resumes the guest if it was paused here, and releases everything. Idempotent. */
+  async close(): Promise<void> {
+    for (const pause of this.#pauses) await pause.resume();
+    await this.memory.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  [inspect.custom](): string {
+    return `Guest ${this.target} { Linux ${this.kernel.release}, ${this.memory.size >> 20n} MiB, cr3: ${hex(this.kernel.cr3)} }`;
+  }
+
+  #space({ pid, cr3 }: SpaceOptions): VirtualMemory {
+    let space = this.kernel.memory;
+    if (pid !== undefined || cr3 !== undefined) {
+      const root = cr3 === undefined ? this.pidToCr3(pid!) : this.cr3Base(cr3);
+      if (root === null) {
+        throw new VmiError(
+          'VMI_UNSUPPORTED',
+          `task ${pid} has no address space of its own; leave pid out to use the kernel's`,
+        );
+      }
+      space = this.memory.virtual(root, this.kernel.levels);
+    }
+    space.begin();
+    return space;
+  }
+}
+
+function aborted(signal: AbortSignal): VmiError {
+  return new VmiError('VMI_ABORTED', 'attaching was aborted', { cause: signal.reason });
+}
+

@@ -1,0 +1,17 @@
+export type { AddressLike } from './address.js';
+export { CorruptError, type Fault, FaultError, VmiError, type VmiErrorCode } from './errors.js';
+export { type AttachOptions, attach, Guest, type GuestCpu, type SpaceOptions } from './guest/guest.js';
+export { Pause } from './guest/pause.js';
+export { Kernel, type KernelOptions } from './kernel/kernel.js';
+export {
+  type AbortOptions,
+  type Capabilities,
+  PhysicalMemory,
+  type PhysicalRange,
+  type VcpuRegisters,
+} from './memory/physical-memory.js';
+export { type Mapping, VirtualMemory, type WalkResult, type WalkStep } from './memory/virtual-memory.js';
+export { formatTarget, parseTarget, type Target } from './target.js';
+export { type Cr3Source, cr3Base } from './tasks/cr3.js';
+export { Task, type TaskJson } from './tasks/task.js';
+export { type Consistency, type ListOptions, TaskList } from './tasks/tasks.js';

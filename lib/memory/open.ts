@@ -1,0 +1,28 @@
+import type { Target } from '../target.js';
+import { openImage } from './image/image.js';
+import { openLibvmi } from './libvmi/libvmi.js';
+import type { AbortOptions } from './physical-memory.js';
+import { openQemuProcess, openQmpSocket } from './qemu/qemu.js';
+import type { Source } from './source.js';
+
+/**
+ * Opens what a target names.
+ * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`
+ */
+export async function openSource(target: Target, options: AbortOptions = {}): Promise<Source> {
+  switch (target.kind) {
+    case 'qemu':
+      return openQemuProcess(target.pid);
+    case 'qmp':
+      return openQmpSocket(target.socket);
+    case 'image':
+      return openImage(target.path);
+    case 'libvmi': {
+      const memory = await openLibvmi(target, options);
+      return {
+        candidates: [{ assumption: "libvmi's own memory map", proven: true, open: () => memory }],
+        close: () => memory.close(),
+      };
+    }
+  }
+}

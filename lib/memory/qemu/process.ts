@@ -1,0 +1,237 @@
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { VmiError } from '../../errors.js';
+
+/** One line of /proc/PID/maps. proc_pid_maps(5). */
+export interface HostMapping {
+  readonly start: bigint;
+  readonly end: bigint;
+  readonly readable: boolean;
+  readonly shared: boolean;
+  readonly offset: bigint;
+  readonly inode: bigint;
+  readonly device: string;
+  readonly path: string;
+}
+
+/** A QEMU process on this host, as /proc shows it. */
+export interface QemuProcess {
+  readonly pid: number;
+  readonly executable: string;
+  readonly args: readonly string[];
+  /** `-name`, without its options; empty when none was given. */
+  readonly name: string;
+  /** QMP sockets on the command line that have a path, in order. */
+  readonly qmpSockets: readonly string[];
+  /** Bytes of `-m`; `undefined` when it cannot be told. */
+  readonly memory: bigint | undefined;
+  readonly machine: 'pc' | 'q35' | undefined;
+}
+
+/**
+ * Looks at one process.
+ * @throws {VmiError} `VMI_ATTACH`: no such process, no right to look at it, or it is no QEMU
+ */
+export function qemuProcess(pid: number): QemuProcess {
+  let args: string[];
+  try {
+    args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+  } catch (error) {
+    throw new VmiError(
+      'VMI_ATTACH',
+      `there is no process ${pid} on this host; 'vmi list' shows the guests that run here`,
+      { cause: error },
+    );
+  }
+  const executable = executableOf(pid) ?? args[0] ?? '';
+  if (!/(^|\/)(qemu-system-[\w-]+|qemu-kvm|kvm)( \(deleted\))?$/.test(executable) && !isQemuName(args[0])) {
+    throw new VmiError(
+      'VMI_ATTACH',
+      `process ${pid} is no QEMU system emulator (it runs '${executable}'); 'vmi list' shows the guests that run here`,
+    );
+  }
+  return {
+    pid,
+    executable,
+    args,
+    name: option(args, 'name')?.replace(/^guest=/, '').replace(/(?<!,),(?!,).*$/, '') ?? '',
+    qmpSockets: qmpSockets(args, workingDirectory(pid)),
+    memory: memorySize(option(args, 'm')),
+    machine: machineType(option(args, 'machine') ?? option(args, 'M')),
+  };
+}
+
+/** Every QEMU on this host that this user can see. */
+export function qemuProcesses(): QemuProcess[] {
+  const found: QemuProcess[] = [];
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      found.push(qemuProcess(Number(entry)));
+    } catch {
+      // Not a QEMU, gone already, or another user's.
+    }
+  }
+  return found;
+}
+
+/**
+ * The process that listens on a UNIX socket, by the socket's inode. proc_pid_net(5).
+ * @returns `undefined` when no process that this user may look at holds it
+ */
+export function listenerOf(socketPath: string): number | undefined {
+  const inodes = new Set<string>();
+  for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
+    const fields = line.trim().split(/\s+/);
+    if (fields.length >= 8 && fields.slice(7).join(' ') === socketPath) inodes.add(`socket:[${fields[6]}]`);
+  }
+  if (inodes.size === 0) return undefined;
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      for (const fd of readdirSync(`/proc/${entry}/fd`)) {
+        if (inodes.has(readlinkSync(`/proc/${entry}/fd/${fd}`))) return Number(entry);
+      }
+    } catch {
+      // Gone, or another user's.
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The memory map of a process.
+ * @throws {VmiError} `VMI_ATTACH`: no right to look at it
+ */
+export function hostMappings(pid: number): HostMapping[] {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/maps`, 'utf8');
+  } catch (error) {
+    throw noRight(pid, error);
+  }
+  const mappings: HostMapping[] = [];
+  for (const line of text.split('\n')) {
+    const match = /^([0-9a-f]+)-([0-9a-f]+) (r|-)..(s|p) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/.exec(line);
+    if (match === null) continue;
+    mappings.push({
+      start: BigInt(`0x${match[1]}`),
+      end: BigInt(`0x${match[2]}`),
+      readable: match[3] === 'r',
+      shared: match[4] === 's',
+      offset: BigInt(`0x${match[5]}`),
+      device: match[6]!,
+      inode: BigInt(match[7]!),
+      path: match[8]!,
+    });
+  }
+  return mappings;
+}
+
+/** A path that opens the file behind a shared mapping: the process's own descriptor, else the file's path. */
+export function pathOfMapping(pid: number, mapping: HostMapping): string | undefined {
+  const same = (path: string) => {
+    const stat = statSync(path, { bigint: true });
+    return stat.ino === mapping.inode && deviceName(stat.dev) === mapping.device;
+  };
+  const candidates: string[] = [];
+  try {
+    candidates.push(...readdirSync(`/proc/${pid}/fd`).map((fd) => `/proc/${pid}/fd/${fd}`));
+  } catch {
+    // Without the right to list descriptors the path is what is left.
+  }
+  candidates.push(mapping.path);
+  return candidates.find((path) => {
+    try {
+      return same(path);
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** The error for a process that may not be read. ptrace(2), "Ptrace access mode checking". */
+export function noRight(pid: number, cause: unknown): VmiError {
+  return new VmiError(
+    'VMI_ATTACH',
+    `no right to read the memory of process ${pid}: run as its user or as root (CAP_SYS_PTRACE); where kernel.yama.ptrace_scope is 1 or more, only root may`,
+    { cause },
+  );
+}
+
+function executableOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`);
+  } catch {
+    return undefined;
+  }
+}
+
+function workingDirectory(pid: number): string {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return '/';
+  }
+}
+
+function isQemuName(arg: string | undefined): boolean {
+  return arg !== undefined && /(^|\/)(qemu-system-[\w-]+|qemu-kvm|kvm)$/.test(arg);
+}
+
+function option(args: readonly string[], name: string): string | undefined {
+  const at = args.findIndex((arg) => arg === `-${name}` || arg === `--${name}`);
+  return at < 0 ? undefined : args[at + 1];
+}
+
+function qmpSockets(args: readonly string[], directory: string): string[] {
+  const absolute = (path: string) => (path.startsWith('/') ? path : `${directory}/${path}`);
+  const paths: string[] = [];
+  const chardevs = new Map<string, string>();
+  for (const [i, arg] of args.entries()) {
+    const value = args[i + 1] ?? '';
+    if (/^--?chardev$/.test(arg) && value.startsWith('socket,')) {
+      const id = property(value, 'id');
+      const path = property(value, 'path');
+      if (id !== undefined && path !== undefined) chardevs.set(id, absolute(path));
+    }
+  }
+  for (const [i, arg] of args.entries()) {
+    const value = args[i + 1] ?? '';
+    if (/^--?qmp(-pretty)?$/.test(arg)) {
+      const match = /^unix:([^,]+)/.exec(value);
+      if (match !== null) paths.push(absolute(match[1]!));
+      else if (value.startsWith('chardev:')) paths.push(chardevs.get(value.slice(8)) ?? '');
+    } else if (/^--?mon$/.test(arg) && property(value, 'mode') === 'control') {
+      const id = property(value, 'chardev') ?? value.split(',')[0] ?? '';
+      paths.push(chardevs.get(id) ?? '');
+    }
+  }
+  return paths.filter((path) => path !== '');
+}
+
+function property(value: string, name: string): string | undefined {
+  return new RegExp(`(?:^|,)${name}=((?:[^,]|,,)*)`).exec(value)?.[1]?.replaceAll(',,', ',');
+}
+
+/** `-m 512`, `-m 4G`, `-m size=2048,slots=…`: mebibytes without a suffix. QEMU qemu-options.hx, `-m`. */
+function memorySize(value: string | undefined): bigint | undefined {
+  if (value === undefined) return 128n << 20n;
+  const match = /^(?:size=)?(\d+)([kKmMgGtT]?)/.exec(value);
+  if (match === null) return undefined;
+  const shift = { k: 10n, m: 20n, '': 20n, g: 30n, t: 40n }[match[2]!.toLowerCase()]!;
+  return BigInt(match[1]!) << shift;
+}
+
+function machineType(value: string | undefined): 'pc' | 'q35' | undefined {
+  const name = value?.split(',').find((part) => !part.includes('=') || part.startsWith('type='));
+  if (name === undefined) return value === undefined ? 'pc' : undefined;
+  if (/q35/.test(name)) return 'q35';
+  return /^(type=)?pc(-i440fx|$)/.test(name) ? 'pc' : undefined;
+}
+
+function deviceName(dev: bigint): string {
+  // makedev(3): the split of glibc's gnu_dev_major and gnu_dev_minor.
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+  return `${major.toString(16).padStart(2, '0')}:${minor.toString(16).padStart(2, '0')}`;
+}

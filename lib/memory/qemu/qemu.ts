@@ -1,0 +1,287 @@
+import { closeSync, openSync } from 'node:fs';
+import type { NativeSegment } from '../../../types/addon.js';
+import { addon } from '../../addon.js';
+import { fromNative, VmiError } from '../../errors.js';
+import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
+import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
+import {
+  type HostMapping,
+  hostMappings,
+  listenerOf,
+  noRight,
+  pathOfMapping,
+  type QemuProcess,
+  qemuProcess,
+} from './process.js';
+import { QmpClient } from './qmp.js';
+import { parseRegisters } from './registers.js';
+
+/** A run of guest-physical RAM at a virtual address of the QEMU process. */
+interface HostRange {
+  readonly physical: bigint;
+  readonly length: bigint;
+  readonly host: bigint;
+}
+
+/**
+ * Finds the RAM of a QEMU by its process id.
+ *
+ * With a QMP socket on its command line that answers, QEMU tells the map and gives registers. Without one the map is
+ * worked out from the process; see {@link Candidate}.
+ * @throws {VmiError} `VMI_ATTACH`: no such process, no QEMU, no right to trace it, or its RAM cannot be told
+ */
+export async function openQemuProcess(pid: number): Promise<Source> {
+  const process = qemuProcess(pid);
+  const refusals: string[] = [];
+  for (const socket of process.qmpSockets) {
+    let client: QmpClient;
+    try {
+      client = await QmpClient.open(socket);
+    } catch (error) {
+      refusals.push((error as Error).message);
+      continue;
+    }
+    return fromMonitor(process, client);
+  }
+  return fromProcess(process, refusals);
+}
+
+/**
+ * Finds the RAM of the QEMU that serves a QMP socket.
+ * @throws {VmiError} `VMI_ATTACH`: nobody listens, another client holds it, or the process cannot be read
+ */
+export async function openQmpSocket(socket: string): Promise<Source> {
+  const client = await QmpClient.open(socket);
+  try {
+    const pid = listenerOf(socket);
+    if (pid === undefined) {
+      throw new VmiError(
+        'VMI_ATTACH',
+        `cannot tell which process serves ${socket}: run as the user of that QEMU or as root, or attach with qemu:PID`,
+      );
+    }
+    return await fromMonitor(qemuProcess(pid), client);
+  } catch (error) {
+    client.close();
+    throw error;
+  }
+}
+
+async function fromMonitor(process: QemuProcess, client: QmpClient): Promise<Source> {
+  try {
+    const ranges = parseMemoryTree(await client.human('info mtree -f'));
+    const host = await hostRanges(client, ranges);
+    const machine = new QemuMachine(client);
+    const candidate: Candidate = {
+      assumption: "QEMU's own memory map",
+      proven: true,
+      open: () => openRanges(process, host, machine),
+    };
+    return { candidates: [candidate], close: () => machine.close() };
+  } catch (error) {
+    client.close();
+    throw error;
+  }
+}
+
+/** Asks once per RAM block where it lies in the process; QEMU maps a block in one piece. */
+async function hostRanges(client: QmpClient, ranges: readonly BlockRange[]): Promise<HostRange[]> {
+  const bases = new Map<string, bigint>();
+  for (const range of ranges) {
+    if (bases.has(range.block)) continue;
+    const address = parseHostAddress(await client.human(`gpa2hva 0x${range.physical.toString(16)}`));
+    bases.set(range.block, address - range.offset);
+  }
+  return ranges.map((range) => ({
+    physical: range.physical,
+    length: range.length,
+    host: bases.get(range.block)! + range.offset,
+  }));
+}
+
+/**
+ * Works the map out without a monitor: RAM is the one readable mapping of the size that `-m` asked for. Where a PC
+ * of that size may be split in more than one way, every way is a candidate, and the guest's page tables decide.
+ */
+function fromProcess(process: QemuProcess, refusals: readonly string[]): Source {
+  const why = refusals.length > 0 ? ` (${refusals.join('; ')})` : '';
+  const advice = `give it a free '-qmp unix:PATH,server=on,wait=off' and attach with qmp:PATH${why}`;
+  const size = process.memory;
+  if (size === undefined) {
+    throw new VmiError('VMI_ATTACH', `cannot tell how much RAM QEMU ${process.pid} has: ${advice}`);
+  }
+  if (process.args.some((arg) => /^--?(numa|device)$/.test(arg)) && hasMemoryDevices(process.args)) {
+    throw new VmiError(
+      'VMI_ATTACH',
+      `QEMU ${process.pid} has several memory blocks, whose places only its monitor tells: ${advice}`,
+    );
+  }
+  const blocks = joinMappings(hostMappings(process.pid)).filter((block) => block.length === size);
+  if (blocks.length !== 1) {
+    throw new VmiError(
+      'VMI_ATTACH',
+      `QEMU ${process.pid} has ${blocks.length === 0 ? 'no' : 'more than one'} mapping of ${size >> 20n} MiB, the size of its RAM: ${advice}`,
+    );
+  }
+  const host = blocks[0]!.start;
+  const splits = ramSplits(size, process.machine);
+  return {
+    candidates: splits.map(({ low, assumption }) => ({
+      assumption,
+      // Below 2.75 GiB every PC keeps its RAM in one piece.
+      proven: splits.length === 1 && low === size && process.machine !== undefined,
+      open: () =>
+        openRanges(
+          process,
+          splitRanges(size, low).map(({ physical, length, offset }) => ({ physical, length, host: host + offset })),
+        ),
+    })),
+    close: async () => {},
+  };
+}
+
+function hasMemoryDevices(args: readonly string[]): boolean {
+  return args.some((arg, i) => /^--?device$/.test(arg) && /^(pc-dimm|nvdimm|virtio-mem)/.test(args[i + 1] ?? '')) ||
+    args.some((arg) => /^--?numa$/.test(arg)) && args.filter((arg) => /^memory-backend-/.test(arg)).length > 1;
+}
+
+/** Neighbouring pieces of one mapping: the kernel splits a VMA where advice or NUMA policy differs. */
+function joinMappings(mappings: readonly HostMapping[]): { start: bigint; length: bigint }[] {
+  const blocks: { start: bigint; length: bigint; inode: bigint; shared: boolean }[] = [];
+  for (const mapping of mappings) {
+    if (!mapping.readable) continue;
+    const last = blocks.at(-1);
+    const length = mapping.end - mapping.start;
+    if (
+      last !== undefined &&
+      last.start + last.length === mapping.start &&
+      last.inode === mapping.inode &&
+      last.shared === mapping.shared &&
+      (mapping.inode !== 0n || last.length % (2n << 20n) !== 0n)
+    ) {
+      last.length += length;
+    } else {
+      blocks.push({ start: mapping.start, length, inode: mapping.inode, shared: mapping.shared });
+    }
+  }
+  return blocks;
+}
+
+/** Opens host ranges: mapped where the process shares them through a file, read from the process elsewhere. */
+function openRanges(process: QemuProcess, ranges: readonly HostRange[], machine?: QemuMachine): PhysicalMemory {
+  const mappings = hostMappings(process.pid);
+  const descriptors: number[] = [];
+  const segments: NativeSegment[] = [];
+  const files = new Map<string, number | undefined>();
+  const descriptorOf = (mapping: HostMapping): number | undefined => {
+    const key = `${mapping.device} ${mapping.inode}`;
+    if (!files.has(key)) {
+      const path = pathOfMapping(process.pid, mapping);
+      const fd = path === undefined ? undefined : tryOpen(path);
+      if (fd !== undefined) descriptors.push(fd);
+      files.set(key, fd);
+    }
+    return files.get(key);
+  };
+  try {
+    for (const range of ranges) {
+      for (const piece of pieces(range, mappings)) {
+        const fd = piece.mapping?.shared === true ? descriptorOf(piece.mapping) : undefined;
+        if (fd === undefined) {
+          segments.push({ physical: piece.physical, length: piece.length, kind: 'process', offset: piece.host });
+        } else {
+          const offset = piece.mapping!.offset + (piece.host - piece.mapping!.start);
+          segments.push({ physical: piece.physical, length: piece.length, kind: 'file', fd, offset });
+        }
+      }
+    }
+    const native = addon().openMemory({ segments, pid: process.pid });
+    const name = process.name === '' ? '' : ` '${process.name}'`;
+    const how = native.mapped ? 'shared RAM, mapped' : 'anonymous RAM, read from the process';
+    return new PhysicalMemory({
+      native,
+      source: 'qemu',
+      description: `QEMU ${process.pid}${name} (${how})`,
+      live: true,
+      ...(machine === undefined ? {} : { machine }),
+    });
+  } catch (error) {
+    const native = fromNative(error) as NodeJS.ErrnoException;
+    throw native.code === 'EACCES' || native.code === 'EPERM' ? noRight(process.pid, error) : native;
+  } finally {
+    for (const fd of descriptors) closeSync(fd);
+  }
+}
+
+interface Piece extends HostRange {
+  readonly mapping: HostMapping | undefined;
+}
+
+/** Cuts a range where the process's mappings change; what lies in none is left to fail when it is read. */
+function pieces(range: HostRange, mappings: readonly HostMapping[]): Piece[] {
+  const cut: Piece[] = [];
+  let { physical, length, host } = range;
+  while (length > 0n) {
+    const mapping = mappings.find((candidate) => host >= candidate.start && host < candidate.end);
+    const next = mappings.find((candidate) => candidate.start > host);
+    const end = mapping?.end ?? next?.start ?? host + length;
+    const part = end - host < length ? end - host : length;
+    const last = cut.at(-1);
+    const shared = mapping?.shared ?? false;
+    if (last !== undefined && !shared && !(last.mapping?.shared ?? false)) {
+      cut[cut.length - 1] = { ...last, length: last.length + part };
+    } else {
+      cut.push({ physical, length: part, host, mapping });
+    }
+    physical += part;
+    host += part;
+    length -= part;
+  }
+  return cut;
+}
+
+function tryOpen(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch {
+    return undefined;
+  }
+}
+
+/** The controls of a QEMU, through its monitor. */
+class QemuMachine implements Machine {
+  readonly #client: QmpClient;
+  #stoppedByUs = false;
+
+  constructor(client: QmpClient) {
+    this.#client = client;
+  }
+
+  async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+    options.signal?.throwIfAborted();
+    return parseRegisters(await this.#client.human('info registers -a'));
+  }
+
+  /** Stops the vCPUs; a guest that somebody else has stopped stays theirs to resume. */
+  async pause(): Promise<void> {
+    const status = (await this.#client.execute('query-status')) as { running?: boolean };
+    if (status.running !== true) return;
+    await this.#client.execute('stop');
+    this.#stoppedByUs = true;
+  }
+
+  async resume(): Promise<void> {
+    if (!this.#stoppedByUs) return;
+    this.#stoppedByUs = false;
+    await this.#client.execute('cont');
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.resume();
+    } finally {
+      this.#client.close();
+    }
+  }
+}

@@ -1,0 +1,203 @@
+import { connect, type Socket } from 'node:net';
+import { VmiError } from '../../errors.js';
+
+/** How long a monitor may take to greet or to answer, milliseconds. */
+const DEADLINE = 10_000;
+/** A monitor that is free greets at once; one that another client holds stays silent. */
+const GREETING_DEADLINE = 1_000;
+/** Longest line that is accepted, characters: `info mtree -f` of a big machine is some 100 KB. */
+const MAX_LINE = 64 << 20;
+
+interface Pending {
+  readonly command: string;
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+interface QmpMessage {
+  readonly QMP?: { readonly version?: { readonly qemu?: QemuVersion } };
+  readonly id?: number;
+  readonly return?: unknown;
+  readonly error?: { readonly class: string; readonly desc: string };
+}
+
+interface QemuVersion {
+  readonly major: number;
+  readonly minor: number;
+  readonly micro: number;
+}
+
+/**
+ * A QEMU Machine Protocol client over a UNIX socket. QEMU docs/interop/qmp-spec.
+ * One command is in flight per `id`; answers may come in any order; events are ignored.
+ */
+export class QmpClient {
+  readonly socketPath: string;
+  version = '';
+  readonly #socket: Socket;
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #buffer = '';
+  #failure: VmiError | undefined;
+  #greeted: ((error?: VmiError) => void) | undefined;
+
+  private constructor(socketPath: string, socket: Socket) {
+    this.socketPath = socketPath;
+    this.#socket = socket;
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => this.#receive(text));
+    socket.on('error', (error) => this.#fail(describeConnect(socketPath, error)));
+    socket.on('close', () => {
+      this.#fail(new VmiError('VMI_CLOSED', `QEMU closed its monitor at ${socketPath}; the guest has ended`));
+    });
+  }
+
+  /**
+   * Connects and negotiates capabilities.
+   * @throws {VmiError} `VMI_ATTACH`: nobody listens, no right to connect, or another client holds it
+   */
+  static async open(socketPath: string): Promise<QmpClient> {
+    const socket = connect({ path: socketPath });
+    const client = new QmpClient(socketPath, socket);
+    try {
+      await client.#greeting();
+      await client.execute('qmp_capabilities');
+    } catch (error) {
+      client.close();
+      throw error;
+    }
+    // An idle monitor must not keep the process alive.
+    socket.unref();
+    return client;
+  }
+
+  /**
+   * Runs one QMP command.
+   * @throws {VmiError} `VMI_UNSUPPORTED`: QEMU refused it; `VMI_CLOSED`: QEMU went away; `VMI_BUSY`: no answer
+   */
+  async execute(command: string, args?: object): Promise<unknown> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const id = this.#nextId++;
+    this.#socket.ref();
+    try {
+      return await new Promise<unknown>((resolve, reject) => {
+        const timer = setTimeout(() => {
+          this.#pending.delete(id);
+          reject(
+            new VmiError('VMI_BUSY', `QEMU did not answer '${command}' at ${this.socketPath} within ${DEADLINE} ms`),
+          );
+        }, DEADLINE);
+        this.#pending.set(id, {
+          command,
+          resolve: (value) => {
+            clearTimeout(timer);
+            resolve(value);
+          },
+          reject: (error) => {
+            clearTimeout(timer);
+            reject(error);
+          },
+        });
+        this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+      });
+    } finally {
+      if (this.#pending.size === 0) this.#socket.unref();
+    }
+  }
+
+  /** Runs a command of the human monitor and returns its text. */
+  async human(commandLine: string): Promise<string> {
+    const text = await this.execute('human-monitor-command', { 'command-line': commandLine });
+    return String(text);
+  }
+
+  close(): void {
+    this.#failure ??= new VmiError('VMI_CLOSED', `the monitor connection to ${this.socketPath} is closed`);
+    this.#socket.destroy();
+  }
+
+  #greeting(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#greeted = undefined;
+        reject(
+          new VmiError(
+            'VMI_ATTACH',
+            `the QMP socket ${this.socketPath} takes a connection but does not greet: another client holds it (a monitor serves one at a time). Close that client, or start QEMU with a second '-qmp unix:PATH,server=on,wait=off'`,
+          ),
+        );
+      }, GREETING_DEADLINE);
+      this.#greeted = (error) => {
+        clearTimeout(timer);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+    });
+  }
+
+  #receive(text: string): void {
+    this.#buffer += text;
+    if (this.#buffer.length > MAX_LINE) {
+      this.#fail(new VmiError('VMI_ATTACH', `${this.socketPath} sent a line of over ${MAX_LINE} characters: no QMP`));
+      this.#socket.destroy();
+      return;
+    }
+    for (;;) {
+      const end = this.#buffer.indexOf('\n');
+      if (end < 0) return;
+      const line = this.#buffer.slice(0, end).trim();
+      this.#buffer = this.#buffer.slice(end + 1);
+      if (line !== '') this.#handle(line);
+    }
+  }
+
+  #handle(line: string): void {
+    let message: QmpMessage;
+    try {
+      message = JSON.parse(line) as QmpMessage;
+    } catch {
+      this.#fail(
+        new VmiError('VMI_ATTACH', `${this.socketPath} does not speak QMP: it sent '${line.slice(0, 60)}'`),
+      );
+      this.#socket.destroy();
+      return;
+    }
+    if (message.QMP !== undefined) {
+      const qemu = message.QMP.version?.qemu;
+      if (qemu !== undefined) this.version = `${qemu.major}.${qemu.minor}.${qemu.micro}`;
+      this.#greeted?.();
+      this.#greeted = undefined;
+      return;
+    }
+    if (message.id === undefined) return;
+    const pending = this.#pending.get(message.id);
+    if (pending === undefined) return;
+    this.#pending.delete(message.id);
+    if (message.error === undefined) {
+      pending.resolve(message.return);
+    } else {
+      pending.reject(
+        new VmiError('VMI_UNSUPPORTED', `QEMU refused '${pending.command}': ${message.error.desc}`),
+      );
+    }
+  }
+
+  #fail(error: VmiError): void {
+    this.#failure ??= error;
+    this.#greeted?.(this.#failure);
+    this.#greeted = undefined;
+    for (const pending of this.#pending.values()) pending.reject(this.#failure);
+    this.#pending.clear();
+  }
+}
+
+function describeConnect(socketPath: string, error: NodeJS.ErrnoException): VmiError {
+  const advice: Record<string, string> = {
+    ENOENT: "there is no such socket; 'vmi list' shows the guests of this host and their sockets",
+    ECONNREFUSED: 'nobody listens there; the QEMU that made it has ended',
+    EACCES: 'no right to connect; run as the user of that QEMU or as root',
+    ENOTSOCK: 'that is no socket',
+  };
+  const why = advice[error.code ?? ''] ?? error.message;
+  return new VmiError('VMI_ATTACH', `cannot connect to the QMP socket ${socketPath}: ${why}`, { cause: error });
+}

@@ -1,0 +1,128 @@
+import type { Plan } from '../../types/addon.js';
+import { addon } from '../addon.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { COLUMNS, type Column, COMM_LENGTH, rowsLength, TaskRows } from './rows.js';
+
+/** Deepest PID namespace. include/linux/pid_namespace.h, MAX_PID_NS_LEVEL. */
+export const MAX_PID_NS_LEVEL = 32;
+/** Most tasks a kernel can have. include/linux/threads.h, PID_MAX_LIMIT. */
+export const MAX_TASKS = 4_194_304;
+/**
+ * Byte offset, in a top-level table, of the entry that maps the kernel's text at 0xffffffff80000000: entry 511 of
+ * the PML4 and of the PML5 alike. Documentation/arch/x86/x86_64/mm.rst.
+ */
+const TEXT_ENTRY = 511 * 8;
+
+interface ColumnSpec {
+  readonly from: Column | undefined;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/**
+ * Which members of which structures make a task row on this kernel, compiled for the native gather.
+ * Members are looked up by name in the guest's own types; the first name that exists is taken.
+ */
+export class TaskLayout {
+  readonly plan: Plan;
+  /** Offset of `task_struct.tasks`, the links of the list of processes. */
+  readonly tasks: number;
+  /** Offset of `task_struct.thread_node`, the links of a process's list of threads. */
+  readonly threadNode: number;
+  /** Offset of `signal_struct.thread_head`. */
+  readonly threadHead: number;
+  /** Offset of `task_struct.pid_links`, and of `struct pid.tasks`. */
+  readonly pidLinks: number;
+  readonly pidTasks: number;
+  /** `struct upid`: its size, and the offset of `nr`. */
+  readonly upidSize: number;
+  readonly upidNr: number;
+  /** Offset of `struct pid.numbers`. */
+  readonly pidNumbers: number;
+  /** `struct pid_namespace`: offset of the head of the PID tree; `struct xa_node`: its members. */
+  readonly xaHead: number;
+  readonly xaShift: number;
+  readonly xaSlots: number;
+  /** Most tasks and threads that this guest can hold. */
+  readonly maxTasks: number;
+  readonly #numbersPlans: (Plan | undefined)[] = [];
+  readonly #sizes: readonly number[];
+
+  constructor(kernel: Kernel) {
+    const { types } = kernel;
+    const task = (member: string) => types.offset('task_struct', member);
+    // task_struct.state became __state, and 4 bytes, in commit 2f064a59a11f (5.14).
+    const modernState = types.findOffset('task_struct', '__state');
+    const specs: Record<Column, ColumnSpec> = {
+      pid: { from: undefined, offset: task('pid'), size: 4 },
+      tgid: { from: undefined, offset: task('tgid'), size: 4 },
+      flags: { from: undefined, offset: task('flags'), size: 4 },
+      state: { from: undefined, offset: modernState ?? task('state'), size: 4 },
+      exitState: { from: undefined, offset: task('exit_state'), size: 4 },
+      startTime: { from: undefined, offset: task('start_time'), size: 8 },
+      // Without CONFIG_SMP there is no on_cpu; the pid column stands in and is never read as one.
+      onCpu: { from: undefined, offset: types.findOffset('task_struct', 'on_cpu') ?? task('pid'), size: 4 },
+      comm: { from: undefined, offset: task('comm'), size: COMM_LENGTH },
+      mm: { from: undefined, offset: task('mm'), size: 8 },
+      activeMm: { from: undefined, offset: task('active_mm'), size: 8 },
+      parent: { from: undefined, offset: task('real_parent'), size: 8 },
+      signal: { from: undefined, offset: task('signal'), size: 8 },
+      cred: { from: undefined, offset: task('real_cred'), size: 8 },
+      threadPid: { from: undefined, offset: task('thread_pid'), size: 8 },
+      pgd: { from: 'mm', offset: types.offset('mm_struct', 'pgd'), size: 8 },
+      activePgd: { from: 'activeMm', offset: types.offset('mm_struct', 'pgd'), size: 8 },
+      textEntry: { from: 'pgd', offset: TEXT_ENTRY, size: 8 },
+      activeTextEntry: { from: 'activePgd', offset: TEXT_ENTRY, size: 8 },
+      ppid: { from: 'parent', offset: task('tgid'), size: 4 },
+      uid: { from: 'cred', offset: types.offset('cred', 'uid'), size: 4 },
+      level: { from: 'threadPid', offset: types.offset('pid', 'level'), size: 4 },
+    };
+    const { Plan } = addon();
+    this.plan = new Plan(
+      Int32Array.from(
+        COLUMNS.flatMap((name) => {
+          const { from, offset, size } = specs[name];
+          return [from === undefined ? -1 : COLUMNS.indexOf(from), offset, size];
+        }),
+      ),
+    );
+    this.#sizes = COLUMNS.map((name) => specs[name].size);
+    this.tasks = task('tasks');
+    this.threadNode = task('thread_node');
+    this.threadHead = types.offset('signal_struct', 'thread_head');
+    this.pidLinks = task('pid_links');
+    this.pidTasks = types.offset('pid', 'tasks');
+    this.pidNumbers = types.offset('pid', 'numbers');
+    this.upidSize = types.size('upid');
+    this.upidNr = types.offset('upid', 'nr');
+    this.xaHead =
+      types.offset('pid_namespace', 'idr') + types.offset('idr', 'idr_rt') + types.offset('xarray', 'xa_head');
+    this.xaShift = types.offset('xa_node', 'shift');
+    this.xaSlots = types.offset('xa_node', 'slots');
+    // A task_struct takes this much RAM, so RAM bounds how many there can be.
+    const fit = kernel.memory.physical.size / BigInt(types.size('task_struct'));
+    this.maxTasks = fit < BigInt(MAX_TASKS) ? Number(fit) : MAX_TASKS;
+  }
+
+  /** Columns over a buffer that native filled for `count` rows. */
+  rows(buffer: ArrayBuffer, count: number): TaskRows {
+    return new TaskRows(buffer, count, this.#sizes);
+  }
+
+  /** The plan that reads `struct upid numbers[0 … level]` of a `struct pid` as one column. */
+  numbersPlan(level: number): Plan {
+    let plan = this.#numbersPlans[level];
+    if (plan === undefined) {
+      plan = new (addon().Plan)(Int32Array.of(-1, this.pidNumbers, this.upidSize * (level + 1)));
+      this.#numbersPlans[level] = plan;
+    }
+    return plan;
+  }
+
+  /** Gathers rows for given `task_struct` addresses. */
+  gather(kernel: Kernel, bases: BigUint64Array): TaskRows {
+    const bytes = new Uint8Array(rowsLength(bases.length, this.#sizes));
+    kernel.memory.gather(this.plan, bases, bytes);
+    return this.rows(bytes.buffer, bases.length);
+  }
+}

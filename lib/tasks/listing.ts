@@ -1,0 +1,230 @@
+import type { Kernel } from '../kernel/kernel.js';
+import { CorruptError } from '../errors.js';
+import { type Cpu, readCpus } from './cpus.js';
+import type { Cr3Source } from './cr3.js';
+import { MAX_PID_NS_LEVEL, type TaskLayout } from './layout.js';
+import { FAULT, type TaskRows } from './rows.js';
+
+/** `task_struct.flags`: a kernel thread. include/linux/sched.h, PF_KTHREAD. */
+export const PF_KTHREAD = 0x0020_0000;
+
+/** How a row's address space was settled; the first six in the order of `SOURCES`. */
+const SETTLED = { none: 0, mm: 1, activeMm: 2, loadedMm: 3, thread: 4, exited: 5, corrupt: 6, gone: 7 } as const;
+const SOURCES: readonly (Cr3Source | undefined)[] = ['none', 'mm', 'active_mm', 'loaded_mm', 'thread', 'exited'];
+
+/** Times a row that does not hold together is read again before it counts as corrupt. */
+const MAX_ROW_RETRIES = 3;
+
+/**
+ * Task rows with every address space settled by the table of {@link Cr3Source}, in a few passes over all rows:
+ * what needs more reads (borrowed address spaces, exited leaders, namespace PIDs) is done for all such rows at once.
+ */
+export class Listing {
+  readonly kernel: Kernel;
+  readonly layout: TaskLayout;
+  readonly rows: TaskRows;
+  /** Times that rows or links were read again because the guest changed under the walk. */
+  retries: number;
+  readonly #settled: Uint8Array;
+  /** PGD of rows whose answer is not in their own columns. */
+  readonly #foreignPgd = new Map<number, bigint>();
+  readonly #nsPids = new Map<number, readonly number[]>();
+
+  constructor(kernel: Kernel, layout: TaskLayout, rows: TaskRows, retries = 0) {
+    this.kernel = kernel;
+    this.layout = layout;
+    this.rows = rows;
+    this.retries = retries;
+    this.#settled = new Uint8Array(rows.count);
+    this.#settle();
+  }
+
+  /** Whether the task left while it was read: it belongs in no result. */
+  gone(row: number): boolean {
+    return this.#settled[row] === SETTLED.gone;
+  }
+
+  /** @throws {CorruptError} the row's address space is none */
+  source(row: number): Cr3Source {
+    const source = SOURCES[this.#settled[row]!];
+    if (source === undefined) throw this.#corrupt(row);
+    return source;
+  }
+
+  /**
+   * Virtual address of the PGD that answers for the row; 0 when there is none.
+   * @throws {CorruptError} the row's address space is none
+   */
+  pgd(row: number): bigint {
+    switch (this.#settled[row]) {
+      case SETTLED.mm:
+        return this.rows.longs('pgd')[row]!;
+      case SETTLED.activeMm:
+        return this.rows.longs('activePgd')[row]!;
+      case SETTLED.loadedMm:
+      case SETTLED.thread:
+        return this.#foreignPgd.get(row)!;
+      case SETTLED.corrupt:
+        throw this.#corrupt(row);
+      default:
+        return 0n;
+    }
+  }
+
+  /** PIDs in every namespace the task is in, the outermost first. */
+  nsPids(row: number): readonly number[] {
+    return this.#nsPids.get(row) ?? [this.rows.words('pid')[row]!];
+  }
+
+  #settle(): void {
+    const { rows } = this;
+    const borrowed: number[] = [];
+    const exited: number[] = [];
+    const nested: number[] = [];
+    let bad: number[] = [];
+    const classify = (row: number) => {
+      const settled = this.#classify(rows, row);
+      this.#settled[row] = settled;
+      if (settled === SETTLED.activeMm) borrowed.push(row);
+      else if (settled === SETTLED.exited) exited.push(row);
+      else if (settled === SETTLED.corrupt) bad.push(row);
+    };
+    const level = rows.words('level');
+    for (let row = 0; row < rows.count; row++) {
+      classify(row);
+      if (level[row] !== 0) nested.push(row);
+    }
+    for (let attempt = 0; bad.length > 0 && attempt < MAX_ROW_RETRIES; attempt++) {
+      if (!this.kernel.memory.physical.live) break;
+      const again = bad;
+      bad = [];
+      this.retries += again.length;
+      this.#readAgain(again, classify);
+    }
+    if (borrowed.length > 0) this.#settleBorrowed(borrowed);
+    if (exited.length > 0) this.#settleExited(exited);
+    if (nested.length > 0) this.#readNamespaces(nested);
+  }
+
+  #classify(rows: TaskRows, row: number): number {
+    const mm = rows.words('mm');
+    if ((mm[2 * row]! | mm[2 * row + 1]!) !== 0) {
+      return this.#isPgd(rows, row, 'pgd', 'textEntry') ? SETTLED.mm : SETTLED.corrupt;
+    }
+    const activeMm = rows.words('activeMm');
+    if ((activeMm[2 * row]! | activeMm[2 * row + 1]!) !== 0) {
+      return this.#isPgd(rows, row, 'activePgd', 'activeTextEntry') ? SETTLED.activeMm : SETTLED.corrupt;
+    }
+    return (rows.words('flags')[row]! & PF_KTHREAD) !== 0 ? SETTLED.none : SETTLED.exited;
+  }
+
+  /** Page-aligned, readable, and its entry for the kernel's text is the kernel's own. */
+  #isPgd(
+    rows: TaskRows,
+    row: number,
+    pgd: 'pgd' | 'activePgd',
+    entry: 'textEntry' | 'activeTextEntry',
+  ): boolean {
+    if ((rows.faults[row]! & (FAULT[pgd] | FAULT[entry])) !== 0) return false;
+    if ((rows.words(pgd)[2 * row]! & 0xfff) !== 0) return false;
+    const entries = rows.words(entry);
+    const expected = this.kernel.textEntry;
+    return (
+      ((entries[2 * row]! ^ Number(expected & 0xffff_ffffn)) & 0xffff_f000) === 0 &&
+      ((entries[2 * row + 1]! ^ Number(expected >> 32n)) & 0x000f_ffff) === 0
+    );
+  }
+
+  #readAgain(again: readonly number[], classify: (row: number) => void): void {
+    const { rows } = this;
+    const bases = BigUint64Array.from(again, (row) => rows.bases[row]!);
+    const fresh = this.layout.gather(this.kernel, bases);
+    for (const [i, row] of again.entries()) {
+      const same =
+        fresh.words('pid')[i] === rows.words('pid')[row] && fresh.longs('startTime')[i] === rows.longs('startTime')[row];
+      if (same) {
+        rows.copyRow(row, fresh, i);
+        classify(row);
+      } else {
+        this.#settled[row] = SETTLED.gone;
+      }
+    }
+  }
+
+  /** A task without an mm that is on a CPU runs on what that CPU has loaded, which may no longer be `active_mm`. */
+  #settleBorrowed(borrowed: readonly number[]): void {
+    const cpus = new Map<bigint, Cpu>();
+    for (const cpu of readCpus(this.kernel)) cpus.set(cpu.current, cpu);
+    const { bases } = this.rows;
+    const activeMm = this.rows.longs('activeMm');
+    for (const row of borrowed) {
+      const cpu = cpus.get(bases[row]!);
+      if (cpu === undefined || cpu.loadedPgd === 0n || cpu.loadedMm === activeMm[row]) continue;
+      this.#settled[row] = SETTLED.loadedMm;
+      this.#foreignPgd.set(row, cpu.loadedPgd);
+    }
+  }
+
+  /** An exited leader answers for its process as long as a thread of it has an address space. */
+  #settleExited(exited: readonly number[]): void {
+    const { rows, layout, kernel } = this;
+    const signal = rows.longs('signal');
+    const leaders = exited.filter((row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n);
+    if (leaders.length === 0) return;
+    const heads = BigUint64Array.from(leaders, (row) => BigInt.asUintN(64, signal[row]! + BigInt(layout.threadHead)));
+    const found = kernel.memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
+    const threads = layout.rows(found.buffer, found.count);
+    this.retries += found.retries;
+    let at = 0;
+    for (const [i, row] of leaders.entries()) {
+      const end = at + found.counts[i]!;
+      for (; at < end; at++) {
+        if (this.#settled[row] === SETTLED.exited && this.#classify(threads, at) === SETTLED.mm) {
+          this.#settled[row] = SETTLED.thread;
+          this.#foreignPgd.set(row, threads.longs('pgd')[at]!);
+        }
+      }
+    }
+  }
+
+  #readNamespaces(nested: readonly number[]): void {
+    const { rows, layout, kernel } = this;
+    const levels = rows.words('level');
+    const byLevel = new Map<number, number[]>();
+    for (const row of nested) {
+      const level = levels[row]!;
+      if (level > MAX_PID_NS_LEVEL) {
+        this.#settled[row] = SETTLED.corrupt;
+        continue;
+      }
+      const group = byLevel.get(level);
+      if (group === undefined) byLevel.set(level, [row]);
+      else group.push(row);
+    }
+    for (const [level, group] of byLevel) {
+      const bases = BigUint64Array.from(group, (row) => rows.longs('threadPid')[row]!);
+      const size = layout.upidSize * (level + 1);
+      const header = ((4 * group.length + 7) & ~7) + 8 * group.length;
+      const bytes = new Uint8Array(header + ((size * group.length + 7) & ~7));
+      kernel.memory.gather(layout.numbersPlan(level), bases, bytes);
+      const view = new DataView(bytes.buffer);
+      for (const [i, row] of group.entries()) {
+        if (view.getUint32(4 * i, true) !== 0) continue;
+        const pids: number[] = [];
+        for (let n = 0; n <= level; n++) {
+          pids.push(view.getInt32(header + size * i + layout.upidSize * n + layout.upidNr, true));
+        }
+        this.#nsPids.set(row, pids);
+      }
+    }
+  }
+
+  #corrupt(row: number): CorruptError {
+    const { rows } = this;
+    const mm = rows.longs('mm')[row]! || rows.longs('activeMm')[row]!;
+    return new CorruptError(
+      `task ${rows.words('pid')[row]} at 0x${rows.bases[row]!.toString(16)} names an address space (mm 0x${mm.toString(16)}) whose page table does not map the kernel's text`,
+      rows.bases[row]!,
+    );
+  }
+}

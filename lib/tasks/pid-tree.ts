@@ -1,0 +1,62 @@
+import { wrap } from '../address.js';
+import { CorruptError } from '../errors.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { TaskLayout } from './layout.js';
+
+// include/linux/xarray.h: xa_is_node, xa_to_node, XA_RETRY_ENTRY, XA_CHUNK_SHIFT.
+const NODE_TAG = 2n;
+const TAG_MASK = 3n;
+const MAX_INTERNAL = 4096n;
+const RETRY_ENTRY = (256n << 2n) | NODE_TAG;
+const CHUNK_SHIFT = 6;
+const MAX_SHIFT = 60;
+/** Times a tree that changes under the look-up is started again. */
+const MAX_RETRIES = 16;
+
+/**
+ * The kernel's own PID look-up: `init_pid_ns.idr` → `struct pid` → `tasks[PIDTYPE_PID]` (kernel/pid.c, find_pid_ns and
+ * pid_task). Finds leaders and threads alike.
+ * @returns address of the `task_struct`, `undefined` when no task has this PID
+ * @throws {CorruptError} the tree is none
+ */
+export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
+  const { memory } = kernel;
+  const structPid = findEntry(kernel, layout, kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead), pid);
+  if (structPid === undefined) return undefined;
+  const number = memory.readU32(wrap(structPid + BigInt(layout.pidNumbers + layout.upidNr)));
+  if (number !== pid) {
+    throw new CorruptError(`the PID tree has struct pid ${number} in the place of ${pid}`, structPid);
+  }
+  // A struct pid that outlives its task (it still names a session or a group) has no task here.
+  const first = memory.readU64(wrap(structPid + BigInt(layout.pidTasks)));
+  return first === 0n ? undefined : wrap(first - BigInt(layout.pidLinks));
+}
+
+function findEntry(kernel: Kernel, layout: TaskLayout, head: bigint, index: number): bigint | undefined {
+  const { memory } = kernel;
+  for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
+    let entry = memory.readU64(wrap(head));
+    let above = MAX_SHIFT + CHUNK_SHIFT;
+    let top = true;
+    while ((entry & TAG_MASK) === NODE_TAG && entry > MAX_INTERNAL) {
+      const node = entry - NODE_TAG;
+      const shift = memory.readU32(wrap(node + BigInt(layout.xaShift))) & 0xff;
+      if (shift >= above || shift % CHUNK_SHIFT !== 0) {
+        throw new CorruptError(`a node of the PID tree has the shift ${shift} below ${above}`, node);
+      }
+      const slot = Math.floor(index / 2 ** shift);
+      if (top && slot > 63) return undefined;
+      entry = memory.readU64(wrap(node + BigInt(layout.xaSlots + 8 * (slot & 63))));
+      above = shift;
+      top = false;
+      if (shift === 0) break;
+    }
+    if (entry === RETRY_ENTRY) continue;
+    // A tree without nodes holds index 0 only.
+    if (entry === 0n || (top && index !== 0)) return undefined;
+    if (above !== 0 && !top) return undefined;
+    if ((entry & TAG_MASK) !== 0n) throw new CorruptError(`the PID tree holds ${entry} for PID ${index}`, head);
+    return entry;
+  }
+  throw new CorruptError(`the PID tree kept changing while PID ${index} was looked up`, head);
+}

@@ -1,0 +1,233 @@
+import { inspect } from 'node:util';
+import { hex, VmiError } from '../errors.js';
+import { type Cr3Source, PTI_USER_BIT, pgdToCr3 } from './cr3.js';
+import { type Listing, PF_KTHREAD } from './listing.js';
+
+/** A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal string. */
+export interface TaskJson {
+  readonly pid: number;
+  readonly tgid: number;
+  readonly ppid: number;
+  readonly comm: string;
+  readonly commHex: string;
+  readonly uid: number;
+  readonly state: string;
+  readonly kthread: boolean;
+  readonly startTime: string;
+  readonly nsPids: readonly number[];
+  readonly task: string;
+  readonly mm: string | null;
+  readonly activeMm: string | null;
+  readonly pgd: string | null;
+  readonly cr3: string | null;
+  readonly cr3Source: Cr3Source | 'corrupt';
+  readonly userCr3?: string | null;
+  /** Why `cr3` is null although the task names an address space. */
+  readonly error?: string;
+}
+
+// fs/proc/array.c, task_state_array; include/linux/sched.h, TASK_REPORT and TASK_NOLOAD.
+const STATE_LETTERS = 'RSDTtXZP';
+const TASK_REPORT = 0x7f;
+const TASK_UNINTERRUPTIBLE = 0x2;
+const TASK_NOLOAD = 0x400;
+
+/**
+ * One task (a process's leader or any of its threads) as it was when it was read: a snapshot, not a live object.
+ * Getters decode the row that was gathered; none of them reads the guest again.
+ */
+export class Task {
+  readonly #listing: Listing;
+  readonly #row: number;
+
+  /** @internal */
+  constructor(listing: Listing, row: number) {
+    this.#listing = listing;
+    this.#row = row;
+  }
+
+  /** PID of the task in the initial namespace; for a thread that is not the leader, its TID. */
+  get pid(): number {
+    return this.#listing.rows.words('pid')[this.#row]!;
+  }
+
+  /** Thread group: the PID of the process. */
+  get tgid(): number {
+    return this.#listing.rows.words('tgid')[this.#row]!;
+  }
+
+  /** Whether this task is its process's leader. */
+  get leader(): boolean {
+    return this.pid === this.tgid;
+  }
+
+  /** The parent process (`real_parent->tgid`). */
+  get ppid(): number {
+    return this.#listing.rows.words('ppid')[this.#row]!;
+  }
+
+  /** The bytes of `comm` up to the first NUL, at most 15 in a sane guest, 16 in any. */
+  get commBytes(): Uint8Array {
+    const bytes = this.#listing.rows.comm(this.#row);
+    const end = bytes.indexOf(0);
+    return bytes.slice(0, end < 0 ? bytes.length : end);
+  }
+
+  /**
+   * `comm` as text that is safe to print: what is no printable UTF-8 is escaped (`\n`, `\x1b`, `\xe2`), a backslash
+   * is doubled. A process chooses these bytes itself.
+   */
+  get comm(): string {
+    return escapeBytes(this.commBytes);
+  }
+
+  /** Real user id, in the initial user namespace. */
+  get uid(): number {
+    return this.#listing.rows.words('uid')[this.#row]!;
+  }
+
+  /** `task_struct.flags` (PF_…). */
+  get flags(): number {
+    return this.#listing.rows.words('flags')[this.#row]!;
+  }
+
+  /** The letter that ps(1) shows: R, S, D, T, t, X, Z, P or I. */
+  get state(): string {
+    const { rows } = this.#listing;
+    const state = rows.words('state')[this.#row]!;
+    const exit = rows.words('exitState')[this.#row]!;
+    if ((state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) === (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) && exit === 0) return 'I';
+    const reported = (state | exit) & TASK_REPORT;
+    return STATE_LETTERS[reported === 0 ? 0 : 32 - Math.clz32(reported)] ?? '?';
+  }
+
+  /** Whether it is a kernel thread (PF_KTHREAD). */
+  get kthread(): boolean {
+    return (this.flags & PF_KTHREAD) !== 0;
+  }
+
+  /** Monotonic time at which the task started, nanoseconds since boot; with `pid` it names a task for good. */
+  get startTime(): bigint {
+    return this.#listing.rows.longs('startTime')[this.#row]!;
+  }
+
+  /** PIDs in every PID namespace the task is in, the outermost first; `[pid]` for most. */
+  get nsPids(): readonly number[] {
+    return this.#listing.nsPids(this.#row);
+  }
+
+  /** Virtual address of the `task_struct`. */
+  get address(): bigint {
+    return this.#listing.rows.bases[this.#row]!;
+  }
+
+  /** Virtual address of the `mm_struct`; `null` for kernel threads and exited tasks. */
+  get mm(): bigint | null {
+    return this.#listing.rows.longs('mm')[this.#row]! || null;
+  }
+
+  /** Virtual address of the `mm_struct` that the task runs on; `null` when it is off the CPU and has none. */
+  get activeMm(): bigint | null {
+    return this.#listing.rows.longs('activeMm')[this.#row]! || null;
+  }
+
+  /**
+   * Virtual address of the page global directory behind {@link cr3}; `null` when there is none.
+   * @throws {CorruptError} the task names an address space that is none
+   */
+  get pgd(): bigint | null {
+    return this.#listing.pgd(this.#row) || null;
+  }
+
+  /**
+   * What CR3 holds while this task runs: the physical address of its page global directory, without PCID. `null` when
+   * it has none: a kernel thread off the CPU, an exited task. Never 0. {@link cr3Source} says where it comes from.
+   * @throws {CorruptError} the task names an address space that is none
+   */
+  get cr3(): bigint | null {
+    const pgd = this.#listing.pgd(this.#row);
+    return pgd === 0n ? null : pgdToCr3(this.#listing.kernel, pgd);
+  }
+
+  /** Where {@link cr3} comes from. @throws {CorruptError} as `cr3` */
+  get cr3Source(): Cr3Source {
+    return this.#listing.source(this.#row);
+  }
+
+  /**
+   * The user half of the page-table pair, loaded in user mode under page-table isolation; `undefined` without it.
+   * Documentation/arch/x86/pti.rst.
+   */
+  get userCr3(): bigint | null | undefined {
+    if (!this.#listing.kernel.pti) return undefined;
+    // init_mm has no user half: nothing of it runs in user mode.
+    const cr3 = this.cr3;
+    return cr3 === null ? null : cr3 | PTI_USER_BIT;
+  }
+
+  toJSON(): TaskJson {
+    let answer: Pick<TaskJson, 'pgd' | 'cr3' | 'cr3Source' | 'userCr3' | 'error'>;
+    try {
+      const { userCr3 } = this;
+      answer = {
+        pgd: hexOrNull(this.pgd),
+        cr3: hexOrNull(this.cr3),
+        cr3Source: this.cr3Source,
+        ...(userCr3 === undefined ? {} : { userCr3: hexOrNull(userCr3) }),
+      };
+    } catch (error) {
+      if (!(error instanceof VmiError)) throw error;
+      answer = { pgd: null, cr3: null, cr3Source: 'corrupt', error: error.message };
+    }
+    return {
+      pid: this.pid,
+      tgid: this.tgid,
+      ppid: this.ppid,
+      comm: this.comm,
+      commHex: Buffer.from(this.commBytes).toString('hex'),
+      uid: this.uid,
+      state: this.state,
+      kthread: this.kthread,
+      startTime: this.startTime.toString(),
+      nsPids: this.nsPids,
+      task: hex(this.address),
+      mm: hexOrNull(this.mm),
+      activeMm: hexOrNull(this.activeMm),
+      ...answer,
+    };
+  }
+
+  [inspect.custom](_depth: number, options: { stylize(text: string, style: string): string }): string {
+    const { pid, comm, cr3, cr3Source } = this.toJSON();
+    const value = cr3 === null ? options.stylize('null', 'null') : options.stylize(cr3, 'number');
+    return `Task ${options.stylize(String(pid), 'number')} ${options.stylize(`'${comm}'`, 'string')} { cr3: ${value}, source: ${cr3Source} }`;
+  }
+}
+
+/** Bytes as text: printable UTF-8 stays, the rest is escaped so that nothing is lost and nothing reaches a terminal. */
+export function escapeBytes(bytes: Uint8Array): string {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  let text = '';
+  for (let at = 0; at < bytes.length; ) {
+    const byte = bytes[at]!;
+    const length = byte < 0x80 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+    let char: string | undefined;
+    try {
+      char = decoder.decode(bytes.subarray(at, at + length));
+    } catch {
+      char = undefined;
+    }
+    if (char === undefined || [...char].length !== 1 || /[\p{C}\p{Zl}\p{Zp}]/u.test(char)) {
+      text += byte === 0x0a ? '\\n' : byte === 0x09 ? '\\t' : `\\x${byte.toString(16).padStart(2, '0')}`;
+      at += 1;
+    } else {
+      text += char === '\\' ? '\\\\' : char;
+      at += length;
+    }
+  }
+  return text;
+}
+
+function hexOrNull(value: bigint | null): string | null {
+  return value === null ? null : hex(value);
+}

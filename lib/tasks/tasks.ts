@@ -1,0 +1,141 @@
+import { wrap } from '../address.js';
+import { CorruptError, FaultError } from '../errors.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { type Cpu, readCpus } from './cpus.js';
+import { cr3Base } from './cr3.js';
+import { TaskLayout } from './layout.js';
+import { Listing } from './listing.js';
+import { findTask } from './pid-tree.js';
+import { Task } from './task.js';
+
+/** Whether the guest ran while it was read. */
+export type Consistency = 'live' | 'paused' | 'static';
+
+/** Tasks that one walk found, in the order of the kernel's list. */
+export class TaskList extends Array<Task> {
+  /** Times that links or rows were read again because the guest changed under the walk. */
+  retries = 0;
+  /** How the guest was read. */
+  mode: Consistency = 'live';
+
+  /** Derived arrays (`filter`, `map`) are plain ones. */
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array;
+  }
+}
+
+export interface ListOptions {
+  /** Every thread of every process instead of processes only; default false. */
+  readonly threads?: boolean;
+}
+
+/** Times a look-up of a task that changes while it is read is started again. */
+const MAX_RETRIES = 8;
+
+/** Finds tasks in one kernel: by the list of processes, by PID, by CR3. Every call is one operation on the guest. */
+export class Tasks {
+  readonly #kernel: Kernel;
+  readonly #layout: TaskLayout;
+
+  /** @throws {VmiError} `VMI_TYPE`: this kernel's types lack what a task row needs */
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+    this.#layout = new TaskLayout(kernel);
+  }
+
+  /**
+   * Walks `init_task.tasks`, and with `threads` every process's `signal->thread_head`.
+   * @throws {CorruptError} a list that is none
+   */
+  list(options: ListOptions = {}): TaskList {
+    return toTasks(this.listing(options));
+  }
+
+  /** The walk itself: rows, not yet objects. */
+  listing(options: ListOptions = {}): Listing {
+    const kernel = this.#kernel;
+    const layout = this.#layout;
+    const { memory } = kernel;
+    memory.begin();
+    const head = kernel.symbols.address('init_task') + BigInt(layout.tasks);
+    let found = memory.lists(layout.plan, BigUint64Array.of(head), layout.tasks, layout.maxTasks);
+    let { retries } = found;
+    if (options.threads === true) {
+      const signal = layout.rows(found.buffer, found.count).longs('signal');
+      const threadHead = BigInt(layout.threadHead);
+      const heads = signal.filter((address) => address !== 0n).map((address) => wrap(address + threadHead));
+      found = memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
+      retries += found.retries;
+    }
+    return new Listing(kernel, layout, layout.rows(found.buffer, found.count), retries);
+  }
+
+  /**
+   * The task with this PID or TID, by the kernel's own look-up.
+   * @returns `undefined` when there is none
+   */
+  find(pid: number): Task | undefined {
+    const kernel = this.#kernel;
+    kernel.memory.begin();
+    for (let attempt = 0; ; attempt++) {
+      const address = findTask(kernel, this.#layout, pid);
+      if (address === undefined) return undefined;
+      const rows = this.#layout.gather(kernel, BigUint64Array.of(address));
+      if (rows.words('pid')[0] === pid && rows.faults[0]! === 0) {
+        const listing = new Listing(kernel, this.#layout, rows, attempt);
+        if (!listing.gone(0)) return new Task(listing, 0);
+      }
+      if (attempt === MAX_RETRIES || !kernel.memory.physical.live) {
+        if (rows.words('pid')[0] === pid) return new Task(new Listing(kernel, this.#layout, rows, attempt), 0);
+        throw new CorruptError(`the PID tree's task for ${pid} has the PID ${rows.words('pid')[0]}`, address);
+      }
+    }
+  }
+
+  /**
+   * Every task and thread that runs on the address space of a CR3 value: threads, `vfork`ed and `CLONE_VM` children,
+   * kernel threads that borrow it, and the idle task of a CPU that has it loaded.
+   * @param value any value a CR3 register can hold
+   */
+  withCr3(value: bigint): TaskList {
+    const base = cr3Base(value, this.#kernel.pti);
+    const runsOnIt = (task: Task) => {
+      try {
+        return task.cr3 === base;
+      } catch (error) {
+        if (error instanceof CorruptError || error instanceof FaultError) return false;
+        throw error;
+      }
+    };
+    const tasks = toTasks(this.listing({ threads: true }), runsOnIt);
+    for (const { task } of this.cpus()) {
+      if (task.pid === 0 && runsOnIt(task)) tasks.push(task);
+    }
+    return tasks;
+  }
+
+  /** What each CPU runs, from memory. */
+  cpus(): { cpu: Cpu; task: Task }[] {
+    const kernel = this.#kernel;
+    kernel.memory.begin();
+    const cpus = readCpus(kernel);
+    const rows = this.#layout.gather(
+      kernel,
+      BigUint64Array.from(cpus, (cpu) => cpu.current),
+    );
+    const listing = new Listing(kernel, this.#layout, rows);
+    return cpus.map((cpu, row) => ({ cpu, task: new Task(listing, row) }));
+  }
+}
+
+function toTasks(listing: Listing, keep?: (task: Task) => boolean): TaskList {
+  const tasks = new TaskList();
+  for (let row = 0; row < listing.rows.count; row++) {
+    if (listing.gone(row)) continue;
+    const task = new Task(listing, row);
+    if (keep === undefined || keep(task)) tasks.push(task);
+  }
+  tasks.retries = listing.retries;
+  tasks.mode = listing.kernel.memory.physical.live ? 'live' : 'static';
+  return tasks;
+}
