@@ -1,0 +1,59 @@
+#!/bin/sh
+# PID 1 of a lab guest: loads the oracle, starts the workload, then obeys lines from the first serial port.
+# Each line gets its answer from the oracle: a table, `DONE line`, or `ERROR reason`.
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+
+# `option NAME DEFAULT`: the value of lab.NAME= on the kernel's command line
+option() {
+  value=$2
+  for word in $(cat /proc/cmdline); do
+    case $word in lab."$1"=*) value=${word#*=} ;; esac
+  done
+  echo "$value"
+}
+
+set_up() { [ ! -w "/proc/sys/kernel/$1" ] || echo "$2" > "/proc/sys/kernel/$1"; }
+set_up hung_task_timeout_secs 0
+set_up threads-max 100000
+set_up kptr_restrict 0
+set_up printk_ratelimit 0
+
+address=$(grep -m1 ' kallsyms_lookup_name$' /proc/kallsyms)
+# shellcheck disable=SC2046
+insmod /oracle.ko kallsyms=0x"${address%% *}" port="$(option port 0x502)" print_port="$(option print_port 0x503)" com1="$(option com1 0x3f8)"
+
+say() { echo "say $*" > /proc/oracle; }
+
+mkfifo /run/orders /run/answers
+/workload "$(option tasks 40)" "$(option busy "$(grep -c ^processor /proc/cpuinfo)")" <> /run/orders > /run/answers &
+exec 4<> /run/answers
+exec 5> /run/orders
+read -r answer <&4
+[ "$answer" = ready ] || say "ERROR workload: $answer"
+
+order() {
+  echo "$1" >&5
+  read -r answer <&4
+  case $answer in done) say "DONE $1" ;; *) say "ERROR $1: $answer" ;; esac
+}
+
+exec 3<> /dev/ttyS0
+stty raw -echo <&3
+say READY
+while true; do
+  IFS= read -r line <&3 || { sleep 1; continue; }
+  case $line in
+    '') ;; # the byte that ended a freeze
+    kallsyms) cat /proc/kallsyms > /proc/oracle_print; say "DONE $line" ;;
+    btf) cat /sys/kernel/btf/vmlinux > /proc/oracle_print; say "DONE $line" ;;
+    tasks\ * | churn\ * | busy\ *) order "$line" ;;
+    panic) say "DONE $line"; echo c > /proc/sysrq-trigger ;;
+    reboot) say "DONE $line"; reboot -f ;;
+    shell\ *) eval "${line#shell }" > /proc/oracle_print 2>&1; say "DONE $line" ;;
+    *) echo "$line" > /proc/oracle ;;
+  esac
+done

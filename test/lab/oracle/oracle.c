@@ -1,0 +1,636 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The truth about a guest's tasks, told from inside: the table that a lookup from outside is compared with.
+ *
+ * Write a command to /proc/oracle, one a write:
+ *   tell        a table of all tasks and CPUs, while the guest runs on
+ *   freeze      the same inside stop_machine(); then every CPU spins with interrupts off until a byte waits on COM1
+ *   halt        the same, but each CPU is stopped by an interrupt in what it was doing, so that a user's task and its
+ *               address space are still the current ones (stop_machine() makes the stopper thread current)
+ *   hide PID    takes the task out of the list that starts at init_task.tasks, as a rootkit does
+ *   unhide      puts every hidden task back
+ *   say TEXT    prints TEXT
+ * Bytes written to /proc/oracle_print go to the second port as they are.
+ *
+ * Output goes to an isa-debugcon port by `rep outsb`: no driver, no buffer, nothing is dropped (and not to port 0x402,
+ * where SeaBIOS writes its own log). /proc/oracle reads as
+ * the last table. Each write gives one of: a table from BEGIN to END, `DONE command`, `ERROR reason`; a freeze that is
+ * over gives a `THAW` line as well.
+ */
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/task.h>
+#include <linux/pid_namespace.h>
+#include <linux/nsproxy.h>
+#include <linux/proc_fs.h>
+#include <linux/stop_machine.h>
+#include <linux/timekeeping.h>
+#include <linux/uaccess.h>
+#include <linux/utsname.h>
+#include <linux/vmalloc.h>
+#include <asm/io.h>
+#include <asm/processor.h>
+#include <asm/special_insns.h>
+#include <asm/tsc.h>
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Tells PID, mm and CR3 of every task");
+
+static unsigned long kallsyms;
+module_param(kallsyms, ulong, 0);
+MODULE_PARM_DESC(kallsyms, "address of kallsyms_lookup_name (not exported since commit 0bd476e6c671)");
+static ushort port = 0x502;
+module_param(port, ushort, 0);
+MODULE_PARM_DESC(port, "isa-debugcon port for the table and the replies, 0 for none");
+static ushort print_port = 0x503;
+module_param(print_port, ushort, 0);
+MODULE_PARM_DESC(print_port, "isa-debugcon port for /proc/oracle_print, 0 for none");
+static ushort com1 = 0x3f8;
+module_param(com1, ushort, 0);
+MODULE_PARM_DESC(com1, "UART whose waiting byte ends a freeze, 0 for none (then freezing is refused)");
+static uint deadline = 120;
+module_param(deadline, uint, 0);
+MODULE_PARM_DESC(deadline, "seconds of guest time after which a freeze ends by itself");
+
+enum mode { TELL, FREEZE, HALT };
+static const char *const mode_names[] = { "tell", "freeze", "halt" };
+
+/* What each CPU says about itself. */
+struct cpu_fact {
+	struct task_struct *current_task;
+	struct mm_struct *loaded_mm;
+	unsigned long cr3, cr4;
+};
+static struct cpu_fact *cpu_facts;
+
+/* cpu_tlbstate's type is hidden from modules (commit bfe3d8f6313d); loaded_mm is its first member (3d28ebceaffa). */
+static struct mm_struct *__percpu *tlbstate;
+#define LOADED_MM_SWITCHING ((struct mm_struct *)1UL) /* asm/tlbflush.h, hidden from modules */
+
+static DEFINE_MUTEX(command_lock);
+static char *table;
+static size_t table_size, table_length, table_rows;
+static bool table_overflow;
+static unsigned int generation;
+
+static unsigned long lookup(const char *name)
+{
+	unsigned long (*kallsyms_lookup_name)(const char *) = (void *)kallsyms;
+
+	return kallsyms_lookup_name(name);
+}
+
+/* ---- output ---- */
+
+static void out(const char *bytes, size_t length)
+{
+	while (port && length) {
+		size_t part = min_t(size_t, length, 4096);
+
+		outsb(port, bytes, part);
+		bytes += part;
+		length -= part;
+	}
+}
+
+static __printf(1, 2) void reply(const char *format, ...)
+{
+	static char line[512];
+	va_list args;
+	int length;
+
+	va_start(args, format);
+	length = vscnprintf(line, sizeof(line) - 1, format, args);
+	va_end(args);
+	line[length++] = '\n';
+	out(line, length);
+}
+
+static __printf(1, 2) void put(const char *format, ...)
+{
+	va_list args;
+	int length;
+
+	va_start(args, format);
+	length = vsnprintf(table + table_length, table_size - table_length, format, args);
+	va_end(args);
+	if (length >= table_size - table_length)
+		table_overflow = true;
+	else
+		table_length += length;
+}
+
+static __printf(1, 2) void row(const char *format, ...)
+{
+	va_list args;
+	int length;
+
+	va_start(args, format);
+	length = vsnprintf(table + table_length, table_size - table_length, format, args);
+	va_end(args);
+	if (length + 1 >= table_size - table_length) {
+		table_overflow = true;
+		return;
+	}
+	table_length += length;
+	table[table_length++] = '\n';
+	table[table_length] = 0;
+	table_rows++;
+}
+
+/* ---- the algorithm under test ---- */
+
+static unsigned long cr3_of(struct task_struct *task)
+{
+	struct mm_struct *mm;
+
+	if (!task)
+		return 0; /* pid has no task_struct */
+	mm = READ_ONCE(task->mm);
+	if (!mm)
+		mm = READ_ONCE(task->active_mm); /* kernel threads */
+	if (!mm)
+		return 0;
+	return virt_to_phys(mm->pgd);
+}
+
+static unsigned long pid_to_cr3(int pid)
+{
+	return cr3_of(pid_task(find_vpid(pid), PIDTYPE_PID));
+}
+
+/* ---- hidden tasks ---- */
+
+#define HIDDEN_MAX 16
+static struct task_struct *hidden[HIDDEN_MAX];
+
+static bool is_hidden(struct task_struct *task)
+{
+	int i;
+
+	for (i = 0; i < HIDDEN_MAX; i++)
+		if (hidden[i] == task)
+			return true;
+	return false;
+}
+
+static int hide(int pid)
+{
+	rwlock_t *tasklist = (rwlock_t *)lookup("tasklist_lock");
+	struct task_struct *task;
+	int i;
+
+	if (!tasklist)
+		return -ENOENT;
+	rcu_read_lock();
+	task = pid_task(find_vpid(pid), PIDTYPE_TGID);
+	if (task)
+		get_task_struct(task);
+	rcu_read_unlock();
+	if (!task)
+		return -ESRCH;
+	for (i = 0; i < HIDDEN_MAX && hidden[i]; i++)
+		;
+	if (i == HIDDEN_MAX || is_hidden(task) || task == current) {
+		put_task_struct(task);
+		return -EBUSY;
+	}
+	write_lock_irq(tasklist);
+	list_del_rcu(&task->tasks);
+	hidden[i] = task;
+	write_unlock_irq(tasklist);
+	synchronize_rcu();
+	/* so that an exit, which takes it out once more, does no harm */
+	INIT_LIST_HEAD(&task->tasks);
+	return 0;
+}
+
+static int unhide(void)
+{
+	rwlock_t *tasklist = (rwlock_t *)lookup("tasklist_lock");
+	int i;
+
+	if (!tasklist)
+		return -ENOENT;
+	for (i = 0; i < HIDDEN_MAX; i++) {
+		struct task_struct *task = hidden[i];
+
+		if (!task)
+			continue;
+		write_lock_irq(tasklist);
+		if (pid_alive(task))
+			list_add_tail_rcu(&task->tasks, &init_task.tasks);
+		hidden[i] = NULL;
+		write_unlock_irq(tasklist);
+		put_task_struct(task);
+	}
+	return 0;
+}
+
+/* ---- rows ---- */
+
+#define OFFSET(type, member) row("offset\t" #type "." #member "\t%zu", offsetof(struct type, member))
+#define FACT(name, format, value) row("fact\t" name "\t" format, value)
+
+static void row_facts(enum mode mode)
+{
+	unsigned long stext = lookup("_stext"), top = lookup("init_top_pgt");
+	struct timespec64 boot;
+	unsigned long cr4 = __read_cr4();
+
+	if (!top)
+		top = lookup("swapper_pg_dir");
+	getboottime64(&boot);
+	FACT("release", "%s", init_utsname()->release);
+	FACT("version", "%s", init_utsname()->version);
+	FACT("stext", "%lx", stext);
+	FACT("phys_base", "%lx", phys_base);
+	FACT("page_offset", "%lx", (unsigned long)PAGE_OFFSET);
+	FACT("init_top_pgt", "%lx", top);
+	FACT("init_top_pgt_physical", "%lx", top - __START_KERNEL_map + phys_base);
+	FACT("init_task", "%px", &init_task);
+	FACT("init_pid_ns", "%px", &init_pid_ns);
+	FACT("init_mm", "%lx", lookup("init_mm"));
+	FACT("levels", "%d", cr4 & X86_CR4_LA57 ? 5 : 4);
+	FACT("pti", "%d", boot_cpu_has(X86_FEATURE_PTI) ? 1 : 0);
+	FACT("pcid", "%d", cr4 & X86_CR4_PCIDE ? 1 : 0);
+	FACT("cpus", "%u", num_online_cpus());
+	FACT("hz", "%d", HZ);
+	FACT("tsc_khz", "%u", tsc_khz);
+	FACT("boot_time", "%lld", (long long)boot.tv_sec);
+	FACT("uptime_ns", "%llu", ktime_get_boottime_ns());
+	FACT("teller", "%d", mode == FREEZE ? 0 : current->pid);
+
+	OFFSET(task_struct, tasks);
+	OFFSET(task_struct, pid);
+	OFFSET(task_struct, tgid);
+	OFFSET(task_struct, mm);
+	OFFSET(task_struct, active_mm);
+	OFFSET(task_struct, comm);
+	OFFSET(task_struct, flags);
+#if LAB_TASK_HAS__STATE
+	OFFSET(task_struct, __state);
+#else
+	OFFSET(task_struct, state);
+#endif
+	OFFSET(task_struct, exit_state);
+	OFFSET(task_struct, start_time);
+	OFFSET(task_struct, start_boottime);
+	OFFSET(task_struct, real_parent);
+	OFFSET(task_struct, group_leader);
+	OFFSET(task_struct, signal);
+	OFFSET(task_struct, thread_node);
+	OFFSET(task_struct, cred);
+	OFFSET(task_struct, real_cred);
+	OFFSET(task_struct, thread_pid);
+	OFFSET(task_struct, nsproxy);
+#ifdef CONFIG_SMP
+	OFFSET(task_struct, on_cpu);
+#endif
+	OFFSET(signal_struct, thread_head);
+	OFFSET(mm_struct, pgd);
+	OFFSET(mm_struct, mm_users);
+	OFFSET(mm_struct, mm_count);
+#ifdef CONFIG_MEMCG
+	OFFSET(mm_struct, owner);
+#endif
+	OFFSET(pid, level);
+	OFFSET(pid, numbers);
+	OFFSET(pid, tasks);
+	OFFSET(cred, uid);
+}
+
+static const char task_columns[] =
+	"columns\ttask\tpid\ttgid\tppid\tcomm\tflags\tstate\texit_state\ttask\tmm\tactive_mm\tpgd\tcr3\tfindvpid\tuid"
+	"\tstart_time\tstart_boottime\ton_cpu\tcpu\tlevel\tpids\tkind";
+static const char cpu_columns[] =
+	"columns\tcpu\tcpu\ttask\tpid\tloaded_mm\tloaded_pgd\tcr3\tcr4";
+
+/* The PIDs of a task in all its namespaces, outermost first. */
+static void pids_of(struct task_struct *task, char *text, size_t size, int *level)
+{
+	struct pid *pid = READ_ONCE(task->thread_pid);
+	int i, length = 0;
+
+	*level = 0;
+	text[0] = '-';
+	text[1] = 0;
+	if (!pid)
+		return; /* a task that was just reaped */
+	*level = pid->level;
+	for (i = 0; i <= pid->level; i++)
+		length += scnprintf(text + length, size - length, "%s%d", i ? "," : "", pid->numbers[i].nr);
+}
+
+static void row_task(struct task_struct *task, const char *kind)
+{
+	struct mm_struct *mm = READ_ONCE(task->mm), *active_mm = READ_ONCE(task->active_mm);
+	struct mm_struct *used = mm ? mm : active_mm;
+	struct task_struct *parent = rcu_dereference(task->real_parent);
+	char pids[33 * 11 + 1], comm[2 * TASK_COMM_LEN + 1];
+	bool idle = !strcmp(kind, "idle");
+	int level;
+
+	BUILD_BUG_ON(TASK_COMM_LEN != 16);
+	*bin2hex(comm, task->comm, TASK_COMM_LEN) = 0;
+	pids_of(task, pids, sizeof(pids), &level);
+	row("task\t%d\t%d\t%d\t%s\t%x\t%lx\t%x\t%px\t%px\t%px\t%px\t%lx\t%lx\t%u\t%llu\t%llu\t%d\t%u\t%d\t%s\t%s",
+	    task->pid, task->tgid, parent ? parent->tgid : 0, comm, task->flags,
+#if LAB_TASK_HAS__STATE
+	    (unsigned long)READ_ONCE(task->__state),
+#else
+	    (unsigned long)READ_ONCE(task->state),
+#endif
+	    (unsigned int)task->exit_state, task, mm, active_mm, used ? used->pgd : NULL, cr3_of(task),
+	    idle ? 0 : pid_to_cr3(task->pid), from_kuid(&init_user_ns, __task_cred(task)->uid),
+	    (unsigned long long)task->start_time, (unsigned long long)task->start_boottime,
+#ifdef CONFIG_SMP
+	    task->on_cpu,
+#else
+	    task_curr(task),
+#endif
+	    task_cpu(task), level, pids, kind);
+}
+
+static void row_cpu(int cpu)
+{
+	struct cpu_fact *fact = &cpu_facts[cpu];
+	struct mm_struct *mm = fact->loaded_mm;
+	bool real = mm && mm != LOADED_MM_SWITCHING;
+
+	row("cpu\t%d\t%px\t%d\t%px\t%lx\t%lx\t%lx", cpu, fact->current_task, fact->current_task->pid, mm,
+	    real ? (unsigned long)virt_to_phys(mm->pgd) : 0UL, fact->cr3, fact->cr4);
+}
+
+static void fill_table(enum mode mode)
+{
+	struct task_struct *leader, *task;
+	struct task_struct *(*idle_task)(int) = (void *)lookup("idle_task");
+	int cpu, i;
+
+	table_length = table_rows = 0;
+	table_overflow = false;
+	put("BEGIN %u %s\n", ++generation, mode_names[mode]);
+	row_facts(mode);
+	row("%s", cpu_columns);
+	row("%s", task_columns);
+	rcu_read_lock();
+	for_each_online_cpu(cpu)
+		row_cpu(cpu);
+	if (idle_task)
+		for_each_online_cpu(cpu)
+			row_task(idle_task(cpu), "idle");
+	for_each_process_thread(leader, task)
+		row_task(task, task == leader ? "process" : "thread");
+	for (i = 0; i < HIDDEN_MAX; i++) {
+		leader = hidden[i];
+		if (!leader || !pid_alive(leader))
+			continue;
+		for_each_thread(leader, task)
+			row_task(task, "hidden");
+	}
+	rcu_read_unlock();
+	if (table_overflow) {
+		table_length = scnprintf(table, table_size, "ERROR table of %zu bytes overflowed after %zu rows\n", table_size,
+					 table_rows);
+		return;
+	}
+	put("END %u %zu\n", generation, table_rows);
+}
+
+/* Makes room for the table before anything is frozen. */
+static int make_room(void)
+{
+	struct task_struct *leader, *task;
+	size_t count = 0, size;
+
+	rcu_read_lock();
+	for_each_process_thread(leader, task)
+		count++;
+	rcu_read_unlock();
+	size = PAGE_ALIGN(65536 + (count + count / 4) * 400);
+	if (size <= table_size)
+		return 0;
+	vfree(table);
+	table_size = table_length = 0;
+	table = vmalloc(size);
+	if (!table)
+		return -ENOMEM;
+	memset(table, 0, size); /* map and touch it now */
+	table_size = size;
+	return 0;
+}
+
+/* ---- the CPUs ---- */
+
+static atomic_t waiting;
+static bool thawed;
+static const char *thaw_reason;
+
+static void note_cpu(void *unused)
+{
+	struct cpu_fact *fact = &cpu_facts[smp_processor_id()];
+
+	fact->current_task = current;
+	fact->loaded_mm = tlbstate ? READ_ONCE(*this_cpu_ptr(tlbstate)) : NULL;
+	fact->cr3 = __read_cr3();
+	fact->cr4 = __read_cr4();
+}
+
+static bool byte_waits(void)
+{
+	return inb(com1 + 5) & 1; /* line status register, data ready: 16550 data sheet, 8.6.3 */
+}
+
+/* The CPU that leads tells the table and waits for the byte; interrupts are off and all others spin. */
+static void lead(enum mode mode)
+{
+	u64 end;
+
+	fill_table(mode);
+	out(table, table_length);
+	end = rdtsc_ordered() + (u64)tsc_khz * 1000 * deadline;
+	thaw_reason = "deadline";
+	while (rdtsc_ordered() < end) {
+		if (byte_waits()) {
+			thaw_reason = "byte";
+			break;
+		}
+		cpu_relax();
+	}
+	smp_store_release(&thawed, true);
+}
+
+static void wait_for_thaw(void)
+{
+	atomic_inc(&waiting);
+	while (!smp_load_acquire(&thawed))
+		cpu_relax();
+	atomic_dec(&waiting);
+}
+
+static int freeze_cpu(void *leader)
+{
+	note_cpu(NULL);
+	if (smp_processor_id() == *(int *)leader) {
+		while (atomic_read(&waiting) < num_online_cpus() - 1)
+			cpu_relax();
+		lead(FREEZE);
+	} else {
+		wait_for_thaw();
+	}
+	return 0;
+}
+
+static void halt_cpu(void *unused)
+{
+	note_cpu(NULL);
+	wait_for_thaw();
+}
+
+static void freeze(enum mode mode)
+{
+	int leader;
+
+	thawed = false;
+	atomic_set(&waiting, 0);
+	if (mode == FREEZE) {
+		leader = cpumask_first(cpu_online_mask);
+		stop_machine(freeze_cpu, &leader, cpu_online_mask);
+	} else {
+		unsigned long flags;
+
+		preempt_disable();
+		smp_call_function(halt_cpu, NULL, false);
+		local_irq_save(flags);
+		while (atomic_read(&waiting) < num_online_cpus() - 1)
+			cpu_relax();
+		note_cpu(NULL);
+		lead(HALT);
+		while (atomic_read(&waiting))
+			cpu_relax();
+		local_irq_restore(flags);
+		preempt_enable();
+	}
+	reply("THAW %u %s", generation, thaw_reason);
+}
+
+static void make_table(enum mode mode)
+{
+	if (mode != TELL && !com1) {
+		reply("ERROR no COM1 to end a freeze");
+		return;
+	}
+	if (make_room()) {
+		reply("ERROR no memory for the table");
+		return;
+	}
+	if (mode != TELL) {
+		freeze(mode);
+		return;
+	}
+	on_each_cpu(note_cpu, NULL, true);
+	fill_table(mode);
+	out(table, table_length);
+}
+
+/* ---- /proc ---- */
+
+static void obey(char *command)
+{
+	int pid, error;
+
+	if (!strcmp(command, "tell")) {
+		make_table(TELL);
+	} else if (!strcmp(command, "freeze")) {
+		make_table(FREEZE);
+	} else if (!strcmp(command, "halt")) {
+		make_table(HALT);
+	} else if (sscanf(command, "hide %d", &pid) == 1) {
+		error = hide(pid);
+		reply(error ? "ERROR hide %d: error %d" : "DONE hide %d", pid, error);
+	} else if (!strcmp(command, "unhide")) {
+		error = unhide();
+		reply(error ? "ERROR unhide: error %d" : "DONE unhide", error);
+	} else if (!strncmp(command, "say ", 4)) {
+		reply("%s", command + 4);
+	} else {
+		reply("ERROR unknown command: %s", command);
+	}
+}
+
+static ssize_t command_write(struct file *file, const char __user *from, size_t count, loff_t *at)
+{
+	char command[256];
+	size_t length = min(count, sizeof(command) - 1);
+
+	if (copy_from_user(command, from, length))
+		return -EFAULT;
+	command[length] = 0;
+	mutex_lock(&command_lock);
+	obey(strim(command));
+	mutex_unlock(&command_lock);
+	return count;
+}
+
+static ssize_t table_read(struct file *file, char __user *to, size_t count, loff_t *at)
+{
+	ssize_t done;
+
+	mutex_lock(&command_lock);
+	done = simple_read_from_buffer(to, count, at, table, table_length);
+	mutex_unlock(&command_lock);
+	return done;
+}
+
+static ssize_t print_write(struct file *file, const char __user *from, size_t count, loff_t *at)
+{
+	static char part[4096];
+	size_t length = min(count, sizeof(part));
+
+	mutex_lock(&command_lock);
+	if (copy_from_user(part, from, length)) {
+		mutex_unlock(&command_lock);
+		return -EFAULT;
+	}
+	if (print_port)
+		outsb(print_port, part, length);
+	mutex_unlock(&command_lock);
+	return length;
+}
+
+static const struct proc_ops command_ops = { .proc_read = table_read, .proc_write = command_write };
+static const struct proc_ops print_ops = { .proc_write = print_write };
+
+static int __init oracle_init(void)
+{
+	if (!kallsyms)
+		return -EINVAL;
+	tlbstate = (struct mm_struct *__percpu *)lookup("cpu_tlbstate");
+	cpu_facts = kcalloc(nr_cpu_ids, sizeof(*cpu_facts), GFP_KERNEL);
+	if (!cpu_facts)
+		return -ENOMEM;
+	if (!proc_create("oracle", 0600, NULL, &command_ops))
+		goto no_memory;
+	if (!proc_create("oracle_print", 0200, NULL, &print_ops)) {
+		remove_proc_entry("oracle", NULL);
+		goto no_memory;
+	}
+	return 0;
+no_memory:
+	kfree(cpu_facts);
+	return -ENOMEM;
+}
+
+static void __exit oracle_exit(void)
+{
+	remove_proc_entry("oracle_print", NULL);
+	remove_proc_entry("oracle", NULL);
+	unhide();
+	vfree(table);
+	kfree(cpu_facts);
+}
+
+module_init(oracle_init);
+module_exit(oracle_exit);
