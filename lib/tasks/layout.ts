@@ -46,6 +46,8 @@ export class TaskLayout {
   /** Most tasks and threads that this guest can hold. */
   readonly maxTasks: number;
   readonly #numbersPlans: (Plan | undefined)[] = [];
+  /** The kernel's own top-level entry for its text; every true page table has the same one. */
+  readonly textEntry: bigint;
   readonly #sizes: readonly number[];
 
   constructor(kernel: Kernel) {
@@ -99,6 +101,7 @@ export class TaskLayout {
       types.offset('pid_namespace', 'idr') + types.offset('idr', 'idr_rt') + types.offset('xarray', 'xa_head');
     this.xaShift = types.offset('xa_node', 'shift');
     this.xaSlots = types.offset('xa_node', 'slots');
+    this.textEntry = kernel.memory.physical.readU64(kernel.cr3 + BigInt(TEXT_ENTRY));
     // A task_struct takes this much RAM, so RAM bounds how many there can be.
     const fit = kernel.memory.physical.size / BigInt(types.size('task_struct'));
     this.maxTasks = fit < BigInt(MAX_TASKS) ? Number(fit) : MAX_TASKS;

@@ -8,9 +8,18 @@ import { FAULT, type TaskRows } from './rows.js';
 /** `task_struct.flags`: a kernel thread. include/linux/sched.h, PF_KTHREAD. */
 export const PF_KTHREAD = 0x0020_0000;
 
-/** How a row's address space was settled; the first six in the order of `SOURCES`. */
-const SETTLED = { none: 0, mm: 1, activeMm: 2, loadedMm: 3, thread: 4, exited: 5, corrupt: 6, gone: 7 } as const;
-const SOURCES: readonly (Cr3Source | undefined)[] = ['none', 'mm', 'active_mm', 'loaded_mm', 'thread', 'exited'];
+/** How a row's address space was settled; the order is that of `CR3_SOURCES`. */
+export const SETTLED = { none: 0, mm: 1, activeMm: 2, loadedMm: 3, thread: 4, exited: 5, corrupt: 6, gone: 7 } as const;
+/** Names of the values in the column `cr3Source`. */
+export const CR3_SOURCES: readonly (Cr3Source | 'corrupt')[] = [
+  'none',
+  'mm',
+  'active_mm',
+  'loaded_mm',
+  'thread',
+  'exited',
+  'corrupt',
+];
 
 /** Times a row that does not hold together is read again before it counts as corrupt. */
 const MAX_ROW_RETRIES = 3;
@@ -25,7 +34,8 @@ export class Listing {
   readonly rows: TaskRows;
   /** Times that rows or links were read again because the guest changed under the walk. */
   retries: number;
-  readonly #settled: Uint8Array;
+  /** How each row was settled, by index into {@link CR3_SOURCES}. */
+  readonly settled: Uint8Array;
   /** PGD of rows whose answer is not in their own columns. */
   readonly #foreignPgd = new Map<number, bigint>();
   readonly #nsPids = new Map<number, readonly number[]>();
@@ -35,19 +45,25 @@ export class Listing {
     this.layout = layout;
     this.rows = rows;
     this.retries = retries;
-    this.#settled = new Uint8Array(rows.count);
+    this.settled = new Uint8Array(rows.count);
     this.#settle();
   }
 
   /** Whether the task left while it was read: it belongs in no result. */
   gone(row: number): boolean {
-    return this.#settled[row] === SETTLED.gone;
+    return this.settled[row] === SETTLED.gone;
+  }
+
+  /** Rows that did not leave; `undefined` when that is all of them. */
+  kept(): number[] | undefined {
+    if (!this.settled.includes(SETTLED.gone)) return undefined;
+    return Array.from(this.settled.keys()).filter((row) => !this.gone(row));
   }
 
   /** @throws {CorruptError} the row's address space is none */
   source(row: number): Cr3Source {
-    const source = SOURCES[this.#settled[row]!];
-    if (source === undefined) throw this.#corrupt(row);
+    const source = CR3_SOURCES[this.settled[row]!];
+    if (source === undefined || source === 'corrupt') throw this.#corrupt(row);
     return source;
   }
 
@@ -56,7 +72,7 @@ export class Listing {
    * @throws {CorruptError} the row's address space is none
    */
   pgd(row: number): bigint {
-    switch (this.#settled[row]) {
+    switch (this.settled[row]) {
       case SETTLED.mm:
         return this.rows.longs('pgd')[row]!;
       case SETTLED.activeMm:
@@ -84,7 +100,7 @@ export class Listing {
     let bad: number[] = [];
     const classify = (row: number) => {
       const settled = this.#classify(rows, row);
-      this.#settled[row] = settled;
+      this.settled[row] = settled;
       if (settled === SETTLED.activeMm) borrowed.push(row);
       else if (settled === SETTLED.exited) exited.push(row);
       else if (settled === SETTLED.corrupt) bad.push(row);
@@ -128,7 +144,7 @@ export class Listing {
     if ((rows.faults[row]! & (FAULT[pgd] | FAULT[entry])) !== 0) return false;
     if ((rows.words(pgd)[2 * row]! & 0xfff) !== 0) return false;
     const entries = rows.words(entry);
-    const expected = this.kernel.textEntry;
+    const expected = this.layout.textEntry;
     return (
       ((entries[2 * row]! ^ Number(expected & 0xffff_ffffn)) & 0xffff_f000) === 0 &&
       ((entries[2 * row + 1]! ^ Number(expected >> 32n)) & 0x000f_ffff) === 0
@@ -146,7 +162,7 @@ export class Listing {
         rows.copyRow(row, fresh, i);
         classify(row);
       } else {
-        this.#settled[row] = SETTLED.gone;
+        this.settled[row] = SETTLED.gone;
       }
     }
   }
@@ -160,7 +176,7 @@ export class Listing {
     for (const row of borrowed) {
       const cpu = cpus.get(bases[row]!);
       if (cpu === undefined || cpu.loadedPgd === 0n || cpu.loadedMm === activeMm[row]) continue;
-      this.#settled[row] = SETTLED.loadedMm;
+      this.settled[row] = SETTLED.loadedMm;
       this.#foreignPgd.set(row, cpu.loadedPgd);
     }
   }
@@ -179,8 +195,8 @@ export class Listing {
     for (const [i, row] of leaders.entries()) {
       const end = at + found.counts[i]!;
       for (; at < end; at++) {
-        if (this.#settled[row] === SETTLED.exited && this.#classify(threads, at) === SETTLED.mm) {
-          this.#settled[row] = SETTLED.thread;
+        if (this.settled[row] === SETTLED.exited && this.#classify(threads, at) === SETTLED.mm) {
+          this.settled[row] = SETTLED.thread;
           this.#foreignPgd.set(row, threads.longs('pgd')[at]!);
         }
       }
@@ -194,7 +210,7 @@ export class Listing {
     for (const row of nested) {
       const level = levels[row]!;
       if (level > MAX_PID_NS_LEVEL) {
-        this.#settled[row] = SETTLED.corrupt;
+        this.settled[row] = SETTLED.corrupt;
         continue;
       }
       const group = byLevel.get(level);

@@ -2,6 +2,7 @@ import { wrap } from '../address.js';
 import { CorruptError, FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Cpu, readCpus } from './cpus.js';
+import { type TaskColumns, toColumns } from './columns.js';
 import { cr3Base } from './cr3.js';
 import { TaskLayout } from './layout.js';
 import { Listing } from './listing.js';
@@ -48,11 +49,16 @@ export class Tasks {
    * @throws {CorruptError} a list that is none
    */
   list(options: ListOptions = {}): TaskList {
-    return toTasks(this.listing(options));
+    return toTasks(this.#listing(options));
   }
 
-  /** The walk itself: rows, not yet objects. */
-  listing(options: ListOptions = {}): Listing {
+  /** The same walk as typed columns. */
+  columns(options: ListOptions = {}): TaskColumns {
+    const listing = this.#listing(options);
+    return toColumns(listing, modeOf(listing));
+  }
+
+  #listing(options: ListOptions = {}): Listing {
     const kernel = this.#kernel;
     const layout = this.#layout;
     const { memory } = kernel;
@@ -107,7 +113,7 @@ export class Tasks {
         throw error;
       }
     };
-    const tasks = toTasks(this.listing({ threads: true }), runsOnIt);
+    const tasks = toTasks(this.#listing({ threads: true }), runsOnIt);
     for (const { task } of this.cpus()) {
       if (task.pid === 0 && runsOnIt(task)) tasks.push(task);
     }
@@ -136,6 +142,10 @@ function toTasks(listing: Listing, keep?: (task: Task) => boolean): TaskList {
     if (keep === undefined || keep(task)) tasks.push(task);
   }
   tasks.retries = listing.retries;
-  tasks.mode = listing.kernel.memory.physical.live ? 'live' : 'static';
+  tasks.mode = modeOf(listing);
   return tasks;
+}
+
+function modeOf(listing: Listing): Consistency {
+  return listing.kernel.memory.physical.live ? 'live' : 'static';
 }

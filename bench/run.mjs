@@ -1,0 +1,163 @@
+// @ts-check
+/**
+ * Measures the package beside a plain C walker over the same RAM, in one run: `npm run bench [-- --tasks 2000 --runs 41]`.
+ * Figures are medians; what matters are the ratios. Nothing here asserts.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { setUpProject } from '../test/setup.mjs';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+const { values } = parseArgs({
+  options: {
+    tasks: { type: 'string', default: '2000' },
+    runs: { type: 'string', default: '41' },
+    memory: { type: 'string', default: '512' },
+    suite: { type: 'string', default: 'bookworm' },
+  },
+});
+const runs = Number(values.runs);
+const log = (/** @type {string} */ message) => console.error(`• ${message}`);
+
+setUpProject(log);
+const { attach } = await import('node-libvmi');
+const { bootGuest } = await import('../test/lab/guest.mjs');
+
+/** @param {number[]} numbers */
+const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
+/** @param {() => unknown} work @param {number} [times] milliseconds, median @returns {number} */
+function time(work, times = runs) {
+  const samples = [];
+  for (let i = 0; i < times; i++) {
+    const start = performance.now();
+    work();
+    samples.push(performance.now() - start);
+  }
+  return median(samples);
+}
+/** @param {string} name @param {string} value @param {string} [ratio] */
+const row = (name, value, ratio = '') => console.log(`  ${name.padEnd(58)} ${value.padStart(12)}  ${ratio}`);
+const ms = (/** @type {number} */ value) => `${value.toFixed(3)} ms`;
+const us = (/** @type {number} */ value) => `${(value * 1e3).toFixed(2)} µs`;
+const ns = (/** @type {number} */ value) => `${(value * 1e6).toFixed(0)} ns`;
+const times = (/** @type {number} */ value) => `${value.toFixed(2)} x`;
+
+const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-bench-'));
+/** @type {Awaited<ReturnType<typeof bootGuest>>[]} */
+const labs = [];
+try {
+  const walker = join(folder, 'walker');
+  execFileSync('cc', ['-O2', '-o', walker, join(here, 'walker.c')]);
+  const options = { suite: values.suite, memory: Number(values.memory), cpus: 2, tasks: Number(values.tasks), busy: 0 };
+  for (const backend of /** @type {const} */ (['file', 'anonymous'])) {
+    log(`booting a guest with ${values.tasks} sleeping tasks, ${backend} RAM`);
+    const lab = await bootGuest({ ...options, backend, log });
+    labs.push(lab);
+  }
+  const [shared, anonymous] = labs;
+  if (shared === undefined || anonymous === undefined) throw new Error('no guests');
+  // A guest that runs steals the cores that are measured.
+  const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).stdout.trim();
+  console.log(`\n${cpus()[0]?.model}, ${cpus().length} cores; Node ${process.versions.node}; commit ${commit || 'none'}`);
+  console.log(`Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs\n`);
+
+  console.log('attach to a running guest');
+  for (const [name, lab] of /** @type {const} */ ([['mapped RAM', shared], ['anonymous RAM', anonymous]])) {
+    for (const cache of [false, true]) {
+      const target = `qemu:${lab.pid}`;
+      await (await attach(target, { cache })).close();
+      const samples = [];
+      for (let i = 0; i < 15; i++) {
+        const start = performance.now();
+        const guest = await attach(target, { cache });
+        samples.push(performance.now() - start);
+        await guest.close();
+      }
+      row(`${name}, no profile, ${cache ? 'from the cache' : 'cold'}`, ms(median(samples)));
+    }
+  }
+
+  await shared.stop();
+  await anonymous.stop();
+  const guest = await attach(`qemu:${shared.pid}`);
+  const remote = await attach(`qemu:${anonymous.pid}`);
+  const rival = () => {
+    const { types, image, pageOffset } = guest.kernel;
+    const task = (/** @type {string} */ member) => types.offset('task_struct', member);
+    const offsets = [
+      ...['tasks', 'pid', 'tgid', 'flags'].map(task),
+      types.findOffset('task_struct', '__state') ?? task('state'),
+      ...['exit_state', 'start_time', 'on_cpu', 'comm', 'mm', 'active_mm', 'real_parent', 'signal', 'real_cred', 'thread_pid'].map(task),
+      types.offset('mm_struct', 'pgd'),
+      types.offset('cred', 'uid'),
+      types.offset('pid', 'level'),
+    ];
+    const head = guest.symbol('init_task') + BigInt(task('tasks'));
+    const { stdout } = spawnSync(
+      walker,
+      [shared.memoryPath ?? '', guest.memory.ranges[0]?.length ?? 0n, runs, pageOffset, head, image.virtual, image.physical, ...offsets].map(String),
+      { encoding: 'utf8' },
+    );
+    const [count = 0, ...samples] = stdout.trim().split('\n').map(Number);
+    return { count, milliseconds: median(samples) / 1e6 };
+  };
+
+  const plain = rival();
+  console.log(`\nlist ${plain.count} processes with all facts`);
+  row('plain C walker, mapped RAM', ms(plain.milliseconds), '1.00 x');
+  for (const [name, from] of /** @type {const} */ ([['mapped RAM', guest], ['anonymous RAM', remote]])) {
+    const columns = time(() => from.taskColumns());
+    const objects = time(() => from.tasks());
+    const answers = time(() => {
+      for (const task of from.tasks()) task.cr3;
+    });
+    row(`${name}, columns (${from.taskColumns().count})`, ms(columns), times(columns / plain.milliseconds));
+    row(`${name}, Task objects`, ms(objects), times(objects / plain.milliseconds));
+    row(`${name}, Task objects and every CR3`, ms(answers), times(answers / plain.milliseconds));
+  }
+  row('plain C walker again, for the drift', ms(rival().milliseconds));
+
+  console.log('\nlook one PID up');
+  for (const [name, from] of /** @type {const} */ ([['mapped RAM', guest], ['anonymous RAM', remote]])) {
+    const pids = from.tasks().map((task) => task.pid);
+    let at = 0;
+    const each = time(() => {
+      for (let i = 0; i < 1000; i++) from.pidToCr3(pids[at++ % pids.length] ?? 1);
+    }) / 1000;
+    row(`${name}, pidToCr3(pid)`, us(each));
+  }
+
+  console.log('\nread physical memory');
+  for (const [name, from] of /** @type {const} */ ([['mapped RAM', guest], ['anonymous RAM', remote]])) {
+    const { memory } = from;
+    const page = new Uint8Array(4096);
+    const big = new Uint8Array(64 << 20);
+    const at = 64n << 20n;
+    row(`${name}, 8 bytes`, ns(time(() => { for (let i = 0; i < 1000; i++) memory.readU64(at); }) / 1000));
+    row(`${name}, 4 KiB`, ns(time(() => { for (let i = 0; i < 1000; i++) memory.readInto(at, page); }) / 1000));
+    const copy = Uint8Array.from(big);
+    const sequential = time(() => memory.readInto(at, big), 9);
+    const plainCopy = time(() => copy.set(big), 9);
+    row(`${name}, 64 MiB in sequence`, `${(64 / 1024 / (sequential / 1e3)).toFixed(1)} GiB/s`, `${(plainCopy / sequential).toFixed(2)} of a plain copy`);
+  }
+  await guest.close();
+  await remote.close();
+
+  console.log('\nbeside libvmi (file driver on the mapped RAM)');
+  try {
+    const libvmi = await attach(`libvmi:${shared.memoryPath}`);
+    const list = time(() => libvmi.tasks(), 9);
+    row('tasks() through libvmi', ms(list), times(list / plain.milliseconds));
+    row('8 bytes through libvmi', ns(time(() => { for (let i = 0; i < 1000; i++) libvmi.memory.readU64(64n << 20n); }, 9) / 1000));
+    await libvmi.close();
+  } catch (error) {
+    console.log(`  skipped: ${error instanceof Error ? error.message : error}`);
+  }
+} finally {
+  for (const lab of labs) await lab.close();
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,87 @@
+import { pgdToCr3 } from './cr3.js';
+import { type Listing, SETTLED } from './listing.js';
+import type { Consistency } from './tasks.js';
+
+/**
+ * A listing as typed columns, one element a task, for tools that take thousands of tasks at a time: no object and no
+ * bigint is made per task. The columns are the caller's to keep and to change.
+ */
+export interface TaskColumns {
+  readonly count: number;
+  readonly mode: Consistency;
+  /** Times that links or rows were read again because the guest changed under the walk. */
+  readonly retries: number;
+  readonly pid: Uint32Array;
+  readonly tgid: Uint32Array;
+  readonly ppid: Uint32Array;
+  readonly uid: Uint32Array;
+  /** `task_struct.flags` (PF_…). */
+  readonly flags: Uint32Array;
+  /** Monotonic start time, nanoseconds since boot. */
+  readonly startTime: BigUint64Array;
+  /** Addresses of the `task_struct`, its `mm` and its `active_mm`; 0 is the kernel's NULL. */
+  readonly task: BigUint64Array;
+  readonly mm: BigUint64Array;
+  readonly activeMm: BigUint64Array;
+  /** What CR3 holds while the task runs; 0 where `cr3Source` is `none`, `exited` or `corrupt`. */
+  readonly cr3: BigUint64Array;
+  /** Indexes into {@link CR3_SOURCES}. */
+  readonly cr3Source: Uint8Array;
+}
+
+/** Makes the columns of a listing, without the tasks that left while they were read. */
+export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
+  const { rows } = listing;
+  const keep = listing.kept();
+  const words = (column: 'pid' | 'tgid' | 'ppid' | 'uid' | 'flags') => pick(rows.words(column), keep);
+  const longs = (column: 'startTime' | 'mm' | 'activeMm') => pick(rows.longs(column), keep);
+  return {
+    count: keep?.length ?? rows.count,
+    mode,
+    retries: listing.retries,
+    pid: words('pid'),
+    tgid: words('tgid'),
+    ppid: words('ppid'),
+    uid: words('uid'),
+    flags: words('flags'),
+    startTime: longs('startTime'),
+    task: pick(rows.bases, keep),
+    mm: longs('mm'),
+    activeMm: longs('activeMm'),
+    cr3: pick(cr3Column(listing), keep),
+    cr3Source: pick(listing.settled, keep),
+  };
+}
+
+/** PGDs lie in the direct map: their physical address is a subtraction, done on 32-bit halves. */
+function cr3Column(listing: Listing): BigUint64Array {
+  const { rows, kernel, settled } = listing;
+  const column = new BigUint64Array(rows.count);
+  const halves = new Uint32Array(column.buffer);
+  const pgd = rows.words('pgd');
+  const offsetLow = Number(kernel.pageOffset & 0xffff_ffffn);
+  const offsetHigh = Number(kernel.pageOffset >> 32n);
+  const endHigh = Number(kernel.memory.physical.end >> 32n);
+  for (let row = 0; row < rows.count; row++) {
+    const source = settled[row]!;
+    if (source === SETTLED.mm) {
+      const low = pgd[2 * row]! - offsetLow;
+      const high = pgd[2 * row + 1]! - offsetHigh - (low < 0 ? 1 : 0);
+      if (high >= 0 && high <= endHigh) {
+        halves[2 * row] = low;
+        halves[2 * row + 1] = high;
+        continue;
+      }
+    }
+    if (source >= SETTLED.mm && source <= SETTLED.thread) column[row] = pgdToCr3(kernel, listing.pgd(row));
+  }
+  return column;
+}
+
+function pick<T extends Uint32Array | BigUint64Array | Uint8Array>(column: T, keep: readonly number[] | undefined): T {
+  if (keep === undefined) return column;
+  const Column = column.constructor as new (length: number) => T;
+  const picked = new Column(keep.length);
+  for (const [i, row] of keep.entries()) picked[i] = column[row]!;
+  return picked;
+}
