@@ -5,6 +5,7 @@ import { fromNative, VmiError } from '../../errors.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
+import { PauseGuard } from './pause-guard.js';
 import {
   type HostMapping,
   hostMappings,
@@ -252,7 +253,8 @@ function tryOpen(path: string): number | undefined {
 /** The controls of a QEMU, through its monitor. */
 class QemuMachine implements Machine {
   readonly #client: QmpClient;
-  #stoppedByUs = false;
+  /** Held while the guest is stopped by us. */
+  #guard: PauseGuard | undefined;
 
   constructor(client: QmpClient) {
     this.#client = client;
@@ -267,14 +269,16 @@ class QemuMachine implements Machine {
   async pause(): Promise<void> {
     const status = (await this.#client.execute('query-status')) as { running?: boolean };
     if (status.running !== true) return;
+    this.#guard = await PauseGuard.start(this.#client.socketPath);
     await this.#client.execute('stop');
-    this.#stoppedByUs = true;
   }
 
   async resume(): Promise<void> {
-    if (!this.#stoppedByUs) return;
-    this.#stoppedByUs = false;
+    const guard = this.#guard;
+    if (guard === undefined) return;
     await this.#client.execute('cont');
+    this.#guard = undefined;
+    guard.release();
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,52 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { VmiError } from '../../errors.js';
+
+/** How long the guard may take to start, milliseconds. */
+const START_DEADLINE = 10_000;
+
+/**
+ * A small process of its own that resumes the guest when this process ends before it has: by an exception, a signal, SIGKILL.
+ * It waits on a pipe, which the kernel closes with whoever holds the other end.
+ */
+export class PauseGuard {
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+  }
+
+  /**
+   * Starts the guard; only when it is ready may the guest be stopped.
+   * @throws {VmiError} `VMI_BUSY`: the guard did not start
+   */
+  static async start(socketPath: string): Promise<PauseGuard> {
+    // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs from dist/.
+    const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace('/lib/memory/', '/dist/memory/');
+    const child = spawn(process.execPath, [main, socketPath], {
+      detached: true,
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    await new Promise<void>((resolve, reject) => {
+      const fail = (cause?: unknown) =>
+        reject(new VmiError('VMI_BUSY', 'cannot pause: the process that guards the pause did not start', { cause }));
+      const timer = setTimeout(fail, START_DEADLINE);
+      child.once('error', fail);
+      child.once('exit', fail);
+      child.stdout?.once('data', () => {
+        clearTimeout(timer);
+        child.removeAllListeners('exit');
+        resolve();
+      });
+    });
+    child.unref();
+    for (const stream of [child.stdin, child.stdout]) (stream as unknown as { unref?(): void })?.unref?.();
+    return new PauseGuard(child);
+  }
+
+  /** Sends the guard home: the guest has been resumed. */
+  release(): void {
+    this.#child.stdin?.on('error', () => {});
+    this.#child.stdin?.end('resumed\n');
+  }
+}
