@@ -1,0 +1,33 @@
+{
+  "targets": [
+    {
+      "target_name": "vmi_addon",
+      "sources": [
+        "native/core/address_space.cpp",
+        "native/core/bus_guard.cpp",
+        "native/core/memory.cpp",
+        "native/core/result.cpp",
+        "native/source/segments.cpp",
+        "native/source/segments_file.cpp",
+        "native/source/segments_process.cpp",
+        "native/addon/addon.cpp",
+        "native/addon/address_space_object.cpp",
+        "native/addon/arguments.cpp",
+        "native/addon/memory_object.cpp"
+      ],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": [
+        "NAPI_VERSION=8",
+        "NODE_ADDON_API_CPP_EXCEPTIONS_ALL",
+        "NODE_ADDON_API_DISABLE_DEPRECATED",
+        "_FILE_OFFSET_BITS=64"
+      ],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
+      "cflags_cc": ["-std=c++17", "-fexceptions", "-fvisibility=hidden", "-Wall", "-Wextra"],
+      "ldflags": [
+        "-Wl,-z,nodelete",
+        "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"
+      ]
+    }
+  ]
+}

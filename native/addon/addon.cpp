@@ -1,0 +1,20 @@
+// Where Node finds the addon. Each class registers itself.
+#include <napi.h>
+
+#include "address_space_object.h"
+#include "instance.h"
+#include "memory_object.h"
+
+namespace vmi {
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Instance());
+  MemoryObject::Register(env, exports);
+  AddressSpaceObject::Register(env, exports);
+  return exports;
+}
+
+}  // namespace vmi
+
+using vmi::Init;
+NODE_API_MODULE(vmi_addon, Init)

@@ -1,0 +1,35 @@
+// class AddressSpace of types/addon.d.ts.
+#pragma once
+
+#include <memory>
+
+#include <napi.h>
+
+#include "../core/address_space.h"
+
+namespace vmi {
+
+class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
+ public:
+  static constexpr napi_type_tag kTag = {0x7669'6d5f'7370'6163, 0x61f0'4c82'9e3d'a775};
+  static constexpr const char* kName = "AddressSpace";
+
+  static void Register(Napi::Env env, Napi::Object exports);
+  explicit AddressSpaceObject(const Napi::CallbackInfo& info);
+
+ private:
+  static AddressSpace& Receiver(const Napi::CallbackInfo& info);
+  void SetWindows(const Napi::CallbackInfo& info);
+  void Flush(const Napi::CallbackInfo& info);
+  Napi::Value Translate(const Napi::CallbackInfo& info);
+  Napi::Value Walk(const Napi::CallbackInfo& info);
+  Napi::Value Mappings(const Napi::CallbackInfo& info);
+  Napi::Value Read(const Napi::CallbackInfo& info);
+  Napi::Value ReadU64(const Napi::CallbackInfo& info);
+  Napi::Value ReadU32(const Napi::CallbackInfo& info);
+
+  // Keeps the memory alive.
+  std::unique_ptr<AddressSpace> space_;
+};
+
+}  // namespace vmi

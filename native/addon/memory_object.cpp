@@ -1,0 +1,148 @@
+#include "memory_object.h"
+
+#include <climits>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../source/segments.h"
+#include "arguments.h"
+#include "instance.h"
+
+namespace vmi {
+
+namespace {
+
+SegmentSpec ToSegment(const Napi::Value& value) {
+  if (!value.IsObject()) ThrowType(value.Env(), "segment as an object", value);
+  const auto object = value.As<Napi::Object>();
+  SegmentSpec spec;
+  const Napi::Value kind = object.Get("kind");
+  if (!kind.IsString()) ThrowType(value.Env(), "segment.kind as a string", kind);
+  const std::string text = kind.As<Napi::String>().Utf8Value();
+  if (text == "file") {
+    spec.kind = SegmentSpec::Kind::kFile;
+    spec.fd = static_cast<int>(ToInteger(object.Get("fd"), "segment.fd", 0, INT_MAX));
+  } else if (text == "process") {
+    spec.kind = SegmentSpec::Kind::kProcess;
+  } else {
+    ThrowRange(value.Env(), "segment.kind 'file' or 'process'", "'" + text + "'");
+  }
+  spec.physical = ToAddress(object.Get("physical"), "segment.physical");
+  spec.length = ToAddress(object.Get("length"), "segment.length");
+  spec.offset = ToAddress(object.Get("offset"), "segment.offset");
+  return spec;
+}
+
+Napi::Value OpenMemory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsObject()) ThrowType(env, "options as an object", info[0]);
+  const auto options = info[0].As<Napi::Object>();
+  const Napi::Value list = options.Get("segments");
+  if (!list.IsArray()) ThrowType(env, "segments as an Array", list);
+  const auto array = list.As<Napi::Array>();
+  std::vector<SegmentSpec> segments;
+  const uint32_t count = array.Length();
+  for (uint32_t i = 0; i < count; ++i) segments.push_back(ToSegment(array.Get(i)));
+  std::optional<pid_t> pid;
+  const Napi::Value pid_value = options.Get("pid");
+  if (!pid_value.IsUndefined()) pid = static_cast<pid_t>(ToInteger(pid_value, "pid", 1, INT_MAX));
+
+  auto source = Check(env, OpenSegments(std::move(segments), pid));
+  return NewMemory(env, std::make_shared<Memory>(std::move(source)));
+}
+
+}  // namespace
+
+Napi::Value NewMemory(Napi::Env env, std::shared_ptr<Memory> memory) {
+  Instance* instance = Instance::Of(env);
+  instance->pending_memory = std::move(memory);
+  return instance->memory_constructor.New({});
+}
+
+void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
+  const Napi::Function constructor =
+      DefineClass(env, kName,
+                  {
+                      InstanceAccessor<&MemoryObject::Ranges>("ranges"),
+                      InstanceAccessor<&MemoryObject::Mapped>("mapped"),
+                      InstanceMethod<&MemoryObject::Begin>("begin"),
+                      InstanceMethod<&MemoryObject::Read>("read"),
+                      InstanceMethod<&MemoryObject::ReadMany>("readMany"),
+                      InstanceMethod<&MemoryObject::ReadU64>("readU64"),
+                      InstanceMethod<&MemoryObject::Close>("close"),
+                  });
+  Instance::Of(env)->memory_constructor = Napi::Persistent(constructor);
+  exports.Set(kName, constructor);
+  exports.Set("openMemory", Napi::Function::New<OpenMemory>(env, "openMemory"));
+}
+
+MemoryObject::MemoryObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<MemoryObject>(info) {
+  memory_ = std::move(Instance::Of(info.Env())->pending_memory);
+  if (memory_ == nullptr) {
+    throw Napi::TypeError::New(info.Env(), "Expected a call of openMemory() but received new Memory()");
+  }
+  info.This().As<Napi::Object>().TypeTag(&kTag);
+}
+
+Memory& MemoryObject::Receiver(const Napi::CallbackInfo& info) {
+  return *ToObject<MemoryObject>(info.This(), "this")->memory_;
+}
+
+Napi::Value MemoryObject::Ranges(const Napi::CallbackInfo& info) {
+  const Memory& memory = Receiver(info);
+  std::vector<uint64_t> words;
+  for (const Range& range : memory.ranges()) {
+    words.push_back(range.start);
+    words.push_back(range.length);
+  }
+  return FromWords(info.Env(), words.data(), words.size());
+}
+
+Napi::Value MemoryObject::Mapped(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Receiver(info).mapped());
+}
+
+void MemoryObject::Begin(const Napi::CallbackInfo& info) {
+  Check(info.Env(), Receiver(info).Begin());
+}
+
+Napi::Value MemoryObject::Read(const Napi::CallbackInfo& info) {
+  Memory& memory = Receiver(info);
+  const uint64_t address = ToAddress(info[0], "address");
+  const Elements<uint8_t> into = ToBytes(info[1], "into");
+  return Napi::Number::New(info.Env(), static_cast<double>(Check(info.Env(), memory.Read(address, into.data, into.length))));
+}
+
+Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Memory& memory = Receiver(info);
+  const Elements<uint64_t> addresses = ToWords(info[0], "addresses");
+  const auto length = static_cast<size_t>(ToInteger(info[1], "length", 0, INT_MAX));
+  const Elements<uint8_t> into = ToBytes(info[2], "into");
+  if (length > 0 && addresses.length > into.length / length) {
+    ThrowRange(env, "into with at least " + std::to_string(addresses.length) + " * " + std::to_string(length) + " bytes",
+               std::to_string(into.length));
+  }
+  // Requests hold copies of the addresses: `into` may lie over them.
+  std::vector<ReadRequest> requests(addresses.length);
+  for (size_t i = 0; i < requests.size(); ++i) requests[i] = {addresses.data[i], into.data + i * length, length, 0};
+  Check(env, memory.ReadMany(requests.data(), requests.size()));
+  auto transferred = Napi::Uint32Array::New(env, requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) transferred[i] = static_cast<uint32_t>(requests[i].transferred);
+  return transferred;
+}
+
+Napi::Value MemoryObject::ReadU64(const Napi::CallbackInfo& info) {
+  Memory& memory = Receiver(info);
+  return FromU64(info.Env(), Check(info.Env(), memory.ReadU64(ToAddress(info[0], "address"))));
+}
+
+void MemoryObject::Close(const Napi::CallbackInfo& info) {
+  Receiver(info).Close();
+}
+
+}  // namespace vmi

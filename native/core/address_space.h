@@ -1,0 +1,130 @@
+// Virtual addresses through one page table. Intel SDM vol. 3A, chapter 4.5.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "memory.h"
+#include "result.h"
+
+namespace vmi {
+
+// A run of virtual addresses mapped to a run of physical ones.
+struct Window {
+  uint64_t start = 0;
+  uint64_t length = 0;
+  uint64_t physical = 0;
+};
+
+// Not thread-safe: the TLB changes with every translation.
+class AddressSpace {
+ public:
+  static constexpr size_t kMaxWindows = 64;
+
+  // kMisuse for levels other than 4 and 5, and a root that is not page-aligned.
+  static Result<std::unique_ptr<AddressSpace>> Create(std::shared_ptr<Memory> memory, uint64_t root, int levels);
+
+  const std::shared_ptr<Memory>& memory() const { return memory_; }
+  uint64_t root() const { return root_; }
+  int levels() const { return levels_; }
+
+  Status SetWindows(const std::vector<Window>& windows);
+  void Flush() { ++generation_; }
+
+  Result<uint64_t> Translate(uint64_t address);
+
+  struct Step {
+    uint64_t level;
+    uint64_t entry_address;
+    uint64_t entry;
+  };
+  // Top first, ending with the leaf, the entry that is not present, or the last one whose successor is
+  // not in RAM. Empty for an address that is not canonical and for a root that is not in RAM.
+  Result<std::vector<Step>> Walk(uint64_t address);
+
+  // Present mappings in [start, last], neighbours merged; kCorrupt beyond `max`.
+  Result<std::vector<Window>> Mappings(uint64_t start, uint64_t last, size_t max);
+
+  Result<size_t> Read(uint64_t address, uint8_t* into, size_t length);
+  // All of it, or kFault.
+  Status ReadExact(uint64_t address, uint8_t* into, size_t length);
+
+  // For gathers and list walks, between Memory::Check and the next Close:
+
+  // A run of physical addresses; length counts from `physical`.
+  struct Run {
+    uint64_t physical = 0;
+    uint64_t length = 0;
+  };
+  // -1: resolved; otherwise the level of the fault.
+  int Resolve(uint64_t address, Run* run) {
+    for (size_t i = 0; i < window_count_; ++i) {
+      const uint64_t from = address - windows_[i].start;
+      if (from < windows_[i].length) {
+        *run = {windows_[i].physical + from, windows_[i].length - from};
+        return kResolved;
+      }
+    }
+    const TlbEntry& entry = tlb_[Slot(address)];
+    if (entry.page == (address & ~kPageMask) && entry.generation == generation_) {
+      *run = {entry.physical | (address & kPageMask), entry.length - (address & (entry.length - 1))};
+      return kResolved;
+    }
+    return ResolveSlow(address, run);
+  }
+  static constexpr int kResolved = -1;
+
+  // Host address of `length` bytes that can be loaded as they are (under a BusGuard), or nullptr.
+  const uint8_t* Direct(uint64_t address, size_t length) {
+    Run run;
+    if (Resolve(address, &run) != kResolved || run.length < length) return nullptr;
+    return memory_->Direct(run.physical, length);
+  }
+
+  // Bytes read before the first that cannot be; `level` is set when that is fewer than `length`.
+  size_t Copy(uint64_t address, uint8_t* into, size_t length, int* level);
+
+  bool IsCanonical(uint64_t address) const;
+  Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const;
+
+ private:
+  struct TlbEntry {
+    uint64_t page = 0;
+    uint64_t physical = 0;
+    // Of the whole leaf: 4 KiB, 2 MiB or 1 GiB.
+    uint64_t length = 0;
+    uint64_t generation = 0;
+  };
+  // Where the page table (level 1) of a 2 MiB region is: saves all but one load on a miss.
+  struct TableEntry {
+    uint64_t region = 0;
+    uint64_t table = 0;
+    uint64_t generation = 0;
+  };
+  static constexpr size_t kTlbSize = 1024;
+  static constexpr size_t kTableCacheSize = 256;
+  static size_t Slot(uint64_t address) { return (address >> 12) % kTlbSize; }
+
+  AddressSpace(std::shared_ptr<Memory> memory, uint64_t root, int levels)
+      : memory_(std::move(memory)), root_(root), levels_(levels) {}
+  int ResolveSlow(uint64_t address, Run* run);
+  // -1 and the leaf, or the level of the fault.
+  int WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* length);
+  struct Collector;
+  Status Collect(Collector* out, uint64_t table, int level, uint64_t base, uint64_t start, uint64_t last);
+
+  std::shared_ptr<Memory> memory_;
+  uint64_t root_;
+  int levels_;
+  // Clipped to RAM.
+  std::vector<Window> windows_;
+  size_t window_count_ = 0;
+  uint64_t generation_ = 1;
+  std::array<TlbEntry, kTlbSize> tlb_{};
+  std::array<TableEntry, kTableCacheSize> tables_{};
+};
+
+}  // namespace vmi

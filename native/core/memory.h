@@ -1,0 +1,88 @@
+// Guest-physical memory that is open, closing or closed.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "physical_source.h"
+#include "result.h"
+
+namespace vmi {
+
+class Memory {
+ public:
+  explicit Memory(std::unique_ptr<PhysicalSource> source);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  const std::vector<Range>& ranges() const { return ranges_; }
+  bool mapped() const { return mapped_; }
+
+  // Drops what the source caches; kClosed when closed or when the guest is gone.
+  Status Begin();
+
+  // kClosed when closed, the source's error once it had one. Every operation asks first and, when a
+  // read failed, last: a source that is gone must not look like a page that is not there.
+  Status Check() const {
+    if (open_.load(std::memory_order_relaxed)) return {};
+    return Unusable();
+  }
+
+  // Bytes read before the first address that is not RAM.
+  Result<size_t> Read(uint64_t physical, uint8_t* into, size_t length);
+  Status ReadMany(ReadRequest* requests, size_t count);
+  // Little-endian, or kFault.
+  Result<uint64_t> ReadU64(uint64_t physical);
+
+  // Below: only between a Check and the next Close.
+
+  size_t Copy(uint64_t physical, uint8_t* into, size_t length);
+  void CopyBatch(ReadRequest* requests, size_t count);
+  bool LoadU64(uint64_t physical, uint64_t* value);
+  const uint8_t* Direct(uint64_t physical, size_t length) { return source_->Direct(physical, length); }
+  bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
+    return source_->NextData(from, last, limit, run);
+  }
+  // The range that holds `physical`, or nullptr.
+  const Range* FindRange(uint64_t physical) const;
+
+  // Ends work on other threads, waits for it, releases the source. Idempotent.
+  void Close();
+
+  // Keeps the source open on a thread that is not the owner's.
+  class Use {
+   public:
+    explicit Use(Memory* memory);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    const Status& status() const { return status_; }
+
+   private:
+    Memory* memory_;
+    Status status_;
+  };
+
+ private:
+  Status Unusable() const;
+  void Fail(Status status);
+
+  std::unique_ptr<PhysicalSource> source_;
+  std::vector<Range> ranges_;
+  bool mapped_;
+  // False from the start of Close, and once the source has failed.
+  std::atomic<bool> open_{true};
+  mutable std::mutex mutex_;
+  std::condition_variable idle_;
+  size_t uses_ = 0;
+  bool closed_ = false;
+  Status failure_;
+};
+
+}  // namespace vmi

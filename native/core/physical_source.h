@@ -1,0 +1,70 @@
+// Where the bytes of guest-physical memory come from.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "result.h"
+
+namespace vmi {
+
+constexpr uint64_t kPageSize = 4096;
+constexpr uint64_t kPageMask = kPageSize - 1;
+
+// A run of addresses. Ends are kept as the last address: one more may be 2^64.
+struct Range {
+  uint64_t start = 0;
+  uint64_t length = 0;
+
+  uint64_t last() const { return start + (length - 1); }
+  bool Contains(uint64_t address) const { return address - start < length; }
+};
+
+// One element of a batch.
+struct ReadRequest {
+  uint64_t physical = 0;
+  uint8_t* into = nullptr;
+  size_t length = 0;
+  // Set by the source: bytes read before the first one that cannot be read.
+  size_t transferred = 0;
+};
+
+// One kind of source. Every call may come from several threads at once, Close only when no other runs;
+// a source whose library is not thread-safe takes a lock of its own.
+class PhysicalSource {
+ public:
+  virtual ~PhysicalSource() = default;
+
+  // RAM, ascending, page-aligned, no overlap, neighbours merged. Never changes.
+  virtual const std::vector<Range>& ranges() const = 0;
+
+  // Whether Direct answers for every byte that is not zero.
+  virtual bool mapped() const = 0;
+
+  // Fills every request as far as it goes; an address that is not RAM only ends its own request.
+  // An error means that the source as a whole is gone: no later call will work either.
+  virtual Status Read(ReadRequest* requests, size_t count) = 0;
+
+  // Host address of `length` bytes that can be loaded without a system call, or nullptr: then Read
+  // them. Valid until Close. Loads go under a BusGuard: the file behind it may have been truncated.
+  virtual const uint8_t* Direct(uint64_t physical, size_t length) {
+    (void)physical;
+    (void)length;
+    return nullptr;
+  }
+
+  // The first run of at most `limit` bytes in [from, last] that may hold anything but zeroes; false: none.
+  // `from` must be in RAM; the run does not leave the range that holds it.
+  virtual bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
+    *run = {from, last - from < limit ? last - from + 1 : limit};
+    return true;
+  }
+
+  // Starts an operation: drops caches; kClosed when the guest is gone.
+  virtual Status Begin() = 0;
+
+  virtual void Close() = 0;
+};
+
+}  // namespace vmi

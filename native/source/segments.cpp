@@ -1,0 +1,248 @@
+#include "segments.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "segments_file.h"
+#include "segments_process.h"
+
+namespace vmi {
+
+namespace {
+
+constexpr size_t kMaxSegments = 4096;
+
+struct Segment {
+  Range range;
+  // One of: a mapping, or an address in the process.
+  std::unique_ptr<FileMapping> file;
+  uint64_t remote = 0;
+};
+
+// Bytes from `address` to the end of a read of `length`, cut where addresses end.
+size_t WithinAddresses(uint64_t address, size_t length) {
+  const uint64_t room = UINT64_MAX - address;
+  return length == 0 || length - 1 <= room ? length : static_cast<size_t>(room) + 1;
+}
+
+class SegmentSource final : public PhysicalSource {
+ public:
+  SegmentSource(std::vector<Segment> segments, std::unique_ptr<GuestProcess> process)
+      : segments_(std::move(segments)), process_(std::move(process)) {
+    for (const Segment& segment : segments_) {
+      mapped_ = mapped_ && segment.file != nullptr;
+      if (!ranges_.empty() && ranges_.back().last() + 1 == segment.range.start) {
+        ranges_.back().length += segment.range.length;
+      } else {
+        ranges_.push_back(segment.range);
+      }
+    }
+  }
+
+  const std::vector<Range>& ranges() const override { return ranges_; }
+  bool mapped() const override { return mapped_; }
+
+  const uint8_t* Direct(uint64_t physical, size_t length) override {
+    const Segment* segment = Find(physical);
+    if (segment == nullptr || segment->file == nullptr || length == 0) return nullptr;
+    const uint64_t from = physical - segment->range.start;
+    if (length > segment->range.length - from) return nullptr;
+    return segment->file->Direct(from, length);
+  }
+
+  Status Read(ReadRequest* requests, size_t count) override {
+    PieceBatch batch;
+    for (size_t i = 0; i < count; ++i) {
+      ReadRequest& request = requests[i];
+      request.transferred = 0;
+      const size_t length = WithinAddresses(request.physical, request.length);
+      for (size_t done = 0; done < length;) {
+        const uint64_t address = request.physical + done;
+        const Segment* segment = Find(address);
+        if (segment == nullptr) break;
+        const uint64_t from = address - segment->range.start;
+        const auto part = static_cast<size_t>(std::min<uint64_t>(length - done, segment->range.length - from));
+        if (segment->file == nullptr) {
+          if (batch.count == kBatch) {
+            Status status = Flush(&batch);
+            if (!status.ok()) return status;
+          }
+          batch.pieces[batch.count] = {segment->remote + from, request.into + done, part, 0};
+          batch.requests[batch.count] = &request;
+          batch.offsets[batch.count++] = done;
+        } else {
+          // What comes before it must be known to have been read.
+          if (batch.count > 0 && batch.requests[batch.count - 1] == &request) {
+            Status status = Flush(&batch);
+            if (!status.ok()) return status;
+          }
+          if (request.transferred != done) break;
+          const size_t copied = segment->file->Read(from, request.into + done, part);
+          request.transferred += copied;
+          if (copied < part) break;
+        }
+        done += part;
+      }
+    }
+    return Flush(&batch);
+  }
+
+  bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) override {
+    while (true) {
+      const Segment* segment = Find(from);
+      if (segment == nullptr) return false;
+      const uint64_t start = segment->range.start;
+      const uint64_t segment_last = std::min(last, segment->range.last());
+      if (segment->file == nullptr) {
+        *run = {from, std::min(segment_last - from + 1, limit)};
+        return true;
+      }
+      if (segment->file->NextData(from - start, segment_last - start, limit, run)) {
+        run->start += start;
+        return true;
+      }
+      if (segment_last == last) return false;
+      from = segment_last + 1;
+    }
+  }
+
+  Status Begin() override { return process_ == nullptr ? Status() : process_->CheckAlive(); }
+
+  void Close() override {
+    segments_.clear();
+    process_.reset();
+  }
+
+ private:
+  static constexpr size_t kBatch = 256;
+  struct PieceBatch {
+    size_t count = 0;
+    std::array<GuestProcess::Piece, kBatch> pieces;
+    std::array<ReadRequest*, kBatch> requests;
+    std::array<size_t, kBatch> offsets;
+  };
+
+  const Segment* Find(uint64_t address) const {
+    // Few: a PC has two or three.
+    if (segments_.size() <= 8) {
+      for (const Segment& segment : segments_) {
+        if (segment.range.Contains(address)) return &segment;
+      }
+      return nullptr;
+    }
+    auto after = std::upper_bound(segments_.begin(), segments_.end(), address,
+                                  [](uint64_t value, const Segment& segment) { return value < segment.range.start; });
+    if (after == segments_.begin()) return nullptr;
+    --after;
+    return after->range.Contains(address) ? &*after : nullptr;
+  }
+
+  Status Flush(PieceBatch* batch) {
+    if (batch->count == 0) return {};
+    Status status = process_->Read(batch->pieces.data(), batch->count);
+    for (size_t i = 0; i < batch->count; ++i) {
+      // A piece counts only when all before it in its request was read.
+      ReadRequest& request = *batch->requests[i];
+      if (request.transferred == batch->offsets[i]) request.transferred += batch->pieces[i].transferred;
+    }
+    batch->count = 0;
+    return status;
+  }
+
+  std::vector<Segment> segments_;
+  std::unique_ptr<GuestProcess> process_;
+  std::vector<Range> ranges_;
+  bool mapped_ = true;
+};
+
+Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
+  if (specs.empty() || specs.size() > kMaxSegments) {
+    return {Code::kMisuse, "Expected between 1 and " + std::to_string(kMaxSegments) + " segments but received " +
+                               std::to_string(specs.size())};
+  }
+  const SegmentSpec* before = nullptr;
+  uint64_t total = 0;
+  for (const SegmentSpec& spec : specs) {
+    const std::string which = "the segment at " + Hex(spec.physical);
+    if (spec.physical % kPageSize != 0) {
+      return {Code::kMisuse, "Expected segments that start at a page but received " + which};
+    }
+    if (spec.length == 0 || spec.length % kPageSize != 0) {
+      return {Code::kMisuse, "Expected segments of whole pages but received " + which + " with " +
+                                 std::to_string(spec.length) + " bytes"};
+    }
+    if (spec.length > INT64_MAX || spec.length - 1 > UINT64_MAX - spec.physical ||
+        spec.offset > INT64_MAX - spec.length) {
+      return {Code::kMisuse, "Expected segments that end within 64 bits, at an offset below 2^63, but received " + which + " with " +
+                                 std::to_string(spec.length) + " bytes at offset " + Hex(spec.offset)};
+    }
+    if (spec.kind == SegmentSpec::Kind::kProcess && !has_pid) {
+      return {Code::kMisuse, "Expected a pid for process segments but received none"};
+    }
+    if (before != nullptr && before->physical + (before->length - 1) >= spec.physical) {
+      return {Code::kMisuse, "Expected segments that do not overlap but received " + which + " and the one at " +
+                                 Hex(before->physical)};
+    }
+    total += spec.length;
+    if (total > INT64_MAX) return {Code::kMisuse, "Expected segments of less than 2^63 bytes in all but received more"};
+    before = &spec;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> specs, std::optional<pid_t> pid) {
+  std::sort(specs.begin(), specs.end(),
+            [](const SegmentSpec& a, const SegmentSpec& b) { return a.physical < b.physical; });
+  Status checked = CheckSpecs(specs, pid.has_value());
+  if (!checked.ok()) return checked;
+
+  std::unique_ptr<GuestProcess> process;
+  if (pid.has_value()) {
+    auto opened = GuestProcess::Open(*pid);
+    if (!opened.ok()) return opened.TakeError();
+    process = std::move(opened.value());
+  }
+
+  std::map<int, std::shared_ptr<SegmentFile>> files;
+  std::vector<Segment> segments;
+  segments.reserve(specs.size());
+  bool reads_process = false;
+  for (const SegmentSpec& spec : specs) {
+    Segment segment;
+    segment.range = {spec.physical, spec.length};
+    if (spec.kind == SegmentSpec::Kind::kProcess) {
+      segment.remote = spec.offset;
+      if (!reads_process) {
+        // Whether we may: better now than at the first read.
+        reads_process = true;
+        uint8_t byte;
+        GuestProcess::Piece piece{spec.offset, &byte, 1, 0};
+        Status status = process->Read(&piece, 1);
+        if (!status.ok()) return status;
+        if (piece.transferred == 0) {
+          return {Code::kAttach,
+                  "process " + std::to_string(*pid) + " has no memory at " + Hex(spec.offset)};
+        }
+      }
+    } else {
+      std::shared_ptr<SegmentFile>& file = files[spec.fd];
+      if (file == nullptr) {
+        auto opened = SegmentFile::Open(spec.fd);
+        if (!opened.ok()) return opened.TakeError();
+        file = std::move(opened.value());
+      }
+      auto mapping = FileMapping::Map(file, spec.offset, spec.length);
+      if (!mapping.ok()) return mapping.TakeError();
+      segment.file = std::move(mapping.value());
+    }
+    segments.push_back(std::move(segment));
+  }
+  return std::unique_ptr<PhysicalSource>(new SegmentSource(std::move(segments), std::move(process)));
+}
+
+}  // namespace vmi

@@ -1,0 +1,238 @@
+#include "segments_file.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include <algorithm>
+#include <string>
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "../core/bus_guard.h"
+
+namespace vmi {
+
+namespace {
+
+Status SystemError(const std::string& tried, int error) {
+  return {Code::kAttach, tried + ": " + std::strerror(error)};
+}
+
+bool AllZero(const uint8_t* bytes, size_t length) {
+  return length == 0 || (bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length - 1) == 0);
+}
+
+// Reads as far as the file goes. A hole reads as zeroes and stays a hole.
+size_t ReadFully(int fd, uint8_t* into, size_t length, uint64_t offset) {
+  size_t done = 0;
+  while (done < length) {
+    const ssize_t part = pread(fd, into + done, length - done, static_cast<off_t>(offset + done));
+    if (part < 0 && errno == EINTR) continue;
+    if (part <= 0) break;
+    done += static_cast<size_t>(part);
+  }
+  return done;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<SegmentFile>> SegmentFile::Open(int fd) {
+  std::shared_ptr<SegmentFile> file(new SegmentFile());
+  file->fd_ = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (file->fd_ < 0) return SystemError("cannot duplicate file descriptor " + std::to_string(fd), errno);
+
+  struct stat status {};
+  struct statfs system {};
+  if (fstat(file->fd_, &status) != 0 || fstatfs(file->fd_, &system) != 0) {
+    return SystemError("cannot stat file descriptor " + std::to_string(fd), errno);
+  }
+  if (S_ISREG(status.st_mode)) {
+    file->size_ = static_cast<uint64_t>(status.st_size);
+    file->full_ = static_cast<uint64_t>(status.st_blocks) * 512 >= file->size_;
+  } else if (S_ISBLK(status.st_mode)) {
+    if (ioctl(file->fd_, BLKGETSIZE64, &file->size_) != 0) return SystemError("cannot size the block device", errno);
+    file->full_ = true;
+  } else if (S_ISCHR(status.st_mode)) {
+    file->size_ = UINT64_MAX;
+    file->full_ = true;
+  } else {
+    return {Code::kAttach,
+            "file descriptor " + std::to_string(fd) + " is neither a file nor a device: it cannot be mapped"};
+  }
+
+  const bool huge = system.f_type == HUGETLBFS_MAGIC;
+  if (huge) file->granule_ = std::max<uint64_t>(kPageSize, static_cast<uint64_t>(system.f_bsize));
+  file->cheap_extents_ = system.f_type != TMPFS_MAGIC;
+  // hugetlbfs takes SEEK_DATA and calls everything data.
+  if (!file->full_ && !huge) {
+    const std::string path = "/proc/self/fd/" + std::to_string(file->fd_);
+    file->seek_fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  }
+  return file;
+}
+
+SegmentFile::~SegmentFile() {
+  if (seek_fd_ >= 0) close(seek_fd_);
+  if (fd_ >= 0) close(fd_);
+}
+
+SegmentFile::Data SegmentFile::SeekData(uint64_t offset, bool want_end) const {
+  Data data;
+  if (seek_fd_ < 0) return data;
+  const off_t start = lseek(seek_fd_, static_cast<off_t>(offset), SEEK_DATA);
+  if (start < 0) {
+    // ENXIO: no data from here to the end of the file.
+    data.supported = errno == ENXIO;
+    return data;
+  }
+  data = {true, true, static_cast<uint64_t>(start), static_cast<uint64_t>(start) + 1};
+  if (want_end || cheap_extents_) {
+    const off_t end = lseek(seek_fd_, start, SEEK_HOLE);
+    if (end > start) data.end = static_cast<uint64_t>(end);
+  }
+  return data;
+}
+
+Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFile> file, uint64_t offset,
+                                                      uint64_t length) {
+  if (offset > file->size() || length > file->size() - offset) {
+    return {Code::kAttach, "a segment of " + std::to_string(length) + " bytes at file offset " + Hex(offset) +
+                               " ends beyond the file, which has " + std::to_string(file->size()) + " bytes"};
+  }
+  std::unique_ptr<FileMapping> mapping(new FileMapping());
+  const uint64_t granule = file->granule();
+  mapping->map_offset_ = offset - offset % granule;
+  mapping->skew_ = offset - mapping->map_offset_;
+  mapping->length_ = length;
+  const uint64_t whole = (mapping->skew_ + length + granule - 1) / granule * granule;
+
+  InstallBusHandler();
+  void* map = mmap(nullptr, whole, PROT_READ, MAP_SHARED, file->fd(), static_cast<off_t>(mapping->map_offset_));
+  if (map == MAP_FAILED) {
+    return SystemError("cannot map " + std::to_string(length) + " bytes at file offset " + Hex(offset), errno);
+  }
+  mapping->map_ = map;
+  mapping->map_length_ = whole;
+  mapping->base_ = static_cast<const uint8_t*>(map) + mapping->skew_;
+  // The guest's memory does not belong in a core dump of this process.
+  madvise(map, whole, MADV_DONTDUMP);
+
+  if (!file->full()) {
+    const uint64_t pages = whole / kPageSize;
+    mapping->known_.reset(static_cast<uint64_t*>(std::calloc((pages + 63) / 64, sizeof(uint64_t))));
+    if (mapping->known_ == nullptr) return {Code::kAttach, "out of memory"};
+  }
+  mapping->file_ = std::move(file);
+  return mapping;
+}
+
+FileMapping::~FileMapping() {
+  if (map_ != nullptr) munmap(map_, map_length_);
+}
+
+// Marks pages [first, end).
+void FileMapping::Know(uint64_t first, uint64_t end) {
+  for (uint64_t page = first; page < end;) {
+    const uint64_t bit = page % 64;
+    const uint64_t count = std::min<uint64_t>(64 - bit, end - page);
+    const uint64_t mask = (count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1) << bit;
+    __atomic_fetch_or(&known_.get()[page / 64], mask, __ATOMIC_RELAXED);
+    page += count;
+  }
+}
+
+// Finds out about a page that is not known. kUnknown: the file does not tell holes; read it to see.
+FileMapping::Page FileMapping::Probe(uint64_t page) {
+  const uint64_t offset = map_offset_ + page * kPageSize;
+  const SegmentFile::Data data = file_->SeekData(offset, false);
+  if (!data.supported) return Page::kUnknown;
+  if (!data.found || data.start >= offset + kPageSize) return Page::kHole;
+  const uint64_t pages = map_length_ / kPageSize;
+  const uint64_t end = (data.end - map_offset_ + kPageSize - 1) / kPageSize;
+  Know(page, std::min(std::max(end, page + 1), pages));
+  return Page::kData;
+}
+
+// Reads pages of which nothing is known through the descriptor, which allocates nothing, and learns
+// those that turn out to hold something.
+size_t FileMapping::ReadUnknown(uint64_t from, uint8_t* into, size_t length) {
+  const size_t done = ReadFully(file_->fd(), into, length, map_offset_ + skew_ + from);
+  const uint64_t granule_pages = file_->granule() / kPageSize;
+  for (size_t at = 0; at < done;) {
+    const uint64_t position = from + skew_ + at;
+    const size_t part = std::min<size_t>(done - at, kPageSize - position % kPageSize);
+    if (!AllZero(into + at, part)) {
+      const uint64_t first = position / kPageSize / granule_pages * granule_pages;
+      Know(first, first + granule_pages);
+    }
+    at += part;
+  }
+  return done;
+}
+
+size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
+  if (known_ == nullptr) return CopyGuarded(into, base_ + from, length);
+  size_t done = 0;
+  while (done < length) {
+    // A run of pages of which the same is known.
+    const uint64_t position = from + done + skew_;
+    const uint64_t first = position / kPageSize;
+    const bool known = IsKnown(first);
+    uint64_t next = first + 1;
+    const uint64_t end = (from + length - 1 + skew_) / kPageSize + 1;
+    while (next < end && IsKnown(next) == known) ++next;
+    const size_t part = static_cast<size_t>(std::min<uint64_t>(next * kPageSize - position, length - done));
+
+    size_t copied;
+    if (known) {
+      copied = CopyGuarded(into + done, base_ + from + done, part);
+    } else if (next > first + 1) {
+      copied = ReadUnknown(from + done, into + done, part);
+    } else {
+      switch (Probe(first)) {
+        case Page::kData:
+          copied = CopyGuarded(into + done, base_ + from + done, part);
+          break;
+        case Page::kHole:
+          // Past the end of a file that was truncated there is no data either; only reading tells.
+          copied = ReadFully(file_->fd(), into + done, part, map_offset_ + position);
+          break;
+        case Page::kUnknown:
+          copied = ReadUnknown(from + done, into + done, part);
+          break;
+      }
+    }
+    done += copied;
+    if (copied < part) break;
+  }
+  return done;
+}
+
+bool FileMapping::NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
+  const uint64_t whole = last - from < limit ? last - from + 1 : limit;
+  if (known_ == nullptr) {
+    *run = {from, whole};
+    return true;
+  }
+  const SegmentFile::Data data = file_->SeekData(map_offset_ + skew_ + from, true);
+  if (!data.supported) {
+    *run = {from, whole};
+    return true;
+  }
+  const uint64_t run_offset = map_offset_ + skew_;
+  if (!data.found || data.start - run_offset > last) return false;
+  const uint64_t start = data.start - run_offset;
+  const uint64_t end = std::min(data.end - run_offset, start + std::min(limit, last - start + 1));
+  *run = {start, end - start};
+  Know((start + skew_) / kPageSize, (end + skew_ + kPageSize - 1) / kPageSize);
+  return true;
+}
+
+}  // namespace vmi

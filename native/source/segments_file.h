@@ -1,0 +1,106 @@
+// RAM that is a file: shared memory, a memfd, an image.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "../core/physical_source.h"
+#include "../core/result.h"
+
+namespace vmi {
+
+// A duplicate of the caller's descriptor, shared by all segments that are in the same file.
+class SegmentFile {
+ public:
+  static Result<std::shared_ptr<SegmentFile>> Open(int fd);
+  ~SegmentFile();
+  SegmentFile(const SegmentFile&) = delete;
+  SegmentFile& operator=(const SegmentFile&) = delete;
+
+  int fd() const { return fd_; }
+  // Bytes; UINT64_MAX where the file does not tell (a character device).
+  uint64_t size() const { return size_; }
+  // Bytes of the smallest unit that can be mapped: a huge page on hugetlbfs.
+  uint64_t granule() const { return granule_; }
+  // Whether every byte had its block when the file was opened: no hole to look out for.
+  bool full() const { return full_; }
+
+  // The first run of data at or after `offset`, as lseek(2) reports it. `end_known`: SEEK_HOLE was asked
+  // for; it visits every page of a run on tmpfs (28 ns each), so not for the sake of one page.
+  struct Data {
+    bool supported = false;
+    bool found = false;
+    uint64_t start = 0;
+    uint64_t end = 0;
+  };
+  Data SeekData(uint64_t offset, bool want_end) const;
+
+ private:
+  SegmentFile() = default;
+
+  int fd_ = -1;
+  // A description of our own: seeking must not move the caller's position. -1: not to be had.
+  int seek_fd_ = -1;
+  uint64_t size_ = 0;
+  uint64_t granule_ = kPageSize;
+  bool full_ = false;
+  bool cheap_extents_ = false;
+};
+
+// One run of a file, mapped read-only.
+//
+// Touching a hole of tmpfs through a mapping allocates the page on the host, and a guest has many: pages are
+// touched only once they are known to hold data. What is known is never forgotten.
+class FileMapping {
+ public:
+  static Result<std::unique_ptr<FileMapping>> Map(std::shared_ptr<SegmentFile> file, uint64_t offset, uint64_t length);
+  ~FileMapping();
+  FileMapping(const FileMapping&) = delete;
+  FileMapping& operator=(const FileMapping&) = delete;
+
+  // `from` is relative to the run. Returns bytes read; the end of a truncated file ends the read.
+  size_t Read(uint64_t from, uint8_t* into, size_t length);
+
+  // nullptr when a page of it is a hole or not known to hold data.
+  const uint8_t* Direct(uint64_t from, size_t length) {
+    if (known_ == nullptr) return base_ + from;
+    const uint64_t first = (from + skew_) / kPageSize;
+    const uint64_t last = (from + skew_ + length - 1) / kPageSize;
+    for (uint64_t page = first; page <= last; ++page) {
+      if (!IsKnown(page) && Probe(page) != Page::kData) return nullptr;
+    }
+    return base_ + from;
+  }
+
+  // The first run of at most `limit` bytes in [from, last] that may hold data; what it reports counts as known.
+  bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run);
+
+ private:
+  enum class Page { kData, kHole, kUnknown };
+  struct FreeDeleter {
+    void operator()(uint64_t* words) const { std::free(words); }
+  };
+
+  FileMapping() = default;
+  bool IsKnown(uint64_t page) const {
+    return (__atomic_load_n(&known_.get()[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1) != 0;
+  }
+  void Know(uint64_t first, uint64_t end);
+  Page Probe(uint64_t page);
+  size_t ReadUnknown(uint64_t from, uint8_t* into, size_t length);
+
+  std::shared_ptr<SegmentFile> file_;
+  void* map_ = nullptr;
+  size_t map_length_ = 0;
+  const uint8_t* base_ = nullptr;
+  // Offset in the file where the mapping starts, and from there to the run.
+  uint64_t map_offset_ = 0;
+  uint64_t skew_ = 0;
+  uint64_t length_ = 0;
+  // One bit per page of the mapping; null: all are.
+  std::unique_ptr<uint64_t[], FreeDeleter> known_;
+};
+
+}  // namespace vmi
