@@ -1,7 +1,7 @@
 import { CorruptError, hex } from '../errors.js';
 import {
-  type KernelSymbol,
   KERNEL_HALF,
+  type KernelSymbol,
   nearest,
   noSymbol,
   type SymbolPlace,
@@ -95,7 +95,8 @@ function checkTokens(bytes: Buffer, table: number): { table: number; index: numb
   // scripts/kallsyms.c aligns every table to 8 bytes, 7.x to 4.
   for (let index = at; index < at + 8 && index + TOKENS * 2 <= bytes.length; index++) {
     let same = true;
-    for (let token = 0; same && token < TOKENS; token++) same = bytes.readUInt16LE(index + token * 2) === starts[token];
+    for (let token = 0; same && token < TOKENS; token++)
+      same = bytes.readUInt16LE(index + token * 2) === starts[token];
     if (same) return { table, index };
   }
   return undefined;
@@ -114,7 +115,12 @@ export function findTables(source: ByteSource, tokenTable: bigint, image: Addres
 }
 
 /** {@link findTables} over bytes in hand. */
-export function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, image: AddressRange): KallsymsTables {
+export function tablesIn(
+  bytes: Buffer,
+  address: bigint,
+  tokenTable: number,
+  image: AddressRange,
+): KallsymsTables {
   const where = address + BigInt(tokenTable);
   const tokens = checkTokens(bytes, tokenTable);
   if (tokens === undefined) throw broken(where, 'its token index does not agree');
@@ -130,7 +136,13 @@ export function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, ima
         const offsets = new Int32Array(count);
         for (let i = 0; i < count; i++) offsets[i] = bytes.readInt32LE(layout.offsets + i * 4);
         const virtual = address + BigInt(layout.offsets);
-        const form = provenForm(offsets, base, virtual, layout.base === undefined ? ['place'] : ['percpu', 'base'], image);
+        const form = provenForm(
+          offsets,
+          base,
+          virtual,
+          layout.base === undefined ? ['place'] : ['percpu', 'base'],
+          image,
+        );
         if (form === undefined) continue;
         const tables = {
           count,
@@ -141,13 +153,19 @@ export function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, ima
           form,
           base: form === 'place' ? 0n : base,
         };
-        const seqsAt = [align(markers + Math.ceil(count / MARKER_STEP) * 4, 8), align(markers + Math.ceil(count / MARKER_STEP) * 4, 4), align(layout.end, 8), align(layout.end, 4)]; // prettier-ignore
+        const seqsAt = [
+          align(markers + Math.ceil(count / MARKER_STEP) * 4, 8),
+          align(markers + Math.ceil(count / MARKER_STEP) * 4, 4),
+          align(layout.end, 8),
+          align(layout.end, 4),
+        ]; // prettier-ignore
         const seqs = seqsAt.find((at) => at + count * 3 <= bytes.length && isPermutation(bytes, at, count));
         return { ...tables, seqs: seqs === undefined ? undefined : address + BigInt(seqs) };
       }
       reasons.add(`${count} names, but no table of their addresses that lies in the kernel's image`);
     }
-    if (reasons.size === 0) reasons.add(`markers at ${hex(address + BigInt(markers))}, but no names that agree with them`);
+    if (reasons.size === 0)
+      reasons.add(`markers at ${hex(address + BigInt(markers))}, but no names that agree with them`);
   }
   throw broken(where, [...reasons].join('; ') || 'no table of markers near it');
 }
@@ -189,7 +207,8 @@ function* nameTables(
 ): Iterable<{ names: number; count: number; countAt: number }> {
   const first = markers >>> 2;
   let most = 1;
-  while (most < MAX_SYMBOLS / MARKER_STEP && grows(words[first + most - 1]!, words[first + most] ?? 0)) most++;
+  while (most < MAX_SYMBOLS / MARKER_STEP && grows(words[first + most - 1]!, words[first + most] ?? 0))
+    most++;
   for (let i = first - 1; i >= 0; i--) {
     const count = words[i]!;
     if (count < MIN_SYMBOLS || count > most * MARKER_STEP) continue;
@@ -350,15 +369,25 @@ export class Kallsyms implements SymbolTable {
 
   /**
    * Reads the tables and proves that they agree: token index, names, order of addresses, the image.
+   * @param image where most symbols must lie
+   * @param readable where the tables lie, when that is elsewhere: tables read by physical address
    * @throws {CorruptError} they do not
    * @throws {FaultError} they cannot be read
    */
-  constructor(source: ByteSource, tables: KallsymsTables, image: AddressRange) {
+  constructor(
+    source: ByteSource,
+    tables: KallsymsTables,
+    image: AddressRange,
+    readable: AddressRange = image,
+  ) {
     const { count } = tables;
     if (!(count >= MIN_SYMBOLS && count <= MAX_SYMBOLS)) throw broken(tables.tokenTable, `${count} symbols`);
     this.tables = tables;
     this.count = count;
-    const tokens = source.read(tables.tokenTable, Number(boundedSpan(tables.tokenTable, tables.tokenIndex)) + 512);
+    const tokens = source.read(
+      tables.tokenTable,
+      Number(boundedSpan(tables.tokenTable, tables.tokenIndex)) + 512,
+    );
     const checked = checkTokens(tokens, 0);
     if (checked === undefined || tables.tokenTable + BigInt(checked.index) !== tables.tokenIndex) {
       throw broken(tables.tokenTable, 'its token index does not agree');
@@ -377,15 +406,20 @@ export class Kallsyms implements SymbolTable {
     this.#offsets = new Int32Array(raw.buffer, raw.byteOffset, count);
     this.#offsetsAt = tables.offsets;
     if (provenForm(this.#offsets, tables.base, tables.offsets, [tables.form], image) === undefined) {
-      throw broken(tables.tokenTable, `the addresses at ${hex(tables.offsets)} do not ascend within the kernel's image`);
+      throw broken(
+        tables.tokenTable,
+        `the addresses at ${hex(tables.offsets)} do not ascend within the kernel's image`,
+      );
     }
 
-    this.#names = readNames(source, tables, image);
+    this.#names = readNames(source, tables, readable);
     const walked = nameStarts(this.#names, 0, count);
-    if (walked === undefined) throw broken(tables.tokenTable, `the names at ${hex(tables.names)} end too early`);
+    if (walked === undefined)
+      throw broken(tables.tokenTable, `the names at ${hex(tables.names)} end too early`);
     this.#starts = walked.starts;
     const seqs = tables.seqs === undefined ? undefined : source.read(tables.seqs, count * 3);
-    this.#seqs = seqs !== undefined && isPermutation(seqs, 0, count) && this.#inOrder(seqs) ? seqs : undefined;
+    this.#seqs =
+      seqs !== undefined && isPermutation(seqs, 0, count) && this.#inOrder(seqs) ? seqs : undefined;
   }
 
   find(name: string): bigint | undefined {
@@ -400,7 +434,12 @@ export class Kallsyms implements SymbolTable {
   }
 
   at(address: bigint): SymbolPlace | undefined {
-    return nearest(address, this.count, (i) => this.#addressAt(i), (i) => this.#expand(i).slice(1));
+    return nearest(
+      address,
+      this.count,
+      (i) => this.#addressAt(i),
+      (i) => this.#expand(i).slice(1),
+    );
   }
 
   *entries(): Iterable<KernelSymbol> {
@@ -452,7 +491,7 @@ export class Kallsyms implements SymbolTable {
       for (let k = 0; k < size; k++) scratch[length + k] = this.#tokens[start + k]!;
       length += size;
     }
-    return scratch.latin1Slice(0, length);
+    return scratch.toString('latin1', 0, length);
   }
 
   #nameBySeq(position: number, seqs: Buffer): string {
@@ -544,12 +583,14 @@ function readNames(source: ByteSource, tables: KallsymsTables, image: AddressRan
   for (const table of [tables.tokenTable, tables.offsets, tables.seqs]) {
     if (table !== undefined && table > tables.names && table < end) end = table;
   }
-  if (end <= tables.names) throw broken(tables.tokenTable, `the names at ${hex(tables.names)} lie outside the image`);
+  if (end <= tables.names)
+    throw broken(tables.tokenTable, `the names at ${hex(tables.names)} lie outside the image`);
   return source.read(tables.names, Number(end - tables.names));
 }
 
 function boundedSpan(from: bigint, to: bigint): bigint {
   const span = to - from;
-  if (span < 0n || span > BigInt(MAX_TOKEN_TABLE) + 8n) throw broken(from, `its token index is at ${hex(to)}`);
+  if (span < 0n || span > BigInt(MAX_TOKEN_TABLE) + 8n)
+    throw broken(from, `its token index is at ${hex(to)}`);
   return span;
 }

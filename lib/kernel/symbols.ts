@@ -78,7 +78,12 @@ export class ListedSymbols implements SymbolTable {
   }
 
   at(address: bigint): SymbolPlace | undefined {
-    return nearest(address, this.#sorted.length, (i) => this.#sorted[i]!.address, (i) => this.#sorted[i]!.name);
+    return nearest(
+      address,
+      this.#sorted.length,
+      (i) => this.#sorted[i]!.address,
+      (i) => this.#sorted[i]!.name,
+    );
   }
 
   entries(): Iterable<KernelSymbol> {

@@ -4,12 +4,35 @@ import { didYouMean } from './suggest.js';
 /** What a value is. `name` is the C spelling: `struct list_head *`, `pid_t`, `char[16]`. */
 export type TypeRef =
   | { readonly kind: 'void' | 'function' | 'forward'; readonly name: string; readonly size: 0 }
-  | { readonly kind: 'int'; readonly name: string; readonly size: number; readonly signed: boolean; readonly encoding: 'int' | 'char' | 'bool' } // prettier-ignore
+  | {
+      readonly kind: 'int';
+      readonly name: string;
+      readonly size: number;
+      readonly signed: boolean;
+      readonly encoding: 'int' | 'char' | 'bool';
+    } // prettier-ignore
   | { readonly kind: 'float'; readonly name: string; readonly size: number }
   | { readonly kind: 'pointer'; readonly name: string; readonly size: number; readonly target: TypeRef }
-  | { readonly kind: 'array'; readonly name: string; readonly size: number; readonly count: number; readonly element: TypeRef } // prettier-ignore
-  | { readonly kind: 'struct' | 'union'; readonly name: string; readonly size: number; readonly struct: StructType } // prettier-ignore
-  | { readonly kind: 'enum'; readonly name: string; readonly size: number; readonly signed: boolean; readonly values: ReadonlyMap<string, bigint> }; // prettier-ignore
+  | {
+      readonly kind: 'array';
+      readonly name: string;
+      readonly size: number;
+      readonly count: number;
+      readonly element: TypeRef;
+    } // prettier-ignore
+  | {
+      readonly kind: 'struct' | 'union';
+      readonly name: string;
+      readonly size: number;
+      readonly struct: StructType;
+    } // prettier-ignore
+  | {
+      readonly kind: 'enum';
+      readonly name: string;
+      readonly size: number;
+      readonly signed: boolean;
+      readonly values: ReadonlyMap<string, bigint>;
+    }; // prettier-ignore
 
 /** A member of a structure. */
 export interface Member {
@@ -108,7 +131,8 @@ export class Struct implements StructType {
           if (at.type.kind !== 'struct' && at.type.kind !== 'union') return undefined;
           struct = at.type.struct;
         }
-        const next: Member | undefined = struct instanceof Struct ? struct.#named().get(step) : struct.findMember(step);
+        const next: Member | undefined =
+          struct instanceof Struct ? struct.#named().get(step) : struct.findMember(step);
         if (next === undefined) return undefined;
         at = at === undefined ? next : shifted(next, at.bitOffset);
       } else {
@@ -131,7 +155,10 @@ export class Struct implements StructType {
     if (this.#named().has(first) && first !== path) {
       throw new VmiError('VMI_TYPE', `${spelled} has a member '${first}', but no '${path}'`);
     }
-    throw new VmiError('VMI_TYPE', `${spelled} has no member '${path}'${didYouMean(first, this.#named().keys())}`);
+    throw new VmiError(
+      'VMI_TYPE',
+      `${spelled} has no member '${path}'${didYouMean(first, this.#named().keys())}`,
+    );
   }
 
   /** Names of members, those of unnamed structures included. */
@@ -153,7 +180,8 @@ export class Struct implements StructType {
     for (const member of members) {
       if (member.name !== '') {
         if (!into.has(member.name)) into.set(member.name, shifted(member, bits));
-        if (into.size > MAX_MEMBERS) throw new CorruptError(`${this.kind} ${this.name} has too many members`, 0n);
+        if (into.size > MAX_MEMBERS)
+          throw new CorruptError(`${this.kind} ${this.name} has too many members`, 0n);
       } else if (member.type.kind === 'struct' || member.type.kind === 'union') {
         if (depth >= MAX_NESTING) throw new CorruptError(`${this.kind} ${this.name} nests for ever`, 0n);
         this.#collect(member.type.struct.members, bits + member.bitOffset, into, depth + 1);

@@ -33,7 +33,7 @@ export interface Vmcoreinfo {
  */
 export function parseVmcoreinfo(bytes: Buffer, address = 0n): Vmcoreinfo | undefined {
   const nul = bytes.subarray(0, VMCOREINFO_BYTES).indexOf(0);
-  const text = bytes.latin1Slice(0, nul < 0 ? Math.min(bytes.length, VMCOREINFO_BYTES) : nul);
+  const text = bytes.toString('latin1', 0, nul < 0 ? Math.min(bytes.length, VMCOREINFO_BYTES) : nul);
   let release: string | undefined;
   let buildId: string | undefined;
   let kernelOffset: bigint | undefined;
@@ -97,6 +97,7 @@ export async function findVmcoreinfo(
 /** A value that `parseVmcoreinfo` promises, or a kernel too odd to go on with. */
 export function requiredNumber(info: Vmcoreinfo, name: string): bigint {
   const value = info.numbers.get(name);
-  if (value === undefined) throw new VmiError('VMI_ATTACH', `VMCOREINFO of ${info.release} has no NUMBER(${name})`);
+  if (value === undefined)
+    throw new VmiError('VMI_ATTACH', `VMCOREINFO of ${info.release} has no NUMBER(${name})`);
   return value;
 }
