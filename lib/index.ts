@@ -3,6 +3,8 @@ export { CorruptError, type Fault, FaultError, VmiError, type VmiErrorCode } fro
 export { type AttachOptions, attach, Guest, type GuestCpu, type SpaceOptions } from './guest/guest.js';
 export { Pause } from './guest/pause.js';
 export { Kernel, type KernelOptions } from './kernel/kernel.js';
+export { loadProfile } from './kernel/profile/load-profile.js';
+export type { Profile } from './kernel/profile/profile.js';
 export {
   type AbortOptions,
   type Capabilities,

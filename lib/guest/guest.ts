@@ -2,6 +2,9 @@ import { inspect } from 'node:util';
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import { Kernel, type KernelOptions } from '../kernel/kernel.js';
+import { loadProfile } from '../kernel/profile/load-profile.js';
+import type { Profile } from '../kernel/profile/profile.js';
+import type { SymbolPlace } from '../kernel/symbols.js';
 import type { StructType } from '../kernel/types.js';
 import { openSource } from '../memory/open.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
@@ -15,8 +18,13 @@ import { formatTarget, parseTarget, type Target } from '../target.js';
 import { proveLayout } from './layout-proof.js';
 import { Pause } from './pause.js';
 
-export interface AttachOptions extends Pick<KernelOptions, 'profile' | 'cache'> {
+export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Symbols and types to use in place of the guest's own: files (libvmi.conf, System.map, Volatility 3 symbols; see
+   * `loadProfile`), or a profile that is loaded already. None is needed.
+   */
+  readonly profile?: string | readonly string[] | Profile | undefined;
 }
 
 /** Which page table a virtual address is looked up in; the kernel's own when left out. */
@@ -45,11 +53,15 @@ const MAX_PID = 0x7fff_ffff;
 export async function attach(target: string | Target, options: AttachOptions = {}): Promise<Guest> {
   const parsed = typeof target === 'string' ? parseTarget(target) : target;
   if (options.signal?.aborted === true) throw aborted(options.signal);
-  const source = await openSource(parsed, { signal: options.signal });
-  return attachSource(parsed, source, options);
+  const { profile, signal, cache } = options;
+  const loaded = typeof profile === 'string' || Array.isArray(profile) ? await loadProfile(profile) : (profile as Profile);
+  const source = await openSource(parsed, { signal });
+  return attachSource(parsed, source, { profile: loaded, cache, signal });
 }
 
-async function attachSource(target: Target, source: Source, options: AttachOptions): Promise<Guest> {
+type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'signal'>;
+
+async function attachSource(target: Target, source: Source, options: LoadOptions): Promise<Guest> {
   const refusals: string[] = [];
   let last: unknown;
   for (const candidate of source.candidates) {
@@ -71,16 +83,11 @@ async function attachSource(target: Target, source: Source, options: AttachOptio
   );
 }
 
-async function attachCandidate(target: Target, candidate: Candidate, options: AttachOptions): Promise<Guest> {
+async function attachCandidate(target: Target, candidate: Candidate, options: LoadOptions): Promise<Guest> {
   const memory = candidate.open();
   try {
     const registers = memory.capabilities.registers ? await memory.registers({ signal: options.signal }) : [];
-    const kernel = await Kernel.load(memory, {
-      registers,
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-      ...(options.profile === undefined ? {} : { profile: options.profile }),
-      ...(options.cache === undefined ? {} : { cache: options.cache }),
-    });
+    const kernel = await Kernel.load(memory, { ...options, registers });
     if (!candidate.proven) proveLayout(kernel);
     return new Guest(formatTarget(target), memory, kernel);
   } catch (error) {
@@ -202,7 +209,7 @@ export class Guest implements AsyncDisposable {
   }
 
   /** The symbol at or below an address. */
-  symbolAt(address: AddressLike): { name: string; address: bigint; offset: bigint } | undefined {
+  symbolAt(address: AddressLike): SymbolPlace | undefined {
     return this.kernel.symbols.at(toAddress(address));
   }
 
