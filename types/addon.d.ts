@@ -147,3 +147,108 @@ export class AddressSpace {
 
 /** Opens memory that is mapped from files, read from a process, or both. */
 export function openMemory(options: NativeMemoryOptions): Memory;
+
+// libvmi
+
+/** What {@link libvmiReport} found. */
+export interface NativeLibvmiReport {
+  loaded: boolean;
+  /** Names handed to dlopen(3), in order, with its error; empty where it worked. */
+  tried: { name: string; error: string }[];
+  /** The rest only when `loaded`. Absolute path, links resolved. */
+  path?: string;
+  /** `0.15` from the file's name, else what the symbols allow: `0.14 or later`. */
+  version?: string;
+  /** Symbols without which nothing works and that are absent. */
+  needed?: string[];
+  /** Symbols that are absent, each one capability. */
+  missing?: string[];
+  drivers?: {
+    name: 'xen' | 'kvm' | 'file';
+    /** Whether this build has the driver; absent when that cannot be seen. */
+    present?: boolean;
+    /** Libraries the driver opens by name that this host lacks. */
+    missing: string[];
+  }[];
+}
+
+/** Looks for libvmi: the file `library`, else $LIBVMI_LIBRARY, else the soname. Stays loaded. */
+export function libvmiReport(library?: string): NativeLibvmiReport;
+
+export interface NativeLibvmiOptions {
+  driver: 'xen' | 'kvm' | 'file';
+  /** Domain name, or the path of a file of raw memory; not used with `id`. */
+  name: string;
+  /** Domain id. */
+  id?: bigint;
+  /** As for {@link libvmiReport}. */
+  library?: string;
+  /** Milliseconds one synchronous call may take, 1 to 86,400,000. */
+  deadline: number;
+  /**
+   * Lets synchronous calls run on the calling thread while the instance is idle. Such a call has no
+   * deadline: for the file driver, whose calls are short.
+   */
+  direct: boolean;
+}
+
+/** A queued call. */
+export interface NativeLibvmiPending<T> {
+  ticket: number;
+  /** Rejects with `log` on the error: what libvmi printed on stderr meanwhile. */
+  done: Promise<T>;
+}
+
+export interface NativeLibvmiOutcome {
+  /** libvmi reported failure, or success without having written its result. */
+  failed: boolean;
+  /** In the order of the C prototype, results behind pointers first, then the returned value. */
+  values: (bigint | string | Buffer | null)[];
+  log: string;
+}
+
+export type NativeLibvmiArgument = bigint | number | string | Uint8Array;
+
+/**
+ * One instance of libvmi and the thread that owns it; calls run one after the other. A call that has not
+ * returned by its deadline poisons the instance: that call and all later ones throw `VMI_BUSY`.
+ */
+export class Libvmi {
+  /** Loads the library; throws `VMI_LIBRARY_MISSING` with what was tried or which symbols it lacks. */
+  constructor(options: NativeLibvmiOptions);
+  /** Path of the library. */
+  readonly library: string;
+  readonly version: string;
+  /** Whether the library has this call (`vmi_…`) and it can be called by name here. */
+  has(call: string): boolean;
+  /** vmi_init(); rejects with `VMI_ATTACH`. Resolves with what libvmi printed. Once, before anything else. */
+  attach(deadline: number): NativeLibvmiPending<string>;
+  /**
+   * Queues a call of native/source/libvmi_abi.h. The instance is not an argument; a `const access_context_t *`
+   * is three: 1 (page table) or 2 (PID), that page table or PID, base address; a buffer to fill is its
+   * length alone.
+   */
+  call(name: string, args: NativeLibvmiArgument[], deadline: number): NativeLibvmiPending<NativeLibvmiOutcome>;
+  /** The same, waiting for it. */
+  callNow(name: string, args: NativeLibvmiArgument[]): NativeLibvmiOutcome;
+  /**
+   * vmi_init_os(); resolves with libvmi's os_t, never 0. `table`: pairs of key and value, numbers as bigint;
+   * `string`: the braces of an entry of libvmi.conf; `json`: path of a profile; `global`: libvmi's own file.
+   */
+  initOs(
+    kind: 'table' | 'string' | 'json' | 'global',
+    value: string | [string, bigint | string][] | undefined,
+    deadline: number,
+  ): NativeLibvmiPending<number>;
+  /** Stops waiting for a call. `true`: it never ran; `false`: it runs or ran, its result is dropped. */
+  withdraw(ticket: number): boolean;
+  /** Poisons the instance if this call is running; says so, else `undefined`. */
+  giveUp(ticket: number): string | undefined;
+  /**
+   * Memory read through vmi_read_pa. `segments`: triples (guest-physical address, length, address that
+   * libvmi knows it by). Its `begin()` empties libvmi's page, V2P, PID and symbol caches.
+   */
+  memory(segments: BigUint64Array): Memory;
+  /** Resumes the guest if it was paused here, then vmi_destroy(). Resolves at once when poisoned. Idempotent. */
+  close(): NativeLibvmiPending<undefined>;
+}

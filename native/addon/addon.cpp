@@ -3,6 +3,7 @@
 
 #include "address_space_object.h"
 #include "instance.h"
+#include "libvmi_object.h"
 #include "memory_object.h"
 
 namespace vmi {
@@ -11,6 +12,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
   MemoryObject::Register(env, exports);
   AddressSpaceObject::Register(env, exports);
+  LibvmiObject::Register(env, exports);
   return exports;
 }
 
