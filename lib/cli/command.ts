@@ -1,0 +1,67 @@
+import type { Guest } from '../guest/guest.js';
+import type { Output } from './output.js';
+
+/** A word after the command that is no option. */
+export interface Operand {
+  readonly name: string;
+  readonly summary: string;
+  /** Whether it may be given more than once; only the last operand may. */
+  readonly many?: boolean;
+}
+
+export interface Option {
+  readonly summary: string;
+  readonly short?: string;
+  /** Name of its value in the help; a switch when left out. */
+  readonly value?: string;
+}
+
+/** One command of `vmi`: what the help says of it, and what it does. */
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  readonly operands: readonly Operand[];
+  readonly options: Readonly<Record<string, Option>>;
+  /** Paragraphs below the options in the command's own help. */
+  readonly details?: readonly string[];
+  readonly examples: readonly string[];
+  /** @returns the exit code */
+  run(invocation: Invocation): Promise<number> | number;
+}
+
+/** One call of a command. */
+export interface Invocation {
+  /** As many as the command declares, or more when the last one may be repeated. */
+  readonly operands: readonly string[];
+  readonly out: Output;
+  readonly env: NodeJS.ProcessEnv;
+  /** Whether a switch was given. */
+  has(option: string): boolean;
+  /** The value of an option. */
+  value(option: string): string | undefined;
+  /** Attaches to the first operand, and closes the guest whatever happens. */
+  withGuest(use: (guest: Guest, attachMilliseconds: number) => Promise<number> | number): Promise<number>;
+}
+
+export const JSON_OPTION = {
+  json: { summary: 'print one JSON object a line; addresses are hex strings' },
+} as const;
+
+/** Options of every command that attaches. */
+export const ATTACH_OPTIONS = {
+  profile: {
+    value: 'FILE',
+    summary: 'take symbols and types from this file: System.map, Volatility ISF or libvmi.conf[:ENTRY]',
+  },
+  'no-cache': { summary: 'neither use nor keep what was found in this kernel before' },
+} as const;
+
+export const SPACE_OPTIONS = {
+  pid: { value: 'PID', summary: "look the address up in this task's page table instead of the kernel's" },
+  cr3: { value: 'CR3', summary: 'look the address up in the page table of this CR3 value' },
+} as const;
+
+export const TARGET: Operand = {
+  name: 'TARGET',
+  summary: 'qemu:PID, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH',
+};

@@ -1,0 +1,27 @@
+import type { Command } from './command.js';
+import { cpus } from './commands/cpus.js';
+import { cr3 } from './commands/cr3.js';
+import { doctor } from './commands/doctor.js';
+import { info } from './commands/info.js';
+import { list } from './commands/list.js';
+import { ps } from './commands/ps.js';
+import { read } from './commands/read.js';
+import { repl } from './commands/repl.js';
+import { sym } from './commands/sym.js';
+import { translate } from './commands/translate.js';
+import { who } from './commands/who.js';
+
+/** Every command of `vmi`, in the order of its help. */
+export const COMMANDS: readonly Command[] = [
+  list,
+  doctor,
+  ps,
+  cr3,
+  who,
+  cpus,
+  info,
+  sym,
+  read,
+  translate,
+  repl,
+];

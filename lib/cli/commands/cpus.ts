@@ -1,0 +1,35 @@
+import { hex } from '../../errors.js';
+import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
+import { EXIT } from '../exit-code.js';
+import { cpuTable } from '../task-text.js';
+
+export const cpus: Command = {
+  name: 'cpus',
+  summary: 'show what each CPU runs, and which CR3 it has loaded',
+  operands: [TARGET],
+  options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
+  details: [
+    'Read from the guest\'s memory. PID 0 is a CPU\'s idle task; "-" for CR3 means that the CPU was in the middle of a switch.',
+  ],
+  examples: ['vmi cpus qemu:4242'],
+  run({ has, out, withGuest }) {
+    return withGuest((guest) => {
+      const found = guest.cpus();
+      if (has('json')) {
+        out.json(
+          found.map(({ cpu, task, cr3 }) => ({
+            cpu,
+            cr3: cr3 === null ? null : hex(cr3),
+            pid: task.pid,
+            tgid: task.tgid,
+            comm: task.comm,
+            task: hex(task.address),
+          })),
+        );
+      } else {
+        out.lines(cpuTable(found, out.styles));
+      }
+      return EXIT.done;
+    });
+  },
+};

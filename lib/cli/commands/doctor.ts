@@ -1,0 +1,31 @@
+import { type Command, JSON_OPTION } from '../command.js';
+import { diagnose, type Finding } from '../diagnosis.js';
+import { EXIT } from '../exit-code.js';
+import { printable, type Styles } from '../text.js';
+
+export const doctor: Command = {
+  name: 'doctor',
+  summary: 'check this host: what works, what does not, and the fix',
+  operands: [],
+  options: JSON_OPTION,
+  details: [
+    'The exit code is 3 when no guest could be attached at all, as without the native addon; warnings leave it at 0.',
+  ],
+  examples: ['vmi doctor'],
+  async run({ has, out, env }) {
+    const findings = await diagnose(env);
+    if (has('json')) out.json(findings);
+    else out.lines(findings.flatMap((finding) => findingText(finding, out.styles)));
+    return findings.some(({ status }) => status === 'problem') ? EXIT.attach : EXIT.done;
+  },
+};
+
+/** A finding as one line, and its fix as another. */
+export function findingText(finding: Finding, styles: Styles): string[] {
+  const colour = { ok: styles.green, warning: styles.yellow, problem: styles.red }[finding.status];
+  const lines = [
+    `${colour(finding.status.padEnd(7))}  ${finding.check.padEnd(6)}  ${printable(finding.detail)}`,
+  ];
+  if (finding.fix !== undefined) lines.push(`${' '.repeat(17)}fix: ${printable(finding.fix)}`);
+  return lines;
+}

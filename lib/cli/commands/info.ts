@@ -1,0 +1,98 @@
+import { hex } from '../../errors.js';
+import type { Guest } from '../../guest/guest.js';
+import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
+import { EXIT } from '../exit-code.js';
+import { pairs } from '../table.js';
+import { bytesText } from '../text.js';
+
+/** Where KASLR would leave the image alone: CONFIG_PHYSICAL_START of every distribution, 16 MiB above the map's start. */
+const DEFAULT_TEXT = 0xffff_ffff_8100_0000n;
+
+export const info: Command = {
+  name: 'info',
+  summary: 'show the kernel that was found, how, and where its memory is',
+  operands: [TARGET],
+  options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
+  examples: ['vmi info qemu:4242', 'vmi info qemu:4242 --json | jq -r .release'],
+  run({ has, out, withGuest }) {
+    return withGuest((guest, attachMilliseconds) => {
+      const facts = guestFacts(guest, attachMilliseconds);
+      if (has('json')) {
+        out.json([facts]);
+        return EXIT.done;
+      }
+      const { located, by, symbols, types, cached } = facts.found;
+      out.lines(
+        pairs(
+          [
+            ['target', facts.target],
+            ['source', facts.source],
+            [
+              'can',
+              Object.entries(facts.capabilities)
+                .filter(([, can]) => can)
+                .map(([name]) => name)
+                .join(', ') || 'read',
+            ],
+            ['memory', `${bytesText(BigInt(facts.memory))} in ${facts.ranges.map(rangeText).join(', ')}`],
+            ['release', facts.release],
+            ['banner', facts.banner],
+            ['build-id', facts.buildId ?? 'none'],
+            ['found', `by ${located}: ${by}`],
+            ['symbols', symbols],
+            ['types', types],
+            ['cache', cached ? 'knew this kernel' : 'did not know this kernel'],
+            ['cr3', `${facts.cr3} (the kernel's own page table)`],
+            ['levels', String(facts.levels)],
+            ['image', `${facts.image} at physical ${facts.imagePhysical}, ${slideText(guest)}`],
+            ['page offset', facts.pageOffset],
+            ['isolation', facts.pti ? 'on (PTI): CR3 of user mode has bit 12 set' : 'off'],
+            ['cpus', String(facts.cpus)],
+            ['attached in', `${facts.attachMilliseconds} ms`],
+          ],
+          out.styles,
+        ),
+      );
+      return EXIT.done;
+    });
+  },
+};
+
+/** What `vmi info --json` prints. */
+export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds: number) {
+  const { located, by, symbols, types, cached } = kernel.provenance;
+  return {
+    target,
+    source: memory.description,
+    live: memory.live,
+    capabilities: memory.capabilities,
+    memory: Number(memory.size),
+    ranges: memory.ranges.map(({ start, length }) => ({ start: hex(start), length: hex(length) })),
+    release: kernel.release,
+    banner: kernel.banner,
+    buildId: kernel.buildId ?? null,
+    found: { located, by, symbols, types, cached },
+    cr3: hex(kernel.cr3),
+    levels: kernel.levels,
+    image: hex(kernel.image.virtual),
+    imagePhysical: hex(kernel.image.physical),
+    kaslr: slide(kernel.image.virtual),
+    pageOffset: hex(kernel.pageOffset),
+    pti: kernel.pti,
+    cpus: kernel.cpuCount,
+    attachMilliseconds: Math.round(attachMilliseconds * 10) / 10,
+  };
+}
+
+function slide(image: bigint): string {
+  return image < DEFAULT_TEXT ? '0x0' : hex(image - DEFAULT_TEXT);
+}
+
+function slideText({ kernel }: Guest): string {
+  const by = slide(kernel.image.virtual);
+  return by === '0x0' ? 'not moved by KASLR' : `moved by ${by} (KASLR)`;
+}
+
+function rangeText({ start, length }: { start: string; length: string }): string {
+  return `${start}–${hex(BigInt(start) + BigInt(length) - 1n)}`;
+}

@@ -1,0 +1,90 @@
+import { closeSync, openSync } from 'node:fs';
+import { type QemuProcess, qemuProcesses } from '../../memory/qemu/process.js';
+import { formatTarget } from '../../target.js';
+import { type Command, JSON_OPTION } from '../command.js';
+import { EXIT } from '../exit-code.js';
+import { table } from '../table.js';
+import { bytesText } from '../text.js';
+
+/** A guest on this host, as `vmi list --json` gives it. */
+export interface ListedGuest {
+  readonly pid: number;
+  readonly name: string;
+  /** Bytes of RAM, a decimal number; `null` when the command line does not tell. */
+  readonly memory: number | null;
+  readonly machine: string | null;
+  readonly qmpSockets: readonly string[];
+  /** Whether this user may read its memory. */
+  readonly readable: boolean;
+  /** What to give to the other commands, the best first. */
+  readonly targets: readonly string[];
+}
+
+export const list: Command = {
+  name: 'list',
+  summary: 'show what on this host can be attached',
+  operands: [],
+  options: JSON_OPTION,
+  details: [
+    'Every QEMU that this user can see, libvirt\'s too. "readable: no" means that its memory belongs to another user: run as that user or as root.',
+  ],
+  examples: ['vmi list', "vmi list --json | jq -r 'select(.readable).targets[0]'"],
+  run({ has, out }) {
+    const guests = listGuests();
+    if (has('json')) {
+      out.json(guests);
+      return EXIT.done;
+    }
+    if (guests.length === 0) {
+      out.note('no QEMU runs on this host that this user can see; image:PATH attaches to a memory image');
+      return EXIT.done;
+    }
+    out.lines(
+      table(
+        guests,
+        [
+          { heading: 'PID', align: 'right', cell: (guest) => String(guest.pid) },
+          { heading: 'NAME', cell: (guest) => guest.name || '-' },
+          {
+            heading: 'MEMORY',
+            align: 'right',
+            cell: ({ memory }) => (memory === null ? '?' : bytesText(BigInt(memory))),
+          },
+          { heading: 'MACHINE', cell: (guest) => guest.machine ?? '?' },
+          { heading: 'READABLE', cell: (guest) => (guest.readable ? 'yes' : 'no') },
+          { heading: 'TARGETS', cell: (guest) => guest.targets.join('  ') },
+        ],
+        { styles: out.styles },
+      ),
+    );
+    return EXIT.done;
+  },
+};
+
+/** Guests on this host, by process id. */
+export function listGuests(processes: readonly QemuProcess[] = qemuProcesses()): ListedGuest[] {
+  return [...processes]
+    .sort((a, b) => a.pid - b.pid)
+    .map((process) => ({
+      pid: process.pid,
+      name: process.name,
+      memory: process.memory === undefined ? null : Number(process.memory),
+      machine: process.machine ?? null,
+      qmpSockets: process.qmpSockets,
+      readable: mayRead(process.pid),
+      targets: [
+        formatTarget({ kind: 'qemu', pid: process.pid }),
+        ...process.qmpSockets.map((socket) => formatTarget({ kind: 'qmp', socket })),
+      ],
+    }));
+}
+
+/** Opening /proc/PID/mem asks the kernel the same as reading the process does. ptrace(2), PTRACE_MODE_ATTACH_FSCREDS. */
+function mayRead(pid: number): boolean {
+  try {
+    closeSync(openSync(`/proc/${pid}/mem`, 'r'));
+    return true;
+  } catch {
+    return false;
+  }
+}

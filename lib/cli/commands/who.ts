@@ -1,0 +1,39 @@
+import { hex } from '../../errors.js';
+import { parseAddressOperand } from '../arguments.js';
+import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
+import { EXIT } from '../exit-code.js';
+import { taskTable } from '../task-text.js';
+
+export const who: Command = {
+  name: 'who',
+  summary: 'CR3 to tasks: every task that runs on an address space',
+  operands: [TARGET, { name: 'CR3', many: true, summary: 'any value a CR3 register or event can hold' }],
+  options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
+  details: [
+    "PCID, no-flush and LAM bits are ignored, and the user's half of a page-table pair counts as its kernel half. Threads, vfork and CLONE_VM children share one CR3; a kernel thread that is on a CPU borrows one.",
+    'With --json each task has the field "value": the CR3 it was asked for by.',
+  ],
+  examples: ['vmi who qemu:4242 0x3acec000', 'vmi who qemu:4242 $(vmi cr3 qemu:4242 1)'],
+  run({ operands, has, out, withGuest }) {
+    const values = operands.slice(1).map((text) => parseAddressOperand(text, 'CR3'));
+    return withGuest((guest) => {
+      let code: number = EXIT.done;
+      const found = values.flatMap((value) => {
+        const tasks = guest.cr3ToTasks(value).map((task) => task.toJSON());
+        if (tasks.length === 0) {
+          code = EXIT.no;
+          const base = guest.cr3Base(value);
+          out.error(
+            base === guest.kernel.cr3
+              ? `no task runs on ${hex(value)}: it is the kernel's own page table, which a CPU without a task has loaded`
+              : `no task runs on ${hex(value)} (page table at ${hex(base)})`,
+          );
+        }
+        return tasks.map((task) => ({ value: hex(value), ...task }));
+      });
+      if (has('json')) out.json(found);
+      else if (found.length > 0) out.lines(taskTable(found, out.styles));
+      return code;
+    });
+  },
+};

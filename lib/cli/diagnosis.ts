@@ -1,0 +1,205 @@
+import { execFileSync } from 'node:child_process';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { addon } from '../addon.js';
+import { cacheFolder } from '../kernel/cache.js';
+import { listGuests } from './commands/list.js';
+
+/** One thing that was looked at, and what to do about it. */
+export interface Finding {
+  readonly check: string;
+  readonly status: 'ok' | 'warning' | 'problem';
+  readonly detail: string;
+  /** One command or sentence; absent where all is well. */
+  readonly fix?: string;
+}
+
+/** capabilities(7), CAP_SYS_PTRACE. */
+const CAP_SYS_PTRACE = 19n;
+/** Lowest Node release that package.json names. */
+const NODE = [20, 19] as const;
+
+export function nodeFinding(release: string): Finding {
+  const [major = 0, minor = 0] = release.replace(/^v/, '').split('.').map(Number);
+  const enough = major > NODE[0] || (major === NODE[0] && minor >= NODE[1]);
+  const detail = `Node ${release}`;
+  if (enough) return { check: 'node', status: 'ok', detail };
+  return { check: 'node', status: 'problem', detail, fix: `install Node ${NODE.join('.')} or later` };
+}
+
+export function platformFinding(platform: string, arch: string): Finding {
+  const detail = `${platform} ${arch}`;
+  if (platform === 'linux' && arch === 'x64') return { check: 'host', status: 'ok', detail };
+  if (platform === 'linux' && arch === 'arm64') {
+    return { check: 'host', status: 'warning', detail, fix: 'on arm64, attach to images (image:PATH) only' };
+  }
+  return { check: 'host', status: 'problem', detail, fix: 'use a Linux host, x86-64 or arm64' };
+}
+
+export function addonFinding(load: () => unknown = addon): Finding {
+  try {
+    load();
+    return { check: 'addon', status: 'ok', detail: 'the native addon loads' };
+  } catch (error) {
+    const [detail = '', ...rest] = (error as Error).message.split(/(?<=[^.])\. (?=Build)/);
+    return {
+      check: 'addon',
+      status: 'problem',
+      detail,
+      fix: rest.join(' ') || "npm rebuild node-libvmi (in a checkout: 'npm run build')",
+    };
+  }
+}
+
+/** Whether this user may read a QEMU it does not own, or even one it does. ptrace(2), Documentation/admin-guide/LSM/Yama.rst. */
+export function rightsFinding(host: {
+  readonly uid: number;
+  readonly effective: bigint;
+  /** kernel.yama.ptrace_scope; `undefined` where Yama is not built in. */
+  readonly scope: number | undefined;
+}): Finding {
+  const trace = ((host.effective >> CAP_SYS_PTRACE) & 1n) === 1n;
+  const who = `uid ${host.uid}, CAP_SYS_PTRACE ${trace ? 'yes' : 'no'}, kernel.yama.ptrace_scope ${host.scope ?? 'absent'}`;
+  if (host.scope === 3) {
+    return {
+      check: 'rights',
+      status: 'warning',
+      detail: `${who}: no process may be read until the next boot`,
+      fix: 'boot with kernel.yama.ptrace_scope below 3, or attach to an image (image:PATH)',
+    };
+  }
+  if (trace) return { check: 'rights', status: 'ok', detail: `${who}: every guest on this host may be read` };
+  if ((host.scope ?? 0) === 0) {
+    return {
+      check: 'rights',
+      status: 'warning',
+      detail: `${who}: only guests of this user may be read`,
+      fix: 'run vmi as root (sudo) for guests of other users',
+    };
+  }
+  return {
+    check: 'rights',
+    status: 'warning',
+    detail: `${who}: no running guest may be read`,
+    fix: 'run vmi as root (sudo), or allow it for your own guests: sudo sysctl kernel.yama.ptrace_scope=0',
+  };
+}
+
+export function kvmFinding(state: 'usable' | 'forbidden' | 'absent'): Finding {
+  const check = 'kvm';
+  switch (state) {
+    case 'usable':
+      return { check, status: 'ok', detail: '/dev/kvm can be used' };
+    case 'forbidden':
+      return {
+        check,
+        status: 'warning',
+        detail:
+          '/dev/kvm belongs to others: guests that this user starts are emulated (attaching works all the same)',
+        fix: 'sudo usermod -aG kvm $USER, and log in again',
+      };
+    case 'absent':
+      return {
+        check,
+        status: 'warning',
+        detail: 'no /dev/kvm: guests that start here are emulated (attaching works all the same)',
+        fix: "enable virtualisation in the host's firmware or its own hypervisor, then: sudo modprobe kvm_intel (or kvm_amd)",
+      };
+  }
+}
+
+export function qemuFinding(found: string | undefined): Finding {
+  if (found !== undefined) return { check: 'qemu', status: 'ok', detail: found };
+  return {
+    check: 'qemu',
+    status: 'warning',
+    detail: 'no QEMU on this host: there is no guest to attach but a memory image',
+    fix: 'sudo apt-get install qemu-system-x86',
+  };
+}
+
+export function guestsFinding(guests: readonly { readonly readable: boolean }[]): Finding {
+  const readable = guests.filter((guest) => guest.readable).length;
+  const detail =
+    guests.length === 0
+      ? 'no guest runs here'
+      : `${guests.length} run${guests.length === 1 ? 's' : ''} here, ${readable} readable`;
+  if (readable === guests.length) return { check: 'guests', status: 'ok', detail };
+  return {
+    check: 'guests',
+    status: 'warning',
+    detail,
+    fix: "run vmi as root (sudo), or as the guests' user",
+  };
+}
+
+export function cacheFinding(folder: string, writable: boolean): Finding {
+  if (writable) return { check: 'cache', status: 'ok', detail: folder };
+  return {
+    check: 'cache',
+    status: 'warning',
+    detail: `${folder} cannot be written: every attach looks for the kernel anew`,
+    fix: 'set NODE_LIBVMI_CACHE to a folder that you may write',
+  };
+}
+
+/** Looks at this host. Never throws. */
+export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
+  const status = read('/proc/self/status') ?? '';
+  const scope = read('/proc/sys/kernel/yama/ptrace_scope');
+  const folder = cacheFolder(env);
+  return [
+    nodeFinding(process.version),
+    platformFinding(process.platform, process.arch),
+    addonFinding(),
+    qemuFinding(qemuVersion(env)),
+    rightsFinding({
+      uid: process.geteuid?.() ?? -1,
+      effective: BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`),
+      scope: scope === undefined ? undefined : Number(scope),
+    }),
+    guestsFinding(listGuests()),
+    kvmFinding(!existsSync('/dev/kvm') ? 'absent' : may('/dev/kvm') ? 'usable' : 'forbidden'),
+    cacheFinding(folder, may(existingPart(folder))),
+  ];
+}
+
+function qemuVersion(env: NodeJS.ProcessEnv): string | undefined {
+  const folders = [...(env.PATH ?? '').split(':'), '/usr/libexec'].filter((folder) => folder !== '');
+  for (const name of ['qemu-system-x86_64', 'qemu-kvm']) {
+    const path = folders.map((folder) => join(folder, name)).find((file) => existsSync(file));
+    if (path === undefined) continue;
+    try {
+      const text = execFileSync(path, ['--version'], {
+        encoding: 'utf8',
+        timeout: 5000,
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+      return `${text.split('\n', 1)[0]} (${path})`;
+    } catch {
+      // It does not run: not this one.
+    }
+  }
+  return undefined;
+}
+
+function existingPart(folder: string): string {
+  return existsSync(folder) || folder === dirname(folder) ? folder : existingPart(dirname(folder));
+}
+
+function may(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

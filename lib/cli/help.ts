@@ -1,0 +1,89 @@
+import type { Command, Operand, Option } from './command.js';
+import { COMMANDS } from './commands.js';
+import { EXIT_HELP } from './exit-code.js';
+import { pairs } from './table.js';
+
+/** Options that every command takes. */
+export const GLOBAL_OPTIONS: Readonly<Record<string, Option>> = {
+  quiet: { short: 'q', summary: 'print results and errors only, no remarks' },
+  help: { short: 'h', summary: 'show this help' },
+};
+
+const WIDTH = 92;
+
+/** `vmi --help`. */
+export function generalHelp(): string[] {
+  return [
+    'vmi: PID to CR3 and back, from outside a running Linux guest',
+    '',
+    'usage: vmi COMMAND [TARGET] [ARGUMENTS] [OPTIONS]',
+    '',
+    ...pairs(COMMANDS.map((command) => [`  ${operandsText(command)}`, command.summary])),
+    '',
+    'A target is one word:',
+    ...pairs([
+      ['  qemu:PID', "a QEMU process on this host, libvirt's too ('vmi list' shows them)"],
+      ['  qmp:SOCKET', 'the QEMU behind a QMP socket'],
+      ['  image:PATH', 'a memory image: raw, or an ELF core (dump-guest-memory)'],
+      ['  xen:NAME, kvm:NAME', 'a guest through libvmi'],
+      ['  libvmi:PATH', "a file through libvmi's file driver"],
+    ]),
+    '',
+    'Options of every command:',
+    ...optionLines({ ...GLOBAL_OPTIONS, version: { summary: 'print the version of vmi' } }),
+    '',
+    'Exit codes:',
+    ...pairs(EXIT_HELP.map(([code, meaning]) => [`  ${code}`, meaning])),
+    '',
+    "Start with 'vmi doctor' and 'vmi list'; 'vmi COMMAND --help' says more of each.",
+  ];
+}
+
+/** `vmi COMMAND --help`. */
+export function commandHelp(command: Command): string[] {
+  const lines = [
+    `vmi ${command.name}: ${command.summary}`,
+    '',
+    `usage: vmi ${operandsText(command)} [OPTIONS]`,
+    '',
+  ];
+  if (command.operands.length > 0) {
+    lines.push(...pairs(command.operands.map((operand) => [`  ${operand.name}`, operand.summary])), '');
+  }
+  lines.push('Options:', ...optionLines({ ...command.options, ...GLOBAL_OPTIONS }), '');
+  for (const paragraph of command.details ?? []) lines.push(...wrapText(paragraph), '');
+  lines.push('Examples:', ...command.examples.map((example) => `  ${example}`));
+  return lines;
+}
+
+/** `cr3 TARGET PID…` */
+export function operandsText(command: Command): string {
+  return [command.name, ...command.operands.map(operandText)].join(' ');
+}
+
+function operandText(operand: Operand): string {
+  return operand.many === true ? `${operand.name}…` : operand.name;
+}
+
+function optionLines(options: Readonly<Record<string, Option>>): string[] {
+  return pairs(
+    Object.entries(options).map(([name, option]) => {
+      const short = option.short === undefined ? '    ' : `-${option.short}, `;
+      return [`  ${short}--${name}${option.value === undefined ? '' : ` ${option.value}`}`, option.summary];
+    }),
+  );
+}
+
+function wrapText(text: string): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + word.length >= WIDTH) {
+      lines.push(line);
+      line = word;
+    } else {
+      line = line === '' ? word : `${line} ${word}`;
+    }
+  }
+  return [...lines, line];
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env node
+import { attach } from '../guest/guest.js';
+import { EXIT } from './exit-code.js';
+import { run } from './run.js';
+
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    // The reader has seen enough: `vmi ps … | head`.
+    if (error.code === 'EPIPE') process.exit(EXIT.done);
+    process.exitCode = EXIT.bug;
+    if (stream === process.stdout) process.stderr.write(`vmi: cannot write the result: ${error.message}\n`);
+  });
+}
+
+const code = await run(process.argv.slice(2), {
+  streams: {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    colours: process.stdout.isTTY === true && !process.env.NO_COLOR,
+  },
+  env: process.env,
+  attach,
+  onInterrupt(interrupt) {
+    // Once: a second ctrl-C ends the process the hard way.
+    process.once('SIGINT', interrupt);
+    return () => process.off('SIGINT', interrupt);
+  },
+});
+process.exitCode ??= code;

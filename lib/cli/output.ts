@@ -1,0 +1,55 @@
+import { jsonLine, printableLines, type Styles, styles } from './text.js';
+
+/** Where text goes: a stream, or an array in a test. */
+export interface Sink {
+  write(chunk: string | Uint8Array): unknown;
+}
+
+export interface Streams {
+  readonly stdout: Sink;
+  readonly stderr: Sink;
+  /** Whether standard output may be coloured. */
+  readonly colours: boolean;
+}
+
+/** Everything a command prints: results on standard output, messages as `vmi: …` on standard error. */
+export class Output {
+  readonly styles: Styles;
+  readonly #streams: Streams;
+  readonly #quiet: boolean;
+
+  constructor(streams: Streams, quiet = false) {
+    this.#streams = streams;
+    this.#quiet = quiet;
+    this.styles = styles(streams.colours);
+  }
+
+  /** Lines that are safe to print already. */
+  lines(lines: Iterable<string>): void {
+    let text = '';
+    for (const line of lines) text += `${line}\n`;
+    if (text !== '') this.#streams.stdout.write(text);
+  }
+
+  line(line: string): void {
+    this.lines([line]);
+  }
+
+  /** One object a line. */
+  json(values: Iterable<unknown>): void {
+    this.lines(Array.from(values, jsonLine));
+  }
+
+  bytes(bytes: Uint8Array): void {
+    this.#streams.stdout.write(bytes);
+  }
+
+  /** What helps to read a result; `--quiet` leaves it out. */
+  note(text: string): void {
+    if (!this.#quiet) this.error(text);
+  }
+
+  error(text: string): void {
+    this.#streams.stderr.write(`vmi: ${printableLines(text)}\n`);
+  }
+}

@@ -1,0 +1,137 @@
+import { VmiError } from '../errors.js';
+import type { AttachOptions, Guest } from '../guest/guest.js';
+import { didYouMean } from '../kernel/suggest.js';
+import { parseTarget, type Target } from '../target.js';
+import { checkOperands, parseLine, UsageError } from './arguments.js';
+import type { Command, Invocation } from './command.js';
+import { COMMANDS } from './commands.js';
+import { EXIT, exitCodeOf } from './exit-code.js';
+import { commandHelp, GLOBAL_OPTIONS, generalHelp } from './help.js';
+import { Output, type Streams } from './output.js';
+import { loadProfile } from './profile.js';
+import { version } from './version.js';
+
+/** What a run of `vmi` needs from the world; a test gives its own. */
+export interface World {
+  readonly streams: Streams;
+  readonly env: NodeJS.ProcessEnv;
+  attach(target: Target, options: AttachOptions): Promise<Guest>;
+  /** Calls `interrupt` on ctrl-C from now on; the function it returns stops that. */
+  onInterrupt(interrupt: () => void): () => void;
+}
+
+/**
+ * Runs `vmi` with the words after its name.
+ * @returns the exit code; never throws for what a user or a guest did
+ */
+export async function run(args: readonly string[], world: World): Promise<number> {
+  const out = new Output(world.streams);
+  const [first, ...rest] = args;
+  if (first === undefined) {
+    for (const line of generalHelp()) world.streams.stderr.write(`${line}\n`);
+    return EXIT.usage;
+  }
+  if (first === '--version' || first === '-V') {
+    out.line(version());
+    return EXIT.done;
+  }
+  if (first === '--help' || first === '-h' || first === 'help') {
+    const command = COMMANDS.find(({ name }) => name === rest[0]);
+    out.lines(command === undefined ? generalHelp() : commandHelp(command));
+    return EXIT.done;
+  }
+  const command = COMMANDS.find(({ name }) => name === first);
+  if (command === undefined) {
+    const hint = didYouMean(
+      first,
+      COMMANDS.map(({ name }) => name),
+    );
+    const what = first.startsWith('-') ? 'option' : 'command';
+    out.error(`unknown ${what} '${first}'${hint === '' ? '' : hint.replace(/\?$/, '')}; see 'vmi --help'`);
+    return EXIT.usage;
+  }
+  return runCommand(command, rest, world);
+}
+
+async function runCommand(command: Command, args: readonly string[], world: World): Promise<number> {
+  let out = new Output(world.streams);
+  let attaching = false;
+  try {
+    const { operands, options } = parseLine(command, GLOBAL_OPTIONS, args);
+    if (options.help === true) {
+      out.lines(commandHelp(command));
+      return EXIT.done;
+    }
+    checkOperands(command, operands);
+    out = new Output(world.streams, options.quiet === true);
+    const value = (name: string) => {
+      const given = options[name];
+      return typeof given === 'string' ? given : undefined;
+    };
+    const invocation: Invocation = {
+      operands,
+      out,
+      env: world.env,
+      has: (name) => options[name] === true,
+      value,
+      async withGuest(use) {
+        const target = parseTargetOperand(operands[0]!);
+        const profile = value('profile');
+        attaching = true;
+        const started = performance.now();
+        const guest = await attachInterruptibly(world, target, {
+          ...(profile === undefined ? {} : { profile: loadProfile(profile, target) }),
+          ...(options['no-cache'] === true ? { cache: false } : {}),
+        });
+        attaching = false;
+        try {
+          return await use(guest, performance.now() - started);
+        } finally {
+          await guest.close();
+        }
+      },
+    };
+    return await command.run(invocation);
+  } catch (error) {
+    return report(error, out, command, attaching);
+  }
+}
+
+/** Ctrl-C ends an attach; it is nobody's signal any more once the guest is there. */
+async function attachInterruptibly(world: World, target: Target, options: AttachOptions): Promise<Guest> {
+  const abort = new AbortController();
+  const forget = world.onInterrupt(() => abort.abort());
+  try {
+    return await world.attach(target, { ...options, signal: abort.signal });
+  } finally {
+    forget();
+  }
+}
+
+function parseTargetOperand(text: string): Target {
+  try {
+    return parseTarget(text);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function report(error: unknown, out: Output, command: Command, attaching: boolean): number {
+  if (error instanceof UsageError || isMisuse(error)) {
+    out.error(`${error.message}; see 'vmi ${command.name} --help'`);
+    return EXIT.usage;
+  }
+  if (error instanceof VmiError) {
+    out.error(error.message);
+    return attaching && error.code !== 'VMI_ABORTED' ? EXIT.attach : exitCodeOf(error.code);
+  }
+  out.error(
+    `this is a bug in vmi: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+  );
+  return EXIT.bug;
+}
+
+/** An argument that only the guest could check. Every such message starts the same; other TypeErrors are bugs. */
+function isMisuse(error: unknown): error is TypeError | RangeError {
+  return (error instanceof TypeError || error instanceof RangeError) && error.message.startsWith('Expected ');
+}

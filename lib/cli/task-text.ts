@@ -1,0 +1,64 @@
+import { hex } from '../errors.js';
+import type { GuestCpu } from '../guest/guest.js';
+import type { Cr3Source } from '../tasks/cr3.js';
+import type { Task, TaskJson } from '../tasks/task.js';
+import { table } from './table.js';
+import type { Styles } from './text.js';
+
+/** Tasks as lines: the columns of `vmi ps`, and the user half of each pair where the guest has one. */
+export function taskTable(tasks: Iterable<TaskJson>, styles?: Styles): string[] {
+  const rows = [...tasks];
+  const pti = rows.some((row) => row.userCr3 !== undefined);
+  return table(
+    rows,
+    [
+      { heading: 'PID', align: 'right', cell: (row) => String(row.pid) },
+      { heading: 'TGID', align: 'right', cell: (row) => String(row.tgid) },
+      { heading: 'PPID', align: 'right', cell: (row) => String(row.ppid) },
+      { heading: 'UID', align: 'right', cell: (row) => String(row.uid) },
+      { heading: 'S', cell: (row) => row.state },
+      { heading: 'CR3', align: 'right', cell: (row) => row.cr3 ?? '-' },
+      ...(pti
+        ? [{ heading: 'USERCR3', align: 'right' as const, cell: (row: TaskJson) => row.userCr3 ?? '-' }]
+        : []),
+      { heading: 'SOURCE', cell: (row) => row.cr3Source },
+      // A kernel thread in brackets, as ps(1) does.
+      { heading: 'COMM', cell: (row) => (row.kthread ? `[${row.comm}]` : row.comm) },
+    ],
+    styles === undefined ? {} : { styles },
+  );
+}
+
+/** CPUs as lines: what each runs and has loaded. */
+export function cpuTable(cpus: Iterable<GuestCpu>, styles?: Styles): string[] {
+  return table(
+    cpus,
+    [
+      { heading: 'CPU', align: 'right', cell: ({ cpu }) => String(cpu) },
+      { heading: 'CR3', align: 'right', cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)) },
+      { heading: 'PID', align: 'right', cell: ({ task }) => String(task.pid) },
+      { heading: 'TGID', align: 'right', cell: ({ task }) => String(task.tgid) },
+      { heading: 'COMM', cell: ({ task }) => (task.kthread ? `[${task.comm}]` : task.comm) },
+    ],
+    styles === undefined ? {} : { styles },
+  );
+}
+
+/** Why a task has no CR3 of its own, or why its CR3 is another's; `undefined` when it is simply its own. */
+export function whyCr3(task: Pick<Task, 'pid' | 'comm'>, source: Cr3Source): string | undefined {
+  const who = `task ${task.pid} (${task.comm})`;
+  switch (source) {
+    case 'mm':
+      return undefined;
+    case 'none':
+      return `${who} is a kernel thread off the CPU: it has no address space, and will run on whatever is loaded when it wakes`;
+    case 'exited':
+      return `${who} has exited and waits for its parent: it will not run again`;
+    case 'active_mm':
+      return `${who} has no address space of its own: it is on a CPU and borrows this one`;
+    case 'loaded_mm':
+      return `${who} has no address space of its own: this is what its CPU has loaded`;
+    case 'thread':
+      return `${who} has exited, but threads of its process live: this is theirs`;
+  }
+}

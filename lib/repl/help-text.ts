@@ -1,0 +1,28 @@
+/** What `.help` prints: lines that can be typed as they are. */
+export const HELP = `Ask the guest:
+  ps()                          every process, with the CR3 it runs on
+  ps({ threads: true })         every thread
+  task(1)                       one task, by PID or TID
+  task(1).toJSON()              everything known of it
+  cr3(1)                        PID to CR3; null for a kernel thread off the CPU
+  who(cr3(1))                   CR3 to tasks; any value a register can hold will do
+  cpus()                        what each CPU runs and has loaded
+
+Look inside:
+  sym('init_task')              a symbol's address
+  sym(0xffffffff81e0a590n)      an address's symbol
+  read('linux_banner', 64)      memory, by symbol or address
+  read(0x400000n, 64, { pid: 1 })    … in a process
+  translate('init_task')        every level of the page walk
+  type('task_struct')           a structure of this kernel, with offsets
+  type('mm_struct').member('pgd').offset
+
+Use JavaScript:
+  ps().filter((t) => t.uid === 1000 && !t.kthread)
+  new Set(ps({ threads: true }).map((t) => t.cr3)).size
+  hex(4096)                     '0x1000'
+  await guest.registers()       control registers, from the hypervisor
+
+Objects: guest (all of the API), kernel (guest.kernel), memory (guest.memory). Addresses are bigints: write 0x1000n.
+Tab completes symbols, structures and PIDs inside the parentheses. ctrl-R searches the history, ctrl-D ends.
+`;

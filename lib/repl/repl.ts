@@ -1,0 +1,102 @@
+import type { CompleterResult } from 'node:readline';
+import { type REPLServer, start } from 'node:repl';
+import type { Readable, Writable } from 'node:stream';
+import { printable } from '../cli/text.js';
+import type { Guest } from '../guest/guest.js';
+import { completeArgument } from './complete.js';
+import { HELP } from './help-text.js';
+import { helpers } from './helpers.js';
+import { historyFile, keepHistory } from './history.js';
+import { Writer } from './writer.js';
+
+export interface ReplOptions {
+  readonly input: Readable & { readonly isTTY?: boolean };
+  readonly output: Writable & { readonly isTTY?: boolean };
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/**
+ * Node's REPL with the guest loaded. On a terminal it greets, completes and keeps a history; otherwise it runs the
+ * lines it is given and prints their results.
+ * @returns when the user leaves or the input ends; the guest is the caller's to close
+ */
+export async function startRepl(guest: Guest, { input, output, env }: ReplOptions): Promise<void> {
+  const terminal = input.isTTY === true && output.isTTY === true;
+  const colours = terminal && !env.NO_COLOR;
+  const origins = new WeakMap<Uint8Array, bigint>();
+  const writer = new Writer(colours, origins);
+  if (terminal) output.write(`${banner(guest)}\n`);
+  const server = start({
+    prompt: input.isTTY === true ? 'vmi> ' : '',
+    input,
+    output,
+    terminal,
+    useColors: colours,
+    writer: writer.write,
+    // Ctrl-C must end a loop that waits for something the guest never does.
+    breakEvalOnSigint: terminal,
+    // Node's preview prints bigints in decimal.
+    preview: false,
+  });
+  const load = () => define(server, guest, origins);
+  load();
+  server.on('reset', load);
+  server.defineCommand('help', {
+    help: 'Show what can be asked, by example',
+    action() {
+      this.clearBufferedCommand();
+      output.write(`${HELP}\nCommands:\n${commandsText(this)}\n`);
+      this.displayPrompt();
+    },
+  });
+  completeGuest(server, guest);
+  const left = new Promise<void>((resolve) => server.once('exit', resolve));
+  const file = terminal ? historyFile(env) : undefined;
+  if (file !== undefined) await keepHistory(server, file);
+  await left;
+}
+
+/** What was attached, and what to try first. */
+export function banner(guest: Guest): string {
+  const { kernel, memory } = guest;
+  const { located, cached, milliseconds } = kernel.provenance;
+  return [
+    printable(`${guest.target}: ${memory.description}`),
+    `Linux ${printable(kernel.release)}, found by ${located}${cached ? ' and the cache' : ''} in ${milliseconds.toFixed(0)} ms, ${guest.tasks().length} processes`,
+    'Try ps(), cr3(1), who(cr3(1)); .help shows more by example.',
+  ].join('\n');
+}
+
+function define(server: REPLServer, guest: Guest, origins: WeakMap<Uint8Array, bigint>): void {
+  const names = { guest, kernel: guest.kernel, memory: guest.memory, ...helpers(guest, origins) };
+  for (const [name, value] of Object.entries(names)) {
+    Object.defineProperty(server.context, name, {
+      value,
+      writable: true,
+      configurable: true,
+      enumerable: true,
+    });
+  }
+}
+
+function completeGuest(server: REPLServer, guest: Guest): void {
+  type Done = (error?: null | Error, result?: CompleterResult) => void;
+  const open = server as unknown as { completer: (line: string, done: Done) => void };
+  const own = open.completer;
+  open.completer = (line, done) => {
+    let found: CompleterResult | undefined;
+    try {
+      found = completeArgument(line, guest);
+    } catch {
+      // A guest that cannot be asked completes nothing.
+    }
+    if (found === undefined) own.call(server, line, done);
+    else done(null, found);
+  };
+}
+
+function commandsText(server: REPLServer): string {
+  return Object.entries(server.commands)
+    .map(([name, command]) => `  .${name.padEnd(10)}${command?.help ?? ''}\n`)
+    .join('');
+}
