@@ -1,31 +1,33 @@
 // @ts-check
 /** A real Linux guest, and the truth about it. */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { rmSync } from 'node:fs'
-import { mkdtemp, open, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
-import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { accelerator } from './accel.mjs'
-import { ensureHost } from './host.mjs'
-import { initramfs } from './initramfs.mjs'
-import { kernel } from './kernel.mjs'
-import { oracle } from './oracle.mjs'
-import { processAlive, processMark } from './process.mjs'
-import { qemuArguments } from './qemu.mjs'
-import { Qmp } from './qmp.mjs'
-import { stderrLog } from './run.mjs'
-import { parseTruth } from './truth.mjs'
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { accelerator } from './accel.mjs';
+import { ensureHost } from './host.mjs';
+import { initramfs } from './initramfs.mjs';
+import { kernel } from './kernel.mjs';
+import { oracle } from './oracle.mjs';
+import { processAlive, processMark } from './process.mjs';
+import { qemuArguments } from './qemu.mjs';
+import { Qmp } from './qmp.mjs';
+import { stderrLog } from './run.mjs';
+import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string, flavour?: 'cloud' | 'generic' | 'rt', log?: import('./run.mjs').Log } & import('./qemu.mjs').QemuOptions} GuestOptions */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, log?: import('./run.mjs').Log } & import('./qemu.mjs').QemuOptions} GuestOptions */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
-/** @typedef {{ mark: string, owner: string, release: string, memoryPath?: string, sockets: boolean }} GuestFile what guest.json holds */
+/** @typedef {{ mark: string, owner: string, release: string, memoryPath: string | undefined, sockets: boolean }} GuestFile what guest.json holds */
 
-const PREFIX = 'node-libvmi-lab-'
-const ATTEMPTS = 3
+const PREFIX = 'node-libvmi-lab-';
+const ATTEMPTS = 3;
+/** A whole answer: pieces of memory announced, and the line that ends it. */
+const ANSWER = /^(?:PIECE .*\n)*(?:TABLE|DONE|ERROR) .*\n/m;
 /** A line on the console that says the boot went wrong, even if it goes on. */
-const BROKEN = /Kernel panic|Oops|BUG: |general protection|double fault/
+const BROKEN = /Kernel panic|Oops|BUG: |general protection|double fault/;
 
 /** @param {string} directory */
 const labPaths = (directory) => ({
@@ -34,52 +36,54 @@ const labPaths = (directory) => ({
   /** QMP socket for the tool under test */ qmpTool: join(directory, 'qmp-tool'),
   /** the guest's first serial port */ control: join(directory, 'control'),
   /** the kernel's console */ console: join(directory, 'console'),
-  /** what the oracle told */ truth: join(directory, 'truth'),
-  /** what was written to /proc/oracle_print */ print: join(directory, 'print'),
+  /** what the oracle replied */ truth: join(directory, 'truth'),
+  /** a piece of guest memory on its way */ piece: join(directory, 'piece'),
   /** QEMU's standard error */ errors: join(directory, 'qemu'),
-  guest: join(directory, 'guest.json')
-})
+  guest: join(directory, 'guest.json'),
+});
 
 /** @param {number} ms */
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @type {Set<LabGuest>} */
-const live = new Set()
-process.on('exit', () => { for (const guest of live) guest.kill() })
+const live = new Set();
+process.on('exit', () => {
+  for (const guest of live) guest.kill();
+});
 
 /** A running guest. Made by {@link bootGuest}; another process attaches with {@link openGuest}. */
 export class LabGuest {
-  /** @type {Promise<unknown>} */ #queue = Promise.resolve()
-  /** @type {Qmp | undefined} */ #inherited
-  /** @type {import('node:child_process').ChildProcess | undefined} */ #child
-  #frozen = 0
+  /** @type {Promise<unknown>} */ #queue = Promise.resolve();
+  /** @type {Qmp | undefined} */ #inherited;
+  /** @type {import('node:child_process').ChildProcess | undefined} */ #child;
 
   /**
    * @param {LabPaths} paths
-   * @param {{ pid: number, release: string, memoryPath?: string, sockets: boolean }} facts
+   * @param {{ pid: number, release: string, memoryPath: string | undefined, sockets: boolean }} facts
    * @param {import('node:child_process').ChildProcess} [child] QEMU, when this process started it
    */
   constructor(paths, { pid, release, memoryPath, sockets }, child) {
-    this.paths = paths
-    this.directory = paths.directory
-    /** QEMU's process id. */ this.pid = pid
-    /** The kernel's release. */ this.release = release
-    /** The file of guest RAM, for the `file` backend. */ this.memoryPath = memoryPath
-    /** The QMP socket meant for the tool under test. */ this.qmpPath = sockets ? paths.qmpTool : undefined
-    /** Seconds from start to ready. */ this.bootSeconds = 0
-    this.#child = child
-    if (child && !sockets) this.#inherited = new Qmp(/** @type {import('node:net').Socket} */ (child.stdio[3]))
+    this.paths = paths;
+    this.directory = paths.directory;
+    /** QEMU's process id. */ this.pid = pid;
+    /** The kernel's release. */ this.release = release;
+    /** The file of guest RAM, for the `file` backend. */ this.memoryPath = memoryPath;
+    /** The QMP socket meant for the tool under test. */ this.qmpPath = sockets ? paths.qmpTool : undefined;
+    /** Seconds from start to ready. */ this.bootSeconds = 0;
+    this.#child = child;
+    if (child && !sockets)
+      this.#inherited = new Qmp(/** @type {import('node:net').Socket} */ (child.stdio[3]));
   }
 
   /** Whether QEMU still runs. */
   get running() {
-    return this.#child ? this.#child.exitCode === null && this.#child.signalCode === null : true
+    return this.#child ? this.#child.exitCode === null && this.#child.signalCode === null : true;
   }
 
   /**
    * Asks the oracle for a table.
    *
-   * `freeze` stops the whole guest from the inside until {@link release}: `true` in stop_machine(), where the stopper
+   * `freeze` stops the whole guest from the inside until {@link thaw}: `true` in stop_machine(), where the stopper
    * threads are current; `'halt'` by interrupts, where each CPU still has the task and the address space it was
    * running. Without it the guest runs on while the table is made and after.
    *
@@ -87,112 +91,157 @@ export class LabGuest {
    * @returns {Promise<import('./truth.mjs').Truth>}
    */
   async truth({ freeze = false } = {}) {
-    const mode = freeze === 'halt' ? 'halt' : freeze ? 'freeze' : 'tell'
-    return parseTruth(await this.#ask(mode))
+    return parseTruth((await this.#ask(freeze === 'halt' ? 'halt' : freeze ? 'freeze' : 'tell')).toString());
   }
 
   /** Ends a freeze; returns when the guest runs again. @returns {Promise<void>} */
-  async release() {
+  async thaw() {
     await this.#exclusive(async () => {
-      const thaw = await this.#send('', /^THAW \d+ .*\n/m, this.#frozen, 60)
-      this.#frozen = 0
-      return thaw
-    })
+      const frozen = await this.#frozen();
+      if (frozen !== undefined) await this.#send('', /^THAW .*\n/m, frozen, 60);
+    });
+  }
+
+  /** Where in the replies the freeze stands that is not over, whoever asked for it. @returns {Promise<number | undefined>} */
+  async #frozen() {
+    const replies = await readFile(this.paths.truth, 'latin1');
+    const last = [...replies.matchAll(/^TABLE \d+ (freeze|halt)\n/gm)].at(-1);
+    return last && !replies.includes('\nTHAW', last.index) ? last.index : undefined;
   }
 
   /**
    * Sends one command and waits until it is done: `tasks N`, `busy N`, `churn on`, `churn off`, `hide PID`, `unhide`,
-   * `panic`, `reboot`, `shell COMMAND` (its output goes to `print`).
+   * `panic`, `reboot`.
    *
    * @param {string} line
    * @returns {Promise<void>}
    * @throws {Error} with the guest's reason
    */
   async command(line) {
-    await this.#ask(line)
+    await this.#ask(line);
   }
 
   /** @param {string} command QMP command @param {object} [args] @returns {Promise<any>} */
   async qmp(command, args) {
-    if (this.#inherited) return this.#inherited.execute(command, args)
-    const qmp = await Qmp.connect(this.paths.qmp)
-    try { return await qmp.execute(command, args) } finally { qmp.close() }
+    if (this.#inherited) return this.#inherited.execute(command, args);
+    const qmp = await Qmp.connect(this.paths.qmp);
+    try {
+      return await qmp.execute(command, args);
+    } finally {
+      qmp.close();
+    }
   }
 
   /** Stops the virtual CPUs. */
-  async stop() { await this.qmp('stop') }
+  async stop() {
+    await this.qmp('stop');
+  }
 
   /** Lets the virtual CPUs run on. */
-  async cont() { await this.qmp('cont') }
+  async cont() {
+    await this.qmp('cont');
+  }
 
   /** Writes guest RAM as an ELF core. @param {string} path */
-  async dumpElf(path) { await this.qmp('dump-guest-memory', { paging: false, protocol: `file:${path}` }) }
+  async dumpElf(path) {
+    await this.qmp('dump-guest-memory', { paging: false, protocol: `file:${path}` });
+  }
 
   /** Writes a range of guest-physical memory to a file. @param {string} path @param {bigint | number} address @param {number} length */
-  async dumpRange(path, address, length) { await this.qmp('pmemsave', { val: Number(address), size: length, filename: path }) }
+  async dumpRange(path, address, length) {
+    await this.qmp('pmemsave', { val: Number(address), size: length, filename: path });
+  }
 
   /** The guest's /proc/kallsyms. @returns {Promise<string>} */
-  async kallsyms() { return (await this.#printed('kallsyms')).toString() }
+  async kallsyms() {
+    return (await this.#ask('kallsyms')).toString();
+  }
 
   /** The guest's /sys/kernel/btf/vmlinux. @returns {Promise<Buffer>} */
-  async btf() { return this.#printed('btf') }
+  async btf() {
+    return this.#ask('btf');
+  }
 
   /** Runs a line in the guest's shell (as PID 1) and returns its output. @param {string} line @returns {Promise<string>} */
-  async shell(line) { return (await this.#printed(`shell ${line}`)).toString() }
+  async shell(line) {
+    return (await this.#ask(`shell ${line}`)).toString();
+  }
 
   /** The kernel's console so far. @returns {Promise<string>} */
-  async console() { return readFile(this.paths.console, 'utf8').catch(() => '') }
+  async console() {
+    return readFile(this.paths.console, 'utf8').catch(() => '');
+  }
 
   /** Ends the guest and removes its folder. @returns {Promise<void>} */
   async close() {
-    if (!live.has(this)) return
-    const ended = this.running && new Promise((resolve) => this.#child?.once('exit', resolve))
-    this.#child?.ref()
-    this.kill()
-    await ended
+    if (!live.has(this)) return;
+    const ended = this.running && new Promise((resolve) => this.#child?.once('exit', resolve));
+    this.#child?.ref();
+    this.kill();
+    await ended;
   }
 
   /** Ends the guest without waiting, and removes its folder unless told to keep it. @param {boolean} [keep] */
   kill(keep = false) {
-    if (!live.delete(this)) return
-    this.#inherited?.close()
-    this.#child?.kill('SIGKILL')
-    if (this.memoryPath) removeRam(this.memoryPath)
-    if (!keep) rmSync(this.directory, { recursive: true, force: true })
+    if (!live.delete(this)) return;
+    this.#inherited?.close();
+    this.#child?.kill('SIGKILL');
+    if (this.memoryPath) removeRam(this.memoryPath);
+    if (!keep) rmSync(this.directory, { recursive: true, force: true });
   }
 
-  [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() { return this.close() }
+  [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
+    return this.close();
+  }
 
   /** What the state file holds, for {@link openGuest}. */
   toJSON() {
-    const { pid, paths, directory, release, memoryPath, bootSeconds } = this
-    return { pid, qmp: this.qmpPath && paths.qmp, qmpTool: this.qmpPath, control: paths.control, truthFile: paths.truth, memoryPath, directory, release, bootSeconds }
+    const { pid, paths, directory, release, memoryPath, bootSeconds } = this;
+    return {
+      pid,
+      qmp: this.qmpPath && paths.qmp,
+      qmpTool: this.qmpPath,
+      control: paths.control,
+      truthFile: paths.truth,
+      memoryPath,
+      directory,
+      release,
+      bootSeconds,
+    };
   }
 
-  /** @param {string} line @returns {Promise<string>} the table, or the line that answered */
+  /** @param {string} line @returns {Promise<Buffer>} what the answer points at: the table, or what was printed */
   #ask(line) {
     return this.#exclusive(async () => {
-      if (this.#frozen) throw new Error('the guest is frozen: release() it first')
-      const before = await size(this.paths.truth)
-      const answer = await this.#send(line, /^(?:BEGIN (\d+) [^]*^END \1 \d+|DONE .*|ERROR .*)\n/m, before, 120)
-      if (answer.startsWith('ERROR')) throw new Error(`the guest answers "${line}" with: ${answer.trimEnd()}`)
-      if (line === 'freeze' || line === 'halt') this.#frozen = before
-      return answer
-    })
+      if ((await this.#frozen()) !== undefined) throw new Error('the guest is frozen: thaw() it first');
+      const before = await size(this.paths.truth);
+      const answer = await this.#send(line, ANSWER, before, 120);
+      if (answer.includes('ERROR')) throw new Error(`the guest answers "${line}" with: ${answer.trimEnd()}`);
+      const pieces = [...answer.matchAll(/^PIECE (\w+) (\d+)$/gm)];
+      if (pieces.length === 0) return Buffer.alloc(0);
+      const bytes = await this.#fetch(
+        pieces.map(([, address, length]) => ({ address: `0x${address}`, length: Number(length) })),
+      );
+      if (!answer.includes('TABLE')) await this.#send('drop', ANSWER, before + answer.length, 60);
+      return bytes;
+    });
   }
 
-  /** @param {string} line @returns {Promise<Buffer>} what the line printed */
-  async #printed(line) {
-    const before = await size(this.paths.print)
-    await this.#ask(line)
-    return readFrom(this.paths.print, before)
+  /** Reads guest memory. @param {{ address: string, length: number }[]} pieces @returns {Promise<Buffer>} */
+  async #fetch(pieces) {
+    const parts = [];
+    for (const { address, length } of pieces) {
+      await this.dumpRange(this.paths.piece, Number(address), length);
+      parts.push(await readFile(this.paths.piece));
+    }
+    return Buffer.concat(parts);
   }
 
   /** @template T @param {() => Promise<T>} work @returns {Promise<T>} one after the other */
   #exclusive(work) {
-    const result = this.#queue.then(work)
-    this.#queue = result.catch(() => {})
-    return result
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => {});
+    return result;
   }
 
   /**
@@ -205,59 +254,74 @@ export class LabGuest {
    * @returns {Promise<string>}
    */
   async #send(line, answer, from, seconds) {
-    const socket = connect(this.paths.control)
+    const socket = connect(this.paths.control);
     try {
-      await new Promise((resolve, reject) => { socket.once('error', reject); socket.write(`${line}\n`, resolve) })
-      socket.on('error', () => {})
-      return await this.#await(answer, from, seconds, line)
-    } finally { socket.destroy() } // the port takes the next client, of this process or another
+      await new Promise((resolve, reject) => {
+        socket.once('error', reject);
+        socket.write(`${line}\n`, resolve);
+      });
+      socket.on('error', () => {});
+      return await this.#await(answer, from, seconds, line);
+    } finally {
+      socket.destroy();
+    } // the port takes the next client, of this process or another
   }
 
   /** @param {RegExp} answer @param {number} from @param {number} seconds @param {string} what @returns {Promise<string>} */
   async #await(answer, from, seconds, what) {
-    const end = Date.now() + seconds * 1000
+    const end = Date.now() + seconds * 1000;
     for (let seen = from, pause = 1; Date.now() < end; pause = Math.min(pause * 1.5, 20)) {
-      const now = await size(this.paths.truth)
+      const now = await size(this.paths.truth);
       if (now > seen) {
-        const match = answer.exec((await readFrom(this.paths.truth, from)).toString())
-        if (match) return match[0]
-        seen = now
+        const match = answer.exec((await readFrom(this.paths.truth, from)).toString());
+        if (match) return match[0];
+        seen = now;
       }
-      if (!this.running) throw new Error(`QEMU ended before it answered "${what}"`)
-      await sleep(pause)
+      if (!this.running) throw new Error(`QEMU ended before it answered "${what}"`);
+      await sleep(pause);
     }
-    throw new Error(`no answer to "${what}" in ${seconds} s; the console ends with:\n${(await this.console()).slice(-2000)}`)
+    throw new Error(
+      `no answer to "${what}" in ${seconds} s; the console ends with:\n${(await this.console()).slice(-2000)}`,
+    );
   }
 
   /** Waits until init says READY; used by {@link bootGuest}. @param {number} seconds */
   async ready(seconds) {
-    const answer = await this.#await(/^(READY|ERROR.*)\n/m, 0, seconds, 'boot')
-    if (answer.startsWith('ERROR')) throw new Error(answer.trimEnd())
-    const broken = BROKEN.exec(await this.console())
-    if (broken) throw new Error(`the console says "${broken[0]}"`)
+    const answer = await this.#await(/^(READY|ERROR.*)\n/m, 0, seconds, 'boot');
+    if (answer.startsWith('ERROR')) throw new Error(answer.trimEnd());
+    const broken = BROKEN.exec(await this.console());
+    if (broken) throw new Error(`the console says "${broken[0]}"`);
   }
 
   /** Registers a guest that this process started. */
-  own() { live.add(this) }
+  own() {
+    live.add(this);
+  }
 }
 
 /** @param {string} path */
-const size = (path) => stat(path).then((stats) => stats.size, () => 0)
+const size = (path) =>
+  stat(path).then(
+    (stats) => stats.size,
+    () => 0,
+  );
 
 /** @param {string} path @param {number} offset @returns {Promise<Buffer>} the file from there on */
 async function readFrom(path, offset) {
-  const file = await open(path)
+  const file = await open(path);
   try {
-    const bytes = Buffer.alloc(Math.max(0, (await file.stat()).size - offset))
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, offset)
-    return bytes.subarray(0, bytesRead)
-  } finally { await file.close() }
+    const bytes = Buffer.alloc(Math.max(0, (await file.stat()).size - offset));
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, offset);
+    return bytes.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
 }
 
 /** @param {string} path the first node's file; the others' names follow from it */
 function removeRam(path) {
-  rmSync(path, { force: true })
-  for (let node = 1; node < 8; node++) rmSync(`${path}.${node}`, { force: true })
+  rmSync(path, { force: true });
+  for (let node = 1; node < 8; node++) rmSync(`${path}.${node}`, { force: true });
 }
 
 /**
@@ -270,16 +334,20 @@ function removeRam(path) {
  * @returns {Promise<LabGuest>}
  */
 export async function bootGuest(options = {}) {
-  const { suite, flavour, log = stderrLog } = options
-  await ensureHost({ log })
-  await sweep()
-  const image = await kernel({ suite, flavour, log })
-  const initrd = await initramfs(await oracle(image, { log }), { log })
-  const accel = await accelerator(image.vmlinuz, log)
+  const { suite, flavour, log = stderrLog } = options;
+  await ensureHost({ log });
+  await sweep();
+  const image = await kernel({ suite, flavour, log });
+  const initrd = await initramfs(await oracle(image, { log }), { log });
+  const accel = await accelerator(image.vmlinuz, log);
   for (let attempt = 1; ; attempt++) {
-    try { return await boot(options, image, initrd, accel) } catch (error) {
-      if (attempt === ATTEMPTS) throw error
-      log(`boot ${attempt} of ${image.release} failed, trying again: ${/** @type {Error} */ (error).message}`)
+    try {
+      return await boot(options, image, initrd, accel);
+    } catch (error) {
+      if (attempt === ATTEMPTS) throw error;
+      log(
+        `boot ${attempt} of ${image.release} failed, trying again: ${/** @type {Error} */ (error).message}`,
+      );
     }
   }
 }
@@ -291,31 +359,45 @@ export async function bootGuest(options = {}) {
  * @param {'kvm' | 'tcg'} accel
  */
 async function boot(options, image, initrd, accel) {
-  const paths = labPaths(await mkdtemp(join(tmpdir(), PREFIX)))
-  const { args, memoryPath } = await qemuArguments(options, { vmlinuz: image.vmlinuz, initramfs: initrd, accel, paths })
-  const sockets = options.qmp !== false
-  const errors = await open(paths.errors, 'w')
-  const start = performance.now()
+  const paths = labPaths(await mkdtemp(join(tmpdir(), PREFIX)));
+  const { args, memoryPath } = await qemuArguments(options, {
+    vmlinuz: image.vmlinuz,
+    initramfs: initrd,
+    accel,
+    paths,
+  });
+  const sockets = options.qmp !== false;
+  const errors = await open(paths.errors, 'w');
+  const start = performance.now();
   // the kernel ends QEMU when the thread that started it ends: prctl(2), PR_SET_PDEATHSIG
-  const child = spawn('setpriv', ['--pdeathsig=KILL', 'qemu-system-x86_64', ...args],
-    { stdio: ['ignore', 'ignore', errors.fd, ...(sockets ? [] : [/** @type {const} */ ('pipe')])] })
-  await Promise.all([errors.close(), once(child, 'spawn')])
-  child.unref()
-  const pid = /** @type {number} */ (child.pid)
-  const guest = new LabGuest(paths, { pid, release: image.release, memoryPath, sockets }, child)
-  guest.own()
+  const child = spawn('setpriv', ['--pdeathsig=KILL', 'qemu-system-x86_64', ...args], {
+    stdio: ['ignore', 'ignore', errors.fd, ...(sockets ? [] : [/** @type {const} */ ('pipe')])],
+  });
+  await Promise.all([errors.close(), once(child, 'spawn')]);
+  child.unref();
+  const pid = /** @type {number} */ (child.pid);
+  const guest = new LabGuest(paths, { pid, release: image.release, memoryPath, sockets }, child);
+  guest.own();
   try {
     /** @type {GuestFile} */
-    const file = { mark: await processMark(pid), owner: await processMark(process.pid), release: image.release, memoryPath, sockets }
-    await writeFile(paths.guest, JSON.stringify(file))
-    await guest.ready(60 + (options.tasks ?? 0) / 50)
-    if (!sockets) await guest.qmp('qmp_capabilities')
-    guest.bootSeconds = Math.round(performance.now() - start) / 1000
-    return guest
+    const file = {
+      mark: await processMark(pid),
+      owner: await processMark(process.pid),
+      release: image.release,
+      memoryPath,
+      sockets,
+    };
+    await writeFile(paths.guest, JSON.stringify(file));
+    await guest.ready(60 + (options.tasks ?? 0) / 50);
+    if (!sockets) await guest.qmp('qmp_capabilities');
+    guest.bootSeconds = Math.round(performance.now() - start) / 1000;
+    return guest;
   } catch (error) {
-    guest.kill(true)
-    const said = (await readFile(paths.errors, 'utf8')).trim()
-    throw new Error(`guest ${image.release} did not boot: ${/** @type {Error} */ (error).message}${said && `\n${said}`}\n(kept in ${paths.directory})`)
+    guest.kill(true);
+    const said = (await readFile(paths.errors, 'utf8')).trim();
+    throw new Error(
+      `guest ${image.release} did not boot: ${/** @type {Error} */ (error).message}${said && `\n${said}`}\n(kept in ${paths.directory})`,
+    );
   }
 }
 
@@ -326,24 +408,27 @@ async function boot(options, image, initrd, accel) {
  * @returns {Promise<LabGuest>} closing it leaves the guest running
  */
 export async function openGuest(directory) {
-  const paths = labPaths(directory)
-  /** @type {GuestFile} */ const file = JSON.parse(await readFile(paths.guest, 'utf8'))
-  if (!await processAlive(file.mark)) throw new Error(`the guest of ${directory} runs no more`)
-  return new LabGuest(paths, { ...file, pid: Number.parseInt(file.mark, 10) })
+  const paths = labPaths(directory);
+  /** @type {GuestFile} */ const file = JSON.parse(await readFile(paths.guest, 'utf8'));
+  if (!(await processAlive(file.mark))) throw new Error(`the guest of ${directory} runs no more`);
+  return new LabGuest(paths, { ...file, pid: Number.parseInt(file.mark, 10) });
 }
 
 /** Removes what processes that were killed left behind; folders of failed boots stay a day. */
 async function sweep() {
   for (const name of await readdir(tmpdir())) {
-    if (!name.startsWith(PREFIX)) continue
-    const paths = labPaths(join(tmpdir(), name))
+    if (!name.startsWith(PREFIX)) continue;
+    const paths = labPaths(join(tmpdir(), name));
     try {
-      /** @type {GuestFile} */ const file = JSON.parse(await readFile(paths.guest, 'utf8'))
-      if (await processAlive(file.owner)) continue
-      if (await processAlive(file.mark)) process.kill(Number.parseInt(file.mark, 10), 'SIGKILL')
-      if (file.memoryPath) removeRam(file.memoryPath)
-      const age = Date.now() - (await stat(paths.guest)).mtimeMs
-      if (age > 24 * 3600 * 1000 || !BROKEN.test(await readFile(paths.console, 'utf8'))) await rm(paths.directory, { recursive: true, force: true })
-    } catch { /* half made, half removed, or another user's */ }
+      /** @type {GuestFile} */ const file = JSON.parse(await readFile(paths.guest, 'utf8'));
+      if (await processAlive(file.owner)) continue;
+      if (await processAlive(file.mark)) process.kill(Number.parseInt(file.mark, 10), 'SIGKILL');
+      if (file.memoryPath) removeRam(file.memoryPath);
+      const age = Date.now() - (await stat(paths.guest)).mtimeMs;
+      if (age > 24 * 3600 * 1000 || !BROKEN.test(await readFile(paths.console, 'utf8')))
+        await rm(paths.directory, { recursive: true, force: true });
+    } catch {
+      /* half made, half removed, or another user's */
+    }
   }
 }

@@ -24,7 +24,8 @@ set_up printk_ratelimit 0
 
 address=$(grep -m1 ' kallsyms_lookup_name$' /proc/kallsyms)
 # shellcheck disable=SC2046
-insmod /oracle.ko kallsyms=0x"${address%% *}" port="$(option port 0x502)" print_port="$(option print_port 0x503)" com1="$(option com1 0x3f8)"
+insmod /oracle.ko kallsyms=0x"${address%% *}" port="$(option port 0x502)" com1="$(option com1 0x3f8)" \
+  deadline="$(option deadline 120)"
 
 say() { echo "say $*" > /proc/oracle; }
 

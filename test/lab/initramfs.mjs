@@ -1,13 +1,13 @@
 // @ts-check
 /** The initramfs of a lab guest: busybox, the workload, the oracle, and init. */
-import { createHash } from 'node:crypto'
-import { chmod, copyFile, mkdir, readFile, rm, symlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { cacheFolder, cached } from './cache.mjs'
-import { run, stderrLog, which } from './run.mjs'
+import { createHash } from 'node:crypto';
+import { chmod, copyFile, mkdir, readFile, rm, symlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { cached, cacheFolder } from './cache.mjs';
+import { run, stderrLog, which } from './run.mjs';
 
-const HERE = dirname(fileURLToPath(import.meta.url))
+const HERE = dirname(fileURLToPath(import.meta.url));
 
 /**
  * Returns an initramfs that boots into the workload and serves the oracle.
@@ -17,35 +17,41 @@ const HERE = dirname(fileURLToPath(import.meta.url))
  * @returns {Promise<string>} path of an uncompressed cpio archive, which boots quickest
  */
 export async function initramfs(module, { log = stderrLog } = {}) {
-  const init = join(HERE, 'init.sh')
-  const program = await workload(log)
-  const busybox = /** @type {string} */ (await which('busybox'))
-  const hash = createHash('sha256').update(program)
-  for (const file of [module, init, busybox]) hash.update(await readFile(file))
-  const path = join(cacheFolder(), 'initramfs', `${hash.digest('hex').slice(0, 16)}.cpio`)
+  const init = join(HERE, 'init.sh');
+  const program = await workload(log);
+  const busybox = /** @type {string} */ (await which('busybox'));
+  const hash = createHash('sha256').update(program);
+  for (const file of [module, init, busybox]) hash.update(await readFile(file));
+  const path = join(cacheFolder(), 'initramfs', `${hash.digest('hex').slice(0, 16)}.cpio`);
   return cached(path, async (temporary) => {
-    const root = `${temporary}.root`
+    const root = `${temporary}.root`;
     try {
-      for (const folder of ['bin', 'proc', 'sys', 'dev', 'run', 'tmp']) await mkdir(join(root, folder), { recursive: true })
-      await copyFile(busybox, join(root, 'bin/busybox'))
+      for (const folder of ['bin', 'proc', 'sys', 'dev', 'run', 'tmp'])
+        await mkdir(join(root, folder), { recursive: true });
+      await copyFile(busybox, join(root, 'bin/busybox'));
       for (const applet of (await run(busybox, ['--list'])).trim().split('\n')) {
-        if (applet !== 'busybox') await symlink('busybox', join(root, 'bin', applet))
+        if (applet !== 'busybox') await symlink('busybox', join(root, 'bin', applet));
       }
-      await copyFile(init, join(root, 'init'))
-      await chmod(join(root, 'init'), 0o755)
-      await copyFile(program, join(root, 'workload'))
-      await copyFile(module, join(root, 'oracle.ko'))
-      await run('sh', ['-c', 'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"', root, temporary])
-    } finally { await rm(root, { recursive: true, force: true }) }
-  })
+      await copyFile(init, join(root, 'init'));
+      await chmod(join(root, 'init'), 0o755);
+      await copyFile(program, join(root, 'workload'));
+      await copyFile(module, join(root, 'oracle.ko'));
+      await run('sh', ['-c', 'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"', root, temporary]);
+    } finally {
+      await rm(root, { recursive: true, force: true });
+    }
+  });
 }
 
 /** Builds the workload, static. @param {import('./run.mjs').Log} log @returns {Promise<string>} path of the program */
 async function workload(log) {
-  const source = join(HERE, 'workload.c')
-  const name = createHash('sha256').update(await readFile(source)).digest('hex').slice(0, 16)
+  const source = join(HERE, 'workload.c');
+  const name = createHash('sha256')
+    .update(await readFile(source))
+    .digest('hex')
+    .slice(0, 16);
   return cached(join(cacheFolder(), 'workload', name), async (temporary) => {
-    log('building the workload')
-    await run('gcc', ['-static', '-O2', '-Wall', '-s', '-pthread', '-o', temporary, source])
-  })
+    log('building the workload');
+    await run('gcc', ['-static', '-O2', '-Wall', '-s', '-pthread', '-o', temporary, source]);
+  });
 }

@@ -1,10 +1,10 @@
 // @ts-check
 /** Debian's kernels, unpacked. */
-import { readFile, readdir, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { Apt } from './apt.mjs'
-import { cacheFolder, cached, exists } from './cache.mjs'
-import { stderrLog } from './run.mjs'
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Apt } from './apt.mjs';
+import { cached, cacheFolder, exists } from './cache.mjs';
+import { stderrLog } from './run.mjs';
 
 /**
  * @typedef {object} Kernel
@@ -17,26 +17,30 @@ import { stderrLog } from './run.mjs'
  */
 
 /** The package that always depends on the newest kernel of a flavour. */
-const META = { cloud: 'linux-image-cloud-amd64', generic: 'linux-image-amd64', rt: 'linux-image-rt-amd64' }
+const META = { cloud: 'linux-image-cloud-amd64', generic: 'linux-image-amd64', rt: 'linux-image-rt-amd64' };
 
 /**
  * Downloads and unpacks the newest kernel of a suite, once: later calls give the same kernel without the network.
  *
- * @param {{ suite?: string, flavour?: 'cloud' | 'generic' | 'rt', log?: import('./run.mjs').Log }} [options]
+ * @param {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, log?: import('./run.mjs').Log }} [options]
  * @returns {Promise<Kernel>}
  */
 export async function kernel({ suite = 'bookworm', flavour = 'cloud', log = stderrLog } = {}) {
-  if (!Object.hasOwn(META, flavour)) throw new RangeError(`Expected flavour of ${Object.keys(META).join(', ')} but received ${flavour}`)
-  const directory = join(cacheFolder(), 'kernels', `${suite}-${flavour}`)
+  if (!Object.hasOwn(META, flavour))
+    throw new RangeError(`Expected flavour of ${Object.keys(META).join(', ')} but received ${flavour}`);
+  const directory = join(cacheFolder(), 'kernels', `${suite}-${flavour}`);
   await cached(directory, async (temporary) => {
-    const packages = await new Apt(suite, log).unpack([META[flavour]],
-      (resolved) => resolved.filter(({ name }) => /^linux-(image|binary|modules)-\d/.test(name)), temporary)
-    const { vmlinuz, release } = await findImage(temporary)
-    const version = packages[0].version
-    await writeFile(join(temporary, 'kernel.json'), JSON.stringify({ release, version, vmlinuz }))
-  })
-  const { release, version, vmlinuz } = JSON.parse(await readFile(join(directory, 'kernel.json'), 'utf8'))
-  return { suite, flavour, release, version, vmlinuz: join(directory, vmlinuz), directory }
+    const packages = await new Apt(suite, log).unpack(
+      [META[flavour]],
+      (resolved) => resolved.filter(({ name }) => /^linux-(image|binary|modules)-\d/.test(name)),
+      temporary,
+    );
+    const { vmlinuz, release } = await findImage(temporary);
+    const version = packages[0]?.version;
+    await writeFile(join(temporary, 'kernel.json'), JSON.stringify({ release, version, vmlinuz }));
+  });
+  const { release, version, vmlinuz } = JSON.parse(await readFile(join(directory, 'kernel.json'), 'utf8'));
+  return { suite, flavour, release, version, vmlinuz: join(directory, vmlinuz), directory };
 }
 
 /**
@@ -47,16 +51,17 @@ export async function kernel({ suite = 'bookworm', flavour = 'cloud', log = stde
  */
 async function findImage(root) {
   for (const name of await list(join(root, 'boot'))) {
-    if (name.startsWith('vmlinuz-')) return { vmlinuz: `boot/${name}`, release: name.slice('vmlinuz-'.length) }
+    if (name.startsWith('vmlinuz-'))
+      return { vmlinuz: `boot/${name}`, release: name.slice('vmlinuz-'.length) };
   }
   for (const folder of ['usr/lib/modules', 'lib/modules']) {
     for (const release of await list(join(root, folder))) {
-      const vmlinuz = `${folder}/${release}/vmlinuz`
-      if (await exists(join(root, vmlinuz))) return { vmlinuz, release }
+      const vmlinuz = `${folder}/${release}/vmlinuz`;
+      if (await exists(join(root, vmlinuz))) return { vmlinuz, release };
     }
   }
-  throw new Error(`no vmlinuz in the unpacked kernel package at ${root}`)
+  throw new Error(`no vmlinuz in the unpacked kernel package at ${root}`);
 }
 
 /** @param {string} folder */
-const list = (folder) => readdir(folder).catch(() => /** @type {string[]} */ ([]))
+const list = (folder) => readdir(folder).catch(() => /** @type {string[]} */ ([]));

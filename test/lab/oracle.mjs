@@ -1,14 +1,14 @@
 // @ts-check
 /** Builds the oracle module for a kernel, with the compiler that built that kernel. */
-import { createHash } from 'node:crypto'
-import { copyFile, mkdir, readFile, readdir, rm, symlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { Apt } from './apt.mjs'
-import { cacheFolder, cached, exists } from './cache.mjs'
-import { run, stderrLog, which } from './run.mjs'
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, readFile, rm, symlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Apt } from './apt.mjs';
+import { cached, cacheFolder, exists } from './cache.mjs';
+import { run, stderrLog, which } from './run.mjs';
 
-const SOURCE = join(dirname(fileURLToPath(import.meta.url)), 'oracle')
+const SOURCE = join(dirname(fileURLToPath(import.meta.url)), 'oracle');
 
 /**
  * Returns the oracle module for a kernel, after building it if need be.
@@ -18,22 +18,31 @@ const SOURCE = join(dirname(fileURLToPath(import.meta.url)), 'oracle')
  * @returns {Promise<string>} path of `oracle.ko`
  */
 export async function oracle(kernel, { log = stderrLog } = {}) {
-  const hash = createHash('sha256')
-  const files = (await readdir(SOURCE)).sort()
-  for (const file of files) hash.update(file).update(await readFile(join(SOURCE, file)))
-  const id = `${kernel.release}_${kernel.version.replace(/[^\w.+-]/g, '_')}`
-  const path = join(cacheFolder(), 'oracles', id, `${hash.digest('hex').slice(0, 16)}.ko`)
+  const hash = createHash('sha256');
+  const files = (await readdir(SOURCE)).sort();
+  for (const file of files) hash.update(file).update(await readFile(join(SOURCE, file)));
+  const id = `${kernel.release}_${kernel.version.replace(/[^\w.+-]/g, '_')}`;
+  const path = join(cacheFolder(), 'oracles', id, `${hash.digest('hex').slice(0, 16)}.ko`);
   return cached(path, async (temporary) => {
-    const root = await buildRoot(kernel, id, log)
-    log(`building the oracle for ${kernel.release}`)
-    const work = `oracle-${process.pid}`
+    const root = await buildRoot(kernel, id, log);
+    log(`building the oracle for ${kernel.release}`);
+    const work = `oracle-${process.pid}`;
     try {
-      await mkdir(join(root, work))
-      for (const file of files) await copyFile(join(SOURCE, file), join(root, work, file))
-      await insideRoot(root, ['make', '-s', '-C', await headers(root, kernel.release), `M=/${work}`, 'modules'])
-      await copyFile(join(root, work, 'oracle.ko'), temporary)
-    } finally { await rm(join(root, work), { recursive: true, force: true }) }
-  })
+      await mkdir(join(root, work));
+      for (const file of files) await copyFile(join(SOURCE, file), join(root, work, file));
+      await insideRoot(root, [
+        'make',
+        '-s',
+        '-C',
+        await headers(root, kernel.release),
+        `M=/${work}`,
+        'modules',
+      ]);
+      await copyFile(join(root, work, 'oracle.ko'), temporary);
+    } finally {
+      await rm(join(root, work), { recursive: true, force: true });
+    }
+  });
 }
 
 /**
@@ -46,32 +55,41 @@ export async function oracle(kernel, { log = stderrLog } = {}) {
  */
 function buildRoot(kernel, id, log) {
   return cached(join(cacheFolder(), 'roots', id), async (root) => {
-    // one tree, as every Debian since 12 has it; the packages of Debian 11 unpack through the links
-    for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
-      await mkdir(join(root, 'usr', name), { recursive: true })
-      await symlink(`usr/${name}`, join(root, name))
-    }
-    for (const name of ['proc', 'dev', 'tmp']) await mkdir(join(root, name))
-    await new Apt(kernel.suite, log).unpack([`linux-headers-${kernel.release}`, 'make', 'libc6-dev'], (all) => all, root)
-    await addTools(root)
-  })
+    await new Apt(kernel.suite, log).unpack(
+      [`linux-headers-${kernel.release}`, 'make', 'libc6-dev'],
+      (all) => all,
+      root,
+    );
+    await complete(root);
+  });
 }
 
-/** Gives a root the shell and the small tools that a kernel build calls, all from the host's static busybox. @param {string} root */
-async function addTools(root) {
-  const busybox = /** @type {string} */ (await which('busybox'))
-  await copyFile(busybox, join(root, 'usr/bin/busybox'))
-  for (const tool of (await run(busybox, ['--list'])).trim().split('\n')) {
-    if (!await exists(join(root, 'usr/bin', tool))) await symlink('busybox', join(root, 'usr/bin', tool))
+/**
+ * Gives a root what an installation would have added: the folders, and the shell and small tools that a kernel build
+ * calls, all from the host's static busybox.
+ *
+ * @param {string} root
+ */
+async function complete(root) {
+  for (const name of ['proc', 'dev', 'tmp']) await mkdir(join(root, name), { recursive: true });
+  for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
+    await mkdir(join(root, 'usr', name), { recursive: true });
+    if (!(await exists(join(root, name)))) await symlink(`usr/${name}`, join(root, name));
   }
+  const busybox = /** @type {string} */ (await which('busybox'));
+  await copyFile(busybox, join(root, 'usr/bin/busybox'));
+  for (const tool of (await run(busybox, ['--list'])).trim().split('\n')) {
+    if (!(await exists(join(root, 'usr/bin', tool)))) await symlink('busybox', join(root, 'usr/bin', tool));
+  }
+  if (!(await exists(join(root, 'bin/sh')))) await symlink('/usr/bin/busybox', join(root, 'bin/sh'));
 }
 
 /** @param {string} root @param {string} release @returns {Promise<string>} the headers' folder inside the root */
 async function headers(root, release) {
   for (const folder of [`/usr/src/linux-headers-${release}`, `/usr/lib/modules/${release}/build`]) {
-    if (await exists(join(root, folder, 'Makefile'))) return folder
+    if (await exists(join(root, folder, 'Makefile'))) return folder;
   }
-  throw new Error(`no kernel headers for ${release} in ${root}`)
+  throw new Error(`no kernel headers for ${release} in ${root}`);
 }
 
 /**
@@ -81,8 +99,9 @@ async function headers(root, release) {
  * @param {string[]} command
  */
 function insideRoot(root, command) {
-  const user = process.getuid?.() === 0 ? [] : ['--map-root-user']
-  const script = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
-  return run('unshare', ['--mount', ...user, 'sh', '-c', script, root, ...command],
-    { env: { PATH: '/usr/bin:/usr/sbin:/bin:/sbin', HOME: '/tmp', LC_ALL: 'C' } })
+  const user = process.getuid?.() === 0 ? [] : ['--map-root-user'];
+  const script = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"';
+  return run('unshare', ['--mount', ...user, 'sh', '-c', script, root, ...command], {
+    env: { PATH: '/usr/bin:/usr/sbin:/bin:/sbin', HOME: '/tmp', LC_ALL: 'C' },
+  });
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /** Processes told apart by more than their id, which the system gives out again. */
-import { readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises';
 
 /**
  * Names a running process for good: its id and its start time.
@@ -10,10 +10,12 @@ import { readFile } from 'node:fs/promises'
  */
 export async function processMark(pid) {
   try {
-    const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // from field 3 of proc(5) on
-    return fields[0] === 'Z' ? `${pid} gone` : `${pid} ${fields[19]}`
-  } catch { return `${pid} gone` }
+    const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' '); // from field 3 of proc(5) on
+    return fields[0] === 'Z' ? `${pid} gone` : `${pid} ${fields[19]}`;
+  } catch {
+    return `${pid} gone`;
+  }
 }
 
 /**
@@ -23,5 +25,5 @@ export async function processMark(pid) {
  * @returns {Promise<boolean>}
  */
 export async function processAlive(mark) {
-  return !mark.endsWith('gone') && await processMark(Number.parseInt(mark, 10)) === mark
+  return !mark.endsWith('gone') && (await processMark(Number.parseInt(mark, 10))) === mark;
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** QEMU's command line for a lab guest. */
-import { readFile, statfs } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { readFile, statfs } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 
 /**
  * @typedef {object} QemuOptions
@@ -21,69 +21,118 @@ import { basename, join } from 'node:path'
  */
 
 /** Quiet while all CPUs stand still for minutes, and a panic that ends at once. */
-const KERNEL_OPTIONS = 'console=ttyS1,115200 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 workqueue.watchdog_thresh=0 ' +
-  'panic=-1 ibt=off random.trust_cpu=on'
+const KERNEL_OPTIONS =
+  'console=ttyS1,115200 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 workqueue.watchdog_thresh=0 ' +
+  'panic=-1 ibt=off random.trust_cpu=on';
 
 /**
  * @param {QemuOptions} options
  * @param {{ vmlinuz: string, initramfs: string, accel: 'kvm' | 'tcg', paths: import('./guest.mjs').LabPaths }} boot
- * @returns {Promise<{ args: string[], memoryPath?: string }>} the arguments, and the file of RAM if it has one
+ * @returns {Promise<{ args: string[], memoryPath: string | undefined }>} the arguments, and the file of RAM if it has one
  */
 export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths }) {
-  const { memory = 512, cpus = 2, machine = 'q35', cpu = 'max', levels5 = false, tasks = 40, busy, append = '', extraArgs = [] } = options
-  const ram = await memoryArguments(options, paths)
-  const model = cpu === 'max' ? `max,la57=${levels5 ? 'on' : 'off'}` : levels5 ? `${cpu},la57=on` : cpu
-  const words = [KERNEL_OPTIONS, `lab.tasks=${tasks}`, busy === undefined ? '' : `lab.busy=${busy}`, append].filter((word) => word !== '')
+  const {
+    memory = 512,
+    cpus = 2,
+    machine = 'q35',
+    cpu = 'max',
+    levels5 = false,
+    tasks = 40,
+    busy,
+    append = '',
+    extraArgs = [],
+  } = options;
+  const ram = await memoryArguments(options, paths);
+  const model = cpu === 'max' ? `max,la57=${levels5 ? 'on' : 'off'}` : levels5 ? `${cpu},la57=on` : cpu;
+  const words = [
+    KERNEL_OPTIONS,
+    `lab.tasks=${tasks}`,
+    busy === undefined ? '' : `lab.busy=${busy}`,
+    append,
+  ].filter((word) => word !== '');
   return {
     memoryPath: ram.memoryPath,
     args: [
-      '-name', basename(paths.directory), '-nodefaults', '-no-user-config', '-display', 'none',
+      '-name',
+      basename(paths.directory),
+      '-nodefaults',
+      '-no-user-config',
+      '-display',
+      'none',
       ...(options.reboot ? [] : ['-no-reboot']),
-      '-accel', accel, '-cpu', model, '-smp', String(cpus), '-m', `${memory}M`,
-      '-machine', `${machine}${ram.machine}`, ...ram.args,
+      '-accel',
+      accel,
+      '-cpu',
+      model,
+      '-smp',
+      String(cpus),
+      '-m',
+      `${memory}M`,
+      '-machine',
+      `${machine}${ram.machine}`,
+      ...ram.args,
       ...monitors(options.qmp !== false, paths),
-      '-chardev', `socket,id=com1,path=${paths.control},server=on,wait=off`, '-serial', 'chardev:com1',
-      '-chardev', `file,id=console,path=${paths.console}`, '-serial', 'chardev:console',
-      '-chardev', `file,id=truth,path=${paths.truth}`, '-device', 'isa-debugcon,iobase=0x502,chardev=truth',
-      '-chardev', `file,id=print,path=${paths.print}`, '-device', 'isa-debugcon,iobase=0x503,chardev=print',
-      '-kernel', vmlinuz, '-initrd', initramfs, '-append', words.join(' '),
-      ...extraArgs
-    ]
-  }
+      '-chardev',
+      `socket,id=com1,path=${paths.control},server=on,wait=off`,
+      '-serial',
+      'chardev:com1',
+      '-chardev',
+      `file,id=console,path=${paths.console}`,
+      '-serial',
+      'chardev:console',
+      '-chardev',
+      `file,id=truth,path=${paths.truth}`,
+      '-device',
+      'isa-debugcon,iobase=0x502,chardev=truth',
+      '-kernel',
+      vmlinuz,
+      '-initrd',
+      initramfs,
+      '-append',
+      words.join(' '),
+      ...extraArgs,
+    ],
+  };
 }
 
 /** One QMP socket for the tests and one for the tool, or only an inherited one (descriptor 3). */
-const monitors = (/** @type {boolean} */ sockets, /** @type {import('./guest.mjs').LabPaths} */ paths) => sockets
-  ? ['-qmp', `unix:${paths.qmp},server=on,wait=off`, '-qmp', `unix:${paths.qmpTool},server=on,wait=off`]
-  : ['-chardev', 'socket,id=inherited,fd=3', '-mon', 'chardev=inherited,mode=control']
+const monitors = (/** @type {boolean} */ sockets, /** @type {import('./guest.mjs').LabPaths} */ paths) =>
+  sockets
+    ? ['-qmp', `unix:${paths.qmp},server=on,wait=off`, '-qmp', `unix:${paths.qmpTool},server=on,wait=off`]
+    : ['-chardev', 'socket,id=inherited,fd=3', '-mon', 'chardev=inherited,mode=control'];
 
 /**
  * @param {QemuOptions} options
  * @param {import('./guest.mjs').LabPaths} paths
- * @returns {Promise<{ machine: string, args: string[], memoryPath?: string }>}
+ * @returns {Promise<{ machine: string, args: string[], memoryPath: string | undefined }>}
  */
 async function memoryArguments({ backend = 'anonymous', memory = 512, cpus = 2, numa = 1 }, paths) {
-  const size = memory / numa
-  if (!Number.isInteger(size) || numa > cpus) throw new RangeError(`cannot split ${memory} MiB and ${cpus} CPUs into ${numa} nodes`)
-  if (backend === 'anonymous' && numa === 1) return { machine: '', args: [] }
-  if (backend === 'hugetlb') await needHugePages(memory)
-  const memoryPath = backend === 'file' ? await ramFile(paths, memory) : undefined
-  const args = []
+  const size = memory / numa;
+  if (!Number.isInteger(size) || numa > cpus)
+    throw new RangeError(`cannot split ${memory} MiB and ${cpus} CPUs into ${numa} nodes`);
+  if (backend === 'anonymous' && numa === 1) return { machine: '', args: [], memoryPath: undefined };
+  if (backend === 'hugetlb') await needHugePages(memory);
+  const memoryPath = backend === 'file' ? await ramFile(paths, memory) : undefined;
+  const args = [];
   for (let node = 0; node < numa; node++) {
-    const id = `ram${node}`
-    const path = node === 0 ? memoryPath : `${memoryPath}.${node}`
-    args.push('-object', {
-      anonymous: `memory-backend-ram,id=${id},size=${size}M`,
-      file: `memory-backend-file,id=${id},size=${size}M,mem-path=${path},share=on`,
-      memfd: `memory-backend-memfd,id=${id},size=${size}M,share=on`,
-      hugetlb: `memory-backend-memfd,id=${id},size=${size}M,share=on,hugetlb=on,hugetlbsize=2M`
-    }[backend])
+    const id = `ram${node}`;
+    const path = node === 0 ? memoryPath : `${memoryPath}.${node}`;
+    args.push(
+      '-object',
+      {
+        anonymous: `memory-backend-ram,id=${id},size=${size}M`,
+        file: `memory-backend-file,id=${id},size=${size}M,mem-path=${path},share=on`,
+        memfd: `memory-backend-memfd,id=${id},size=${size}M,share=on`,
+        hugetlb: `memory-backend-memfd,id=${id},size=${size}M,share=on,hugetlb=on,hugetlbsize=2M`,
+      }[backend],
+    );
     if (numa > 1) {
-      const first = Math.floor(node * cpus / numa), last = Math.floor((node + 1) * cpus / numa) - 1
-      args.push('-numa', `node,nodeid=${node},memdev=${id},cpus=${first}-${last}`)
+      const first = Math.floor((node * cpus) / numa),
+        last = Math.floor(((node + 1) * cpus) / numa) - 1;
+      args.push('-numa', `node,nodeid=${node},memdev=${id},cpus=${first}-${last}`);
     }
   }
-  return { machine: numa > 1 ? '' : ',memory-backend=ram0', args, memoryPath }
+  return { machine: numa > 1 ? '' : ',memory-backend=ram0', args, memoryPath };
 }
 
 /**
@@ -93,12 +142,18 @@ async function memoryArguments({ backend = 'anonymous', memory = 512, cpus = 2, 
  * @param {number} memory MiB
  */
 async function ramFile(paths, memory) {
-  const free = await statfs('/dev/shm').then(({ bavail, bsize }) => bavail * bsize, () => 0)
-  return free > memory * 2 ** 20 ? join('/dev/shm', `${basename(paths.directory)}.ram`) : join(paths.directory, 'ram')
+  const free = await statfs('/dev/shm').then(
+    ({ bavail, bsize }) => bavail * bsize,
+    () => 0,
+  );
+  return free > memory * 2 ** 20
+    ? join('/dev/shm', `${basename(paths.directory)}.ram`)
+    : join(paths.directory, 'ram');
 }
 
 /** @param {number} memory MiB */
 async function needHugePages(memory) {
-  const free = Number(/HugePages_Free:\s+(\d+)/.exec(await readFile('/proc/meminfo', 'utf8'))?.[1] ?? 0)
-  if (free * 2 < memory) throw new Error(`too few huge pages (${free} free): sysctl vm.nr_hugepages=${Math.ceil(memory / 2)}`)
+  const free = Number(/HugePages_Free:\s+(\d+)/.exec(await readFile('/proc/meminfo', 'utf8'))?.[1] ?? 0);
+  if (free * 2 < memory)
+    throw new Error(`too few huge pages (${free} free): sysctl vm.nr_hugepages=${Math.ceil(memory / 2)}`);
 }

@@ -1,11 +1,11 @@
 // @ts-check
 /** Runs a program to its end; the one place where the lab waits for one. */
-import { spawn } from 'node:child_process'
+import { spawn } from 'node:child_process';
 
 /** @typedef {(message: string) => void} Log */
 
 /** Tells progress on standard error; the default of every `log` option. @type {Log} */
-export const stderrLog = (message) => void process.stderr.write(`lab: ${message}\n`)
+export const stderrLog = (message) => void process.stderr.write(`lab: ${message}\n`);
 
 /**
  * Runs a program and returns what it wrote to standard output.
@@ -18,20 +18,23 @@ export const stderrLog = (message) => void process.stderr.write(`lab: ${message}
  */
 export function run(command, args, { cwd, env, input } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env: env ?? process.env, stdio: ['pipe', 'pipe', 'pipe'] })
-    /** @type {Buffer[]} */ const out = []
-    /** @type {Buffer[]} */ const all = []
-    child.stdout.on('data', (data) => { out.push(data); all.push(data) })
-    child.stderr.on('data', (data) => all.push(data))
-    child.on('error', reject)
+    const child = spawn(command, args, { cwd, env: env ?? process.env, stdio: ['pipe', 'pipe', 'pipe'] });
+    /** @type {Buffer[]} */ const out = [];
+    /** @type {Buffer[]} */ const all = [];
+    child.stdout.on('data', (data) => {
+      out.push(data);
+      all.push(data);
+    });
+    child.stderr.on('data', (data) => all.push(data));
+    child.on('error', reject);
     child.on('close', (code, signal) => {
-      if (code === 0) return resolve(Buffer.concat(out).toString())
-      const tail = Buffer.concat(all).toString().trimEnd().split('\n').slice(-25).join('\n')
-      reject(new Error(`${command} ${args.join(' ')} ended with ${signal ?? `code ${code}`}:\n${tail}`))
-    })
-    child.stdin.on('error', () => {})
-    child.stdin.end(input)
-  })
+      if (code === 0) return resolve(Buffer.concat(out).toString());
+      const tail = Buffer.concat(all).toString().trimEnd().split('\n').slice(-25).join('\n');
+      reject(new Error(`${command} ${args.join(' ')} ended with ${signal ?? `code ${code}`}:\n${tail}`));
+    });
+    child.stdin.on('error', () => {});
+    child.stdin.end(input);
+  });
 }
 
 /**
@@ -41,13 +44,15 @@ export function run(command, args, { cwd, env, input } = {}) {
  * @returns {Promise<string | undefined>} its path
  */
 export async function which(program) {
-  const { access, constants } = await import('node:fs/promises')
+  const { access, constants } = await import('node:fs/promises');
   for (const folder of `${process.env.PATH ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`.split(':')) {
-    if (folder === '') continue
+    if (folder === '') continue;
     try {
-      await access(`${folder}/${program}`, constants.X_OK)
-      return `${folder}/${program}`
-    } catch { /* not here */ }
+      await access(`${folder}/${program}`, constants.X_OK);
+      return `${folder}/${program}`;
+    } catch {
+      /* not here */
+    }
   }
-  return undefined
+  return undefined;
 }

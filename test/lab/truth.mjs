@@ -68,17 +68,17 @@ export class Truth {
    * @param {TruthCpu[]} cpus
    */
   constructor(generation, mode, facts, offsets, tasks, cpus) {
-    this.generation = generation
-    this.mode = mode
-    this.facts = facts
-    this.offsets = offsets
-    this.tasks = tasks
-    this.cpus = cpus
+    this.generation = generation;
+    this.mode = mode;
+    this.facts = facts;
+    this.offsets = offsets;
+    this.tasks = tasks;
+    this.cpus = cpus;
   }
 
   /** The leaders that a walk of `init_task.tasks` finds (the idle task at its head is not counted). */
   get processes() {
-    return this.tasks.filter(({ kind }) => kind === 'process')
+    return this.tasks.filter(({ kind }) => kind === 'process');
   }
 
   /**
@@ -88,7 +88,7 @@ export class Truth {
    * @returns {TruthTask | undefined}
    */
   task(pid) {
-    return this.tasks.find((task) => task.pid === pid && task.kind !== 'idle')
+    return this.tasks.find((task) => task.pid === pid && task.kind !== 'idle');
   }
 
   /**
@@ -98,8 +98,8 @@ export class Truth {
    * @returns {TruthTask[]}
    */
   named(comm) {
-    const bytes = Buffer.from(comm)
-    return this.tasks.filter((task) => task.comm.equals(bytes))
+    const bytes = Buffer.from(comm);
+    return this.tasks.filter((task) => task.comm.equals(bytes));
   }
 }
 
@@ -111,48 +111,63 @@ export class Truth {
  * @throws {Error} when the table is not whole
  */
 export function parseTruth(text) {
-  const lines = text.trimEnd().split('\n')
-  const [begin, generation, mode] = lines[0].split(' ')
-  const [end, endGeneration, count] = (lines.at(-1) ?? '').split(' ')
-  if (begin !== 'BEGIN' || end !== 'END' || generation !== endGeneration || Number(count) !== lines.length - 2) {
-    throw new Error(`a table of the oracle is not whole: ${lines.length} lines from "${lines[0]}" to "${lines.at(-1)}"`)
+  const lines = text.trimEnd().split('\n');
+  const [begin, generation, mode] = (lines[0] ?? '').split(' ');
+  const [end, endGeneration, count] = (lines.at(-1) ?? '').split(' ');
+  if (
+    begin !== 'BEGIN' ||
+    end !== 'END' ||
+    generation !== endGeneration ||
+    Number(count) !== lines.length - 2
+  ) {
+    throw new Error(
+      `a table of the oracle is not whole: ${lines.length} lines from "${lines[0]}" to "${lines.at(-1)}"`,
+    );
   }
-  /** @type {Map<string, string>} */ const facts = new Map()
-  /** @type {Map<string, number>} */ const offsets = new Map()
-  /** @type {Map<string, string[]>} */ const columns = new Map()
-  /** @type {TruthTask[]} */ const tasks = []
-  /** @type {TruthCpu[]} */ const cpus = []
+  /** @type {Map<string, string>} */ const facts = new Map();
+  /** @type {Map<string, number>} */ const offsets = new Map();
+  /** @type {Map<string, string[]>} */ const columns = new Map();
+  /** @type {TruthTask[]} */ const tasks = [];
+  /** @type {TruthCpu[]} */ const cpus = [];
   for (const line of lines.slice(1, -1)) {
-    const [kind, ...fields] = line.split('\t')
-    if (kind === 'fact') facts.set(fields[0], fields[1])
-    else if (kind === 'offset') offsets.set(fields[0], Number(fields[1]))
-    else if (kind === 'columns') columns.set(fields[0], fields.slice(1))
+    const [kind = '', ...fields] = line.split('\t');
+    const [name = '', value = ''] = fields;
+    if (kind === 'fact') facts.set(name, value);
+    else if (kind === 'offset') offsets.set(name, Number(value));
+    else if (kind === 'columns') columns.set(name, fields.slice(1));
     else {
-      const names = columns.get(kind)
-      if (!names || names.length !== fields.length) throw new Error(`not a row of the oracle: ${line}`)
-      const row = new Map(names.map((name, i) => [name, fields[i]]))
-      if (kind === 'task') tasks.push(parseTask(row))
-      else cpus.push(parseCpu(row))
+      const names = columns.get(kind);
+      if (!names || names.length !== fields.length) throw new Error(`not a row of the oracle: ${line}`);
+      const row = new Map(names.map((column, i) => [column, fields[i] ?? '']));
+      if (kind === 'task') tasks.push(parseTask(row));
+      else cpus.push(parseCpu(row));
     }
   }
-  return new Truth(Number(generation), /** @type {TruthMode} */ (mode), parseFacts(facts), offsets, tasks, cpus)
+  return new Truth(
+    Number(generation),
+    /** @type {TruthMode} */ (mode),
+    parseFacts(facts),
+    offsets,
+    tasks,
+    cpus,
+  );
 }
 
 /** @param {Map<string, string>} row @returns {(name: string) => string} */
 const reader = (row) => (name) => {
-  const value = row.get(name)
-  if (value === undefined) throw new Error(`the oracle told no ${name}`)
-  return value
-}
+  const value = row.get(name);
+  if (value === undefined) throw new Error(`the oracle told no ${name}`);
+  return value;
+};
 
 /** @param {string} digits */
-const hex = (digits) => BigInt(`0x${digits}`)
+const hex = (digits) => BigInt(`0x${digits}`);
 
 /** @param {Map<string, string>} row @returns {TruthTask} */
 function parseTask(row) {
-  const at = reader(row)
-  const commBytes = Buffer.from(at('comm'), 'hex')
-  const zero = commBytes.indexOf(0)
+  const at = reader(row);
+  const commBytes = Buffer.from(at('comm'), 'hex');
+  const zero = commBytes.indexOf(0);
   return {
     kind: /** @type {TruthTask['kind']} */ (at('kind')),
     pid: Number(at('pid')),
@@ -175,13 +190,13 @@ function parseTask(row) {
     onCpu: at('on_cpu') !== '0',
     cpu: Number(at('cpu')),
     level: Number(at('level')),
-    pids: at('pids') === '-' ? [] : at('pids').split(',').map(Number)
-  }
+    pids: at('pids') === '-' ? [] : at('pids').split(',').map(Number),
+  };
 }
 
 /** @param {Map<string, string>} row @returns {TruthCpu} */
 function parseCpu(row) {
-  const at = reader(row)
+  const at = reader(row);
   return {
     cpu: Number(at('cpu')),
     task: hex(at('task')),
@@ -189,13 +204,13 @@ function parseCpu(row) {
     loadedMm: hex(at('loaded_mm')),
     loadedPgd: hex(at('loaded_pgd')),
     cr3: hex(at('cr3')),
-    cr4: hex(at('cr4'))
-  }
+    cr4: hex(at('cr4')),
+  };
 }
 
 /** @param {Map<string, string>} facts @returns {TruthFacts} */
 function parseFacts(facts) {
-  const at = reader(facts)
+  const at = reader(facts);
   return {
     release: at('release'),
     version: at('version'),
@@ -215,6 +230,6 @@ function parseFacts(facts) {
     tscKhz: Number(at('tsc_khz')),
     bootTime: Number(at('boot_time')),
     uptimeNs: BigInt(at('uptime_ns')),
-    teller: Number(at('teller'))
-  }
+    teller: Number(at('teller')),
+  };
 }

@@ -10,12 +10,14 @@
  *   hide PID    takes the task out of the list that starts at init_task.tasks, as a rootkit does
  *   unhide      puts every hidden task back
  *   say TEXT    prints TEXT
- * Bytes written to /proc/oracle_print go to the second port as they are.
+ *   drop        forgets what was printed
+ * Bytes written to /proc/oracle_print are kept until `drop`; closing it announces them.
  *
- * Output goes to an isa-debugcon port by `rep outsb`: no driver, no buffer, nothing is dropped (and not to port 0x402,
- * where SeaBIOS writes its own log). /proc/oracle reads as
- * the last table. Each write gives one of: a table from BEGIN to END, `DONE command`, `ERROR reason`; a freeze that is
- * over gives a `THAW` line as well.
+ * Replies go to an isa-debugcon port by `rep outsb`: no driver, no buffer, nothing is dropped (not to port 0x402, where
+ * SeaBIOS writes its own log). A port takes 0.3 MB/s under emulation, so what is long stays in memory and only its place
+ * is told, for the host to read: lines `PIECE physical-address length` (hex, decimal). /proc/oracle reads as the last
+ * table. Each write gives one of: pieces, then `TABLE generation mode`; `DONE command`; `ERROR reason`; and a freeze that
+ * is over gives a `THAW generation reason` line as well.
  */
 #include <linux/module.h>
 #include <linux/sched/signal.h>
@@ -23,12 +25,13 @@
 #include <linux/sched/task.h>
 #include <linux/pid_namespace.h>
 #include <linux/nsproxy.h>
+#include <linux/gfp.h>
 #include <linux/proc_fs.h>
+#include <linux/slab.h>
 #include <linux/stop_machine.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include <linux/utsname.h>
-#include <linux/vmalloc.h>
 #include <asm/io.h>
 #include <asm/processor.h>
 #include <asm/special_insns.h>
@@ -42,10 +45,7 @@ module_param(kallsyms, ulong, 0);
 MODULE_PARM_DESC(kallsyms, "address of kallsyms_lookup_name (not exported since commit 0bd476e6c671)");
 static ushort port = 0x502;
 module_param(port, ushort, 0);
-MODULE_PARM_DESC(port, "isa-debugcon port for the table and the replies, 0 for none");
-static ushort print_port = 0x503;
-module_param(print_port, ushort, 0);
-MODULE_PARM_DESC(print_port, "isa-debugcon port for /proc/oracle_print, 0 for none");
+MODULE_PARM_DESC(port, "isa-debugcon port for the replies, 0 for none");
 static ushort com1 = 0x3f8;
 module_param(com1, ushort, 0);
 MODULE_PARM_DESC(com1, "UART whose waiting byte ends a freeze, 0 for none (then freezing is refused)");
@@ -69,9 +69,6 @@ static struct mm_struct *__percpu *tlbstate;
 #define LOADED_MM_SWITCHING ((struct mm_struct *)1UL) /* asm/tlbflush.h, hidden from modules */
 
 static DEFINE_MUTEX(command_lock);
-static char *table;
-static size_t table_size, table_length, table_rows;
-static bool table_overflow;
 static unsigned int generation;
 
 static unsigned long lookup(const char *name)
@@ -107,35 +104,91 @@ static __printf(1, 2) void reply(const char *format, ...)
 	out(line, length);
 }
 
-static __printf(1, 2) void put(const char *format, ...)
-{
-	va_list args;
-	int length;
+/* ---- long output: pieces of memory that the host can read at one physical address each ---- */
 
-	va_start(args, format);
-	length = vsnprintf(table + table_length, table_size - table_length, format, args);
-	va_end(args);
-	if (length >= table_size - table_length)
-		table_overflow = true;
-	else
-		table_length += length;
+#define PIECE_SIZE (1UL << 20)
+#define PIECES_MAX 64
+
+struct pieces {
+	char *at[PIECES_MAX];
+	size_t length[PIECES_MAX];
+	int have, used; /* pieces allocated; pieces with something in them */
+};
+static struct pieces table, printed;
+static size_t table_rows;
+static bool table_overflow;
+
+static int reserve(struct pieces *pieces, int count)
+{
+	while (pieces->have < count) {
+		if (pieces->have == PIECES_MAX)
+			return -ENOSPC;
+		pieces->at[pieces->have] = alloc_pages_exact(PIECE_SIZE, GFP_KERNEL | __GFP_NOWARN);
+		if (!pieces->at[pieces->have])
+			return -ENOMEM;
+		pieces->have++;
+	}
+	return 0;
 }
+
+/* Leaves no copy behind: a second BTF in memory would mislead whoever searches for the kernel's. */
+static void drop(struct pieces *pieces)
+{
+	while (pieces->have) {
+		pieces->have--;
+		memset(pieces->at[pieces->have], 0, PIECE_SIZE);
+		free_pages_exact(pieces->at[pieces->have], PIECE_SIZE);
+	}
+	pieces->used = 0;
+}
+
+static void empty(struct pieces *pieces)
+{
+	pieces->used = 0;
+}
+
+static void announce(struct pieces *pieces)
+{
+	int i;
+
+	for (i = 0; i < pieces->used; i++)
+		reply("PIECE %llx %zu", (unsigned long long)virt_to_phys(pieces->at[i]), pieces->length[i]);
+}
+
+/* The free end of the last piece, or of a new one if less than `wanted` is left; NULL when there is none. */
+static char *room(struct pieces *pieces, size_t wanted, size_t *size)
+{
+	if (!pieces->used || PIECE_SIZE - pieces->length[pieces->used - 1] < wanted) {
+		if (pieces->used == pieces->have)
+			return NULL;
+		pieces->length[pieces->used++] = 0;
+	}
+	*size = PIECE_SIZE - pieces->length[pieces->used - 1];
+	return pieces->at[pieces->used - 1] + pieces->length[pieces->used - 1];
+}
+
+#define LINE_MAX 1024
 
 static __printf(1, 2) void row(const char *format, ...)
 {
+	size_t size;
+	char *at = room(&table, LINE_MAX, &size);
 	va_list args;
 	int length;
 
-	va_start(args, format);
-	length = vsnprintf(table + table_length, table_size - table_length, format, args);
-	va_end(args);
-	if (length + 1 >= table_size - table_length) {
+	if (!at) {
 		table_overflow = true;
 		return;
 	}
-	table_length += length;
-	table[table_length++] = '\n';
-	table[table_length] = 0;
+	va_start(args, format);
+	length = vsnprintf(at, LINE_MAX, format, args);
+	va_end(args);
+	if (length + 1 >= LINE_MAX) {
+		table_overflow = true;
+		return;
+	}
+	at[length] = '\n';
+	table.length[table.used - 1] += length + 1;
 	table_rows++;
 }
 
@@ -328,15 +381,14 @@ static void row_task(struct task_struct *task, const char *kind)
 	struct mm_struct *mm = READ_ONCE(task->mm), *active_mm = READ_ONCE(task->active_mm);
 	struct mm_struct *used = mm ? mm : active_mm;
 	struct task_struct *parent = rcu_dereference(task->real_parent);
-	char pids[33 * 11 + 1], comm[2 * TASK_COMM_LEN + 1];
+	char pids[33 * 11 + 1];
 	bool idle = !strcmp(kind, "idle");
 	int level;
 
 	BUILD_BUG_ON(TASK_COMM_LEN != 16);
-	*bin2hex(comm, task->comm, TASK_COMM_LEN) = 0;
 	pids_of(task, pids, sizeof(pids), &level);
-	row("task\t%d\t%d\t%d\t%s\t%x\t%lx\t%x\t%px\t%px\t%px\t%px\t%lx\t%lx\t%u\t%llu\t%llu\t%d\t%u\t%d\t%s\t%s",
-	    task->pid, task->tgid, parent ? parent->tgid : 0, comm, task->flags,
+	row("task\t%d\t%d\t%d\t%16phN\t%x\t%lx\t%x\t%px\t%px\t%px\t%px\t%lx\t%lx\t%u\t%llu\t%llu\t%d\t%u\t%d\t%s\t%s",
+	    task->pid, task->tgid, parent ? parent->tgid : 0, task->comm, task->flags,
 #if LAB_TASK_HAS__STATE
 	    (unsigned long)READ_ONCE(task->__state),
 #else
@@ -369,9 +421,10 @@ static void fill_table(enum mode mode)
 	struct task_struct *(*idle_task)(int) = (void *)lookup("idle_task");
 	int cpu, i;
 
-	table_length = table_rows = 0;
+	empty(&table);
 	table_overflow = false;
-	put("BEGIN %u %s\n", ++generation, mode_names[mode]);
+	row("BEGIN %u %s", ++generation, mode_names[mode]);
+	table_rows = 0;
 	row_facts(mode);
 	row("%s", cpu_columns);
 	row("%s", task_columns);
@@ -391,35 +444,30 @@ static void fill_table(enum mode mode)
 			row_task(task, "hidden");
 	}
 	rcu_read_unlock();
-	if (table_overflow) {
-		table_length = scnprintf(table, table_size, "ERROR table of %zu bytes overflowed after %zu rows\n", table_size,
-					 table_rows);
-		return;
-	}
-	put("END %u %zu\n", generation, table_rows);
+	row("END %u %zu", generation, table_rows);
 }
 
-/* Makes room for the table before anything is frozen. */
+static void tell_table(enum mode mode)
+{
+	if (table_overflow) {
+		reply("ERROR no room for the table: %zu rows in %d pieces", table_rows, table.have);
+		return;
+	}
+	announce(&table);
+	reply("TABLE %u %s", generation, mode_names[mode]);
+}
+
+/* Makes room for the table before anything is frozen: for a quarter more tasks than there are, 400 bytes each. */
 static int make_room(void)
 {
 	struct task_struct *leader, *task;
-	size_t count = 0, size;
+	size_t count = 0;
 
 	rcu_read_lock();
 	for_each_process_thread(leader, task)
 		count++;
 	rcu_read_unlock();
-	size = PAGE_ALIGN(65536 + (count + count / 4) * 400);
-	if (size <= table_size)
-		return 0;
-	vfree(table);
-	table_size = table_length = 0;
-	table = vmalloc(size);
-	if (!table)
-		return -ENOMEM;
-	memset(table, 0, size); /* map and touch it now */
-	table_size = size;
-	return 0;
+	return reserve(&table, (65536 + (count + count / 4) * 400) / PIECE_SIZE + 1);
 }
 
 /* ---- the CPUs ---- */
@@ -449,7 +497,7 @@ static void lead(enum mode mode)
 	u64 end;
 
 	fill_table(mode);
-	out(table, table_length);
+	tell_table(mode);
 	end = rdtsc_ordered() + (u64)tsc_khz * 1000 * deadline;
 	thaw_reason = "deadline";
 	while (rdtsc_ordered() < end) {
@@ -532,7 +580,7 @@ static void make_table(enum mode mode)
 	}
 	on_each_cpu(note_cpu, NULL, true);
 	fill_table(mode);
-	out(table, table_length);
+	tell_table(mode);
 }
 
 /* ---- /proc ---- */
@@ -553,6 +601,9 @@ static void obey(char *command)
 	} else if (!strcmp(command, "unhide")) {
 		error = unhide();
 		reply(error ? "ERROR unhide: error %d" : "DONE unhide", error);
+	} else if (!strcmp(command, "drop")) {
+		drop(&printed);
+		reply("DONE drop");
 	} else if (!strncmp(command, "say ", 4)) {
 		reply("%s", command + 4);
 	} else {
@@ -576,32 +627,52 @@ static ssize_t command_write(struct file *file, const char __user *from, size_t 
 
 static ssize_t table_read(struct file *file, char __user *to, size_t count, loff_t *at)
 {
-	ssize_t done;
+	loff_t from = *at;
+	ssize_t done = 0;
+	int i;
 
 	mutex_lock(&command_lock);
-	done = simple_read_from_buffer(to, count, at, table, table_length);
+	for (i = 0; i < table.used && !done; i++) {
+		done = simple_read_from_buffer(to, count, &from, table.at[i], table.length[i]);
+		if (!done)
+			from -= table.length[i];
+	}
+	if (done > 0)
+		*at += done;
 	mutex_unlock(&command_lock);
 	return done;
 }
 
 static ssize_t print_write(struct file *file, const char __user *from, size_t count, loff_t *at)
 {
-	static char part[4096];
-	size_t length = min(count, sizeof(part));
+	size_t size;
+	ssize_t done = -ENOSPC;
+	char *to;
 
 	mutex_lock(&command_lock);
-	if (copy_from_user(part, from, length)) {
-		mutex_unlock(&command_lock);
-		return -EFAULT;
+	to = room(&printed, 1, &size);
+	if (!to && !reserve(&printed, printed.have + 1))
+		to = room(&printed, 1, &size);
+	if (to) {
+		size = min(size, count);
+		done = copy_from_user(to, from, size) ? -EFAULT : size;
+		if (done > 0)
+			printed.length[printed.used - 1] += done;
 	}
-	if (print_port)
-		outsb(print_port, part, length);
 	mutex_unlock(&command_lock);
-	return length;
+	return done;
+}
+
+static int print_close(struct inode *inode, struct file *file)
+{
+	mutex_lock(&command_lock);
+	announce(&printed);
+	mutex_unlock(&command_lock);
+	return 0;
 }
 
 static const struct proc_ops command_ops = { .proc_read = table_read, .proc_write = command_write };
-static const struct proc_ops print_ops = { .proc_write = print_write };
+static const struct proc_ops print_ops = { .proc_write = print_write, .proc_release = print_close };
 
 static int __init oracle_init(void)
 {
@@ -628,7 +699,8 @@ static void __exit oracle_exit(void)
 	remove_proc_entry("oracle_print", NULL);
 	remove_proc_entry("oracle", NULL);
 	unhide();
-	vfree(table);
+	drop(&table);
+	drop(&printed);
 	kfree(cpu_facts);
 }
 
