@@ -28,6 +28,8 @@ const MAX_TYPES = 4_000_000;
 /** Longest chain of typedefs, qualifiers, pointers or arrays followed: C compilers do not make longer ones. */
 const MAX_CHAIN = 64;
 const MAX_NAME = 512;
+/** Unnamed structures within each other; a guest's types may claim to nest for ever. */
+const MAX_NESTING = 16;
 
 /** What a BTF header says of the whole. */
 export interface BtfHeader {
@@ -105,6 +107,24 @@ export class Btf extends BaseTypes {
   find(name: string): StructType | undefined {
     const id = this.#idOf(name, true);
     return id === undefined ? undefined : this.#struct(id);
+  }
+
+  /** Follows the path over the raw members: a structure of hundreds is not decoded for a few offsets. */
+  override findOffset(struct: string, path: string): number | undefined {
+    // Array elements are rare enough for the long way.
+    if (!/^\w+(\.\w+)*$/.test(path)) return super.findOffset(struct, path);
+    let id = this.#idOf(struct, true);
+    let bits = 0;
+    for (const name of path.split('.')) {
+      if (id === undefined) return undefined;
+      const found = this.#memberOf(id, Buffer.from(`${name}\0`, 'latin1'), 0);
+      if (found === undefined) return undefined;
+      bits += found.bits;
+      const resolved = this.#resolve(found.type);
+      const kind = this.#kind(resolved);
+      id = kind === STRUCT || kind === UNION ? resolved : undefined;
+    }
+    return Math.floor(bits / 8);
   }
 
   findSize(name: string): number | undefined {
@@ -208,8 +228,12 @@ export class Btf extends BaseTypes {
         if (rank !== undefined && (best === undefined || rank < best.rank)) best = { id, rank };
       }
     };
-    for (let at = this.#strings.indexOf(text); at >= 0; at = this.#strings.indexOf(text, at + 1))
+    // Each string is written once (pahole, libbpf); a second one counts only where the first is no such type.
+    let at = this.#strings.indexOf(text);
+    while (at >= 0 && best === undefined) {
       consider(at + 1);
+      at = best === undefined ? this.#strings.indexOf(text, at + 1) : -1;
+    }
     if (best === undefined) {
       // A string section whose writer shares tails: the name may end a longer one.
       const tail = text.subarray(1);
@@ -403,6 +427,36 @@ export class Btf extends BaseTypes {
         };
       }
     }
+  }
+
+  /** A member by its name, NUL included, also within unnamed structures: its offset in bits, and its type. */
+  #memberOf(id: number, name: Buffer, depth: number): { bits: number; type: number } | undefined {
+    if (depth > MAX_NESTING) throw corrupt(this.source, `type ${id} nests for ever`);
+    const words = this.#words;
+    const at = this.#at[id]!;
+    const info = words[at + 1]!;
+    const flagged = info >>> 31 === 1;
+    const end = at + 3 + (info & 0xffff) * 3;
+    for (let p = at + 3; p < end; p += 3) {
+      const bits = flagged ? words[p + 2]! & 0xff_ffff : words[p + 2]!;
+      const nameAt = words[p]!;
+      if (nameAt !== 0) {
+        if (this.#isString(nameAt, name)) return { bits, type: this.#check(words[p + 1]!) };
+        continue;
+      }
+      const inner = this.#resolve(this.#check(words[p + 1]!));
+      const kind = this.#kind(inner);
+      if (kind !== STRUCT && kind !== UNION) continue;
+      const found = this.#memberOf(inner, name, depth + 1);
+      if (found !== undefined) return { bits: bits + found.bits, type: found.type };
+    }
+    return undefined;
+  }
+
+  #isString(at: number, name: Buffer): boolean {
+    const strings = this.#strings;
+    for (let i = 0; i < name.length; i++) if (strings[at + i] !== name[i]) return false;
+    return true;
   }
 
   #enumerators(id: number): Map<string, bigint> {

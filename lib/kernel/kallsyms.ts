@@ -51,9 +51,11 @@ const MAX_SYMBOLS = 2_000_000;
 /** A marker for every 256th name. kernel/kallsyms.c, get_symbol_offset(). */
 const MARKER_STEP = 256;
 const TOKENS = 256;
-/** Bytes before and after the token table in which the others are. */
-const SEARCH_BEFORE = 12 << 20;
-const SEARCH_AFTER = 8 << 20;
+/** Bytes before and after the token table in which the others are: of distributions' kernels, and of any. */
+const SEARCH = [
+  [5n << 20n, 2n << 20n],
+  [16n << 20n, 8n << 20n],
+] as const;
 const MAX_TOKEN_TABLE = 8192;
 
 /** Characters that occur in symbols keep themselves as tokens, and digits do: ten tokens in a row. */
@@ -69,8 +71,8 @@ const DIGIT_ZERO = 0x30;
 export function tokenTableAround(bytes: Buffer, hit: number): { table: number; index: number } | undefined {
   let at = hit;
   for (let token = DIGIT_ZERO; token < TOKENS; token++) {
-    const end = bytes.indexOf(0, at);
-    if (end < 0 || end - hit >= MAX_TOKEN_TABLE) return undefined;
+    const end = tokenEnd(bytes, at);
+    if (end - hit >= MAX_TOKEN_TABLE) return undefined;
     at = end + 1;
   }
   for (let index = at; index < at + 8 && index + TOKENS * 2 <= bytes.length; index++) {
@@ -82,14 +84,21 @@ export function tokenTableAround(bytes: Buffer, hit: number): { table: number; i
   return undefined;
 }
 
+/** Index of the NUL that ends a token; far beyond any table when there is none. */
+function tokenEnd(bytes: Buffer, from: number): number {
+  const limit = Math.min(bytes.length, from + MAX_TOKEN_TABLE);
+  for (let at = from; at < limit; at++) if (bytes[at] === 0) return at;
+  return Number.MAX_SAFE_INTEGER;
+}
+
 /** Token offsets by walking the table, when `kallsyms_token_index` right behind it says the same. */
 function checkTokens(bytes: Buffer, table: number): { table: number; index: number } | undefined {
   const starts = new Uint16Array(TOKENS);
   let at = table;
   for (let token = 0; token < TOKENS; token++) {
     starts[token] = at - table;
-    const end = bytes.indexOf(0, at);
-    if (end < 0 || end - table >= MAX_TOKEN_TABLE) return undefined;
+    const end = tokenEnd(bytes, at);
+    if (end - table >= MAX_TOKEN_TABLE) return undefined;
     at = end + 1;
   }
   // scripts/kallsyms.c aligns every table to 8 bytes, 7.x to 4.
@@ -102,25 +111,18 @@ function checkTokens(bytes: Buffer, table: number): { table: number; index: numb
   return undefined;
 }
 
-/**
- * Finds all tables around a token table, and proves them.
- * @param image the kernel's image, or the range to look in
- * @throws {VmiError} `VMI_CORRUPT`, with what did not agree
- */
-export function findTables(source: ByteSource, tokenTable: bigint, image: AddressRange): KallsymsTables {
-  const from = maxOf(image.start, (tokenTable - BigInt(SEARCH_BEFORE)) & ~7n);
-  const to = minOf(image.end, tokenTable + BigInt(SEARCH_AFTER));
-  const bytes = source.read(from, Number(to - from));
-  return tablesIn(bytes, from, Number(tokenTable - from), image);
+/** Tables and what was read to prove them. */
+interface ProvenTables {
+  readonly tables: KallsymsTables;
+  readonly tokens: Buffer;
+  readonly names: Buffer;
+  readonly starts: Uint32Array;
+  readonly offsets: Int32Array;
+  readonly seqs: Buffer | undefined;
 }
 
-/** {@link findTables} over bytes in hand. */
-export function tablesIn(
-  bytes: Buffer,
-  address: bigint,
-  tokenTable: number,
-  image: AddressRange,
-): KallsymsTables {
+/** Finds all tables around a token table, in bytes in hand, and proves that they agree. */
+function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, image: AddressRange): ProvenTables {
   const where = address + BigInt(tokenTable);
   const tokens = checkTokens(bytes, tokenTable);
   if (tokens === undefined) throw broken(where, 'its token index does not agree');
@@ -128,46 +130,89 @@ export function tablesIn(
   const reasons = new Set<string>();
   for (const markers of markerTables(words, tokenTable)) {
     for (const { names, count, countAt } of nameTables(bytes, words, markers)) {
-      const starts = nameStarts(bytes, names, count);
-      if (starts === undefined || !markersAgree(starts.starts, words, markers, count)) continue;
+      const walked = nameStarts(bytes, names, count);
+      if (walked === undefined || !markersAgree(walked.starts, words, markers, count)) continue;
+      const markersEnd = markers + Math.ceil(count / MARKER_STEP) * 4;
       for (const layout of offsetTables(tokens.index + TOKENS * 2, countAt, count)) {
         if (layout.offsets < 0 || layout.end > bytes.length) continue;
         const base = layout.base === undefined ? 0n : bytes.readBigUInt64LE(layout.base);
-        const offsets = new Int32Array(count);
-        for (let i = 0; i < count; i++) offsets[i] = bytes.readInt32LE(layout.offsets + i * 4);
+        if (layout.base !== undefined && (base < KERNEL_HALF || base >= image.end)) continue;
+        const offsets = int32Copy(bytes, layout.offsets, count);
         const virtual = address + BigInt(layout.offsets);
-        const form = provenForm(
-          offsets,
-          base,
-          virtual,
-          layout.base === undefined ? ['place'] : ['percpu', 'base'],
-          image,
-        );
+        const forms: AddressForm[] = layout.base === undefined ? ['place'] : ['percpu', 'base'];
+        const form = provenForm(offsets, base, virtual, forms, image);
         if (form === undefined) continue;
-        const tables = {
-          count,
-          names: address + BigInt(names),
-          tokenTable: where,
-          tokenIndex: address + BigInt(tokens.index),
-          offsets: virtual,
-          form,
-          base: form === 'place' ? 0n : base,
-        };
         const seqsAt = [
-          align(markers + Math.ceil(count / MARKER_STEP) * 4, 8),
-          align(markers + Math.ceil(count / MARKER_STEP) * 4, 4),
+          align(markersEnd, 8),
+          align(markersEnd, 4),
           align(layout.end, 8),
           align(layout.end, 4),
-        ]; // prettier-ignore
-        const seqs = seqsAt.find((at) => at + count * 3 <= bytes.length && isPermutation(bytes, at, count));
-        return { ...tables, seqs: seqs === undefined ? undefined : address + BigInt(seqs) };
+        ].find((at) => at + count * 3 <= bytes.length && areIndexes(bytes, at, count));
+        return {
+          tables: {
+            count,
+            names: address + BigInt(names),
+            tokenTable: where,
+            tokenIndex: address + BigInt(tokens.index),
+            offsets: virtual,
+            form,
+            base: form === 'place' ? 0n : base,
+            seqs: seqsAt === undefined ? undefined : address + BigInt(seqsAt),
+          },
+          tokens: copyOf(bytes, tokenTable, tokens.index + TOKENS * 2),
+          names: copyOf(bytes, names, walked.end),
+          starts: walked.starts,
+          offsets,
+          seqs: seqsAt === undefined ? undefined : copyOf(bytes, seqsAt, seqsAt + count * 3),
+        };
       }
       reasons.add(`${count} names, but no table of their addresses that lies in the kernel's image`);
     }
-    if (reasons.size === 0)
+    if (reasons.size === 0) {
       reasons.add(`markers at ${hex(address + BigInt(markers))}, but no names that agree with them`);
+    }
   }
   throw broken(where, [...reasons].join('; ') || 'no table of markers near it');
+}
+
+/** Reads the tables where they are said to be, and proves that they agree. */
+function readTables(source: ByteSource, tables: KallsymsTables, image: AddressRange): ProvenTables {
+  const { count } = tables;
+  if (!(count >= MIN_SYMBOLS && count <= MAX_SYMBOLS)) throw broken(tables.tokenTable, `${count} symbols`);
+  const span = tables.tokenIndex - tables.tokenTable;
+  if (span < 0n || span > BigInt(MAX_TOKEN_TABLE) + 8n) {
+    throw broken(tables.tokenTable, `its token index is at ${hex(tables.tokenIndex)}`);
+  }
+  const tokens = source.read(tables.tokenTable, Number(span) + TOKENS * 2);
+  const checked = checkTokens(tokens, 0);
+  if (checked?.index !== Number(span)) throw broken(tables.tokenTable, 'its token index does not agree');
+  const offsets = int32Copy(source.read(tables.offsets, count * 4), 0, count);
+  if (provenForm(offsets, tables.base, tables.offsets, [tables.form], image) === undefined) {
+    throw broken(
+      tables.tokenTable,
+      `the addresses at ${hex(tables.offsets)} do not ascend within the kernel's image`,
+    );
+  }
+  const names = readNames(source, tables, image);
+  const walked = nameStarts(names, 0, count);
+  if (walked === undefined) {
+    throw broken(tables.tokenTable, `the names at ${hex(tables.names)} end too early`);
+  }
+  const seqs = tables.seqs === undefined ? undefined : source.read(tables.seqs, count * 3);
+  const proven = seqs !== undefined && areIndexes(seqs, 0, count) ? seqs : undefined;
+  return { tables, tokens, names, starts: walked.starts, offsets, seqs: proven };
+}
+
+function copyOf(bytes: Buffer, start: number, end: number): Buffer {
+  const copy = Buffer.allocUnsafeSlow(end - start);
+  bytes.copy(copy, 0, start, end);
+  return copy;
+}
+
+function int32Copy(bytes: Buffer, at: number, count: number): Int32Array {
+  const copy = new Int32Array(count);
+  new Uint8Array(copy.buffer).set(bytes.subarray(at, at + count * 4));
+  return copy;
 }
 
 function broken(tokenTable: bigint, why: string): CorruptError {
@@ -209,12 +254,13 @@ function* nameTables(
   let most = 1;
   while (most < MAX_SYMBOLS / MARKER_STEP && grows(words[first + most - 1]!, words[first + most] ?? 0))
     most++;
-  for (let i = first - 1; i >= 0; i--) {
+  // The last marker is the offset of a name among the last 256: so far back are the names at least.
+  const lastMarker = words[first + most - 1]!;
+  const nearest = (markers - lastMarker) >>> 2;
+  const farthest = Math.max(0, nearest - MARKER_STEP * 128);
+  for (let i = nearest; i >= farthest; i--) {
     const count = words[i]!;
-    if (count < MIN_SYMBOLS || count > most * MARKER_STEP) continue;
-    const lastMarker = words[first + Math.ceil(count / MARKER_STEP) - 1]!;
-    const space = markers - i * 4;
-    if (space < lastMarker || space > lastMarker + MARKER_STEP * 512) continue;
+    if (count < MIN_SYMBOLS || count > most * MARKER_STEP || count <= (most - 1) * MARKER_STEP) continue;
     // 8-byte alignment pads the count (up to 6.x); 7.x does not.
     for (const names of [i * 4 + 8, i * 4 + 4]) {
       if (names === i * 4 + 8 && words[i + 1] !== 0) continue;
@@ -287,7 +333,7 @@ function offsetTables(
   ];
 }
 
-/** The form in which all offsets ascend and most lie in the image: symbols are sorted by address. */
+/** The form in which offsets ascend and most lie in the image, on a sample of thousands: symbols are sorted by address. */
 function provenForm(
   offsets: Int32Array,
   base: bigint,
@@ -296,6 +342,7 @@ function provenForm(
   image: AddressRange,
 ): AddressForm | undefined {
   const count = offsets.length;
+  const step = Math.max(1, Math.floor(count / 8192));
   for (const form of forms) {
     // Distances from the base (or the table), as numbers: exact, and no bigint for 200,000 symbols.
     const origin = form === 'place' ? table : base;
@@ -303,32 +350,39 @@ function provenForm(
     const low = Number(image.start - origin);
     const high = Number(image.end - origin);
     let inside = 0;
-    let disorder = 0;
-    let before = Number.NEGATIVE_INFINITY;
-    for (let i = 0; i < count; i++) {
+    let looked = 0;
+    let before = -(2 ** 40);
+    let i = 0;
+    for (; i < count; i += step) {
       const offset = offsets[i]!;
       let distance: number;
       if (form === 'place') distance = offset + i * 4;
       else if (form === 'base') distance = offset >>> 0;
       else distance = offset < 0 ? -1 - offset : offset - 2 ** 33;
-      if (distance < before) disorder++;
+      if (distance < before) break;
       before = distance;
+      looked++;
       if (distance >= low && distance <= high) inside++;
     }
-    if (disorder === 0 && inside * 2 > count) return form;
+    if (i >= count && inside * 2 > looked) return form;
   }
   return undefined;
 }
 
-/** Whether 3-byte big-endian numbers name every symbol: checked on a sample, and on the sum of all. */
-function isPermutation(bytes: Buffer, at: number, count: number): boolean {
-  let sum = 0;
-  for (let i = 0, p = at; i < count; i++, p += 3) {
-    const value = (bytes[p]! << 16) | (bytes[p + 1]! << 8) | bytes[p + 2]!;
-    if (value >= count) return false;
-    sum += value;
-  }
-  return sum === (count * (count - 1)) / 2;
+/**
+ * Whether 3-byte big-endian numbers can be numbers of symbols, on a sample. That they are in the order of names is
+ * proven by {@link Kallsyms} itself.
+ */
+function areIndexes(bytes: Buffer, at: number, count: number): boolean {
+  const step = Math.max(1, Math.floor(count / 1024));
+  for (let i = 0; i < count; i += step) if (seqAt(bytes, at, i) >= count) return false;
+  return true;
+}
+
+/** Entry `position` of `kallsyms_seqs_of_names`. kernel/kallsyms.c, get_symbol_seq(). */
+function seqAt(bytes: Buffer, at: number, position: number): number {
+  const entry = at + position * 3;
+  return (bytes[entry]! << 16) | (bytes[entry + 1]! << 8) | bytes[entry + 2]!;
 }
 
 function align(value: number, to: number): number {
@@ -361,65 +415,66 @@ export class Kallsyms implements SymbolTable {
   readonly #tokenStarts: Uint16Array;
   readonly #tokenLengths: Uint8Array;
   readonly #offsets: Int32Array;
-  readonly #offsetsAt: bigint;
   readonly #seqs: Buffer | undefined;
   readonly #scratch = Buffer.allocUnsafeSlow(1 << 16);
   #hashes: Int32Array | undefined;
   #sortedNames: string[] | undefined;
 
-  /**
-   * Reads the tables and proves that they agree: token index, names, order of addresses, the image.
-   * @param image where most symbols must lie
-   * @param readable where the tables lie, when that is elsewhere: tables read by physical address
-   * @throws {CorruptError} they do not
-   * @throws {FaultError} they cannot be read
-   */
-  constructor(
-    source: ByteSource,
-    tables: KallsymsTables,
-    image: AddressRange,
-    readable: AddressRange = image,
-  ) {
-    const { count } = tables;
-    if (!(count >= MIN_SYMBOLS && count <= MAX_SYMBOLS)) throw broken(tables.tokenTable, `${count} symbols`);
+  private constructor(proven: ProvenTables) {
+    const { tables, tokens } = proven;
     this.tables = tables;
-    this.count = count;
-    const tokens = source.read(
-      tables.tokenTable,
-      Number(boundedSpan(tables.tokenTable, tables.tokenIndex)) + 512,
-    );
-    const checked = checkTokens(tokens, 0);
-    if (checked === undefined || tables.tokenTable + BigInt(checked.index) !== tables.tokenIndex) {
-      throw broken(tables.tokenTable, 'its token index does not agree');
-    }
+    this.count = tables.count;
+    this.#names = proven.names;
+    this.#starts = proven.starts;
+    this.#offsets = proven.offsets;
     this.#tokens = tokens;
     this.#tokenStarts = new Uint16Array(TOKENS);
     this.#tokenLengths = new Uint8Array(TOKENS);
+    const index = tokens.length - TOKENS * 2;
     for (let i = 0; i < TOKENS; i++) {
-      this.#tokenStarts[i] = tokens.readUInt16LE(checked.index + i * 2);
+      this.#tokenStarts[i] = tokens.readUInt16LE(index + i * 2);
       const length = tokens.indexOf(0, this.#tokenStarts[i]) - this.#tokenStarts[i]!;
       if (length > 0xff) throw broken(tables.tokenTable, `token ${i} is ${length} bytes long`);
       this.#tokenLengths[i] = length;
     }
+    this.#seqs = proven.seqs !== undefined && this.#inOrder(proven.seqs) ? proven.seqs : undefined;
+  }
 
-    const raw = source.read(tables.offsets, count * 4);
-    this.#offsets = new Int32Array(raw.buffer, raw.byteOffset, count);
-    this.#offsetsAt = tables.offsets;
-    if (provenForm(this.#offsets, tables.base, tables.offsets, [tables.form], image) === undefined) {
-      throw broken(
-        tables.tokenTable,
-        `the addresses at ${hex(tables.offsets)} do not ascend within the kernel's image`,
-      );
+  /**
+   * Finds the other tables around a token table.
+   * @param image where most symbols must lie
+   * @param readable where the tables lie, when that is elsewhere: tables read by physical address
+   * @throws {CorruptError} nothing there that agrees, and what did not
+   * @throws {FaultError} they cannot be read
+   */
+  static find(
+    source: ByteSource,
+    tokenTable: bigint,
+    image: AddressRange,
+    readable: AddressRange = image,
+  ): Kallsyms {
+    let failure: unknown;
+    for (const [before, after] of SEARCH) {
+      const from = maxOf(readable.start, tokenTable - before) & ~7n;
+      const to = minOf(readable.end, tokenTable + after);
+      try {
+        const bytes = source.read(from, Number(to - from));
+        return new Kallsyms(tablesIn(bytes, from, Number(tokenTable - from), image));
+      } catch (error) {
+        if (!(error instanceof CorruptError)) throw error;
+        failure = error;
+      }
     }
+    throw failure;
+  }
 
-    this.#names = readNames(source, tables, readable);
-    const walked = nameStarts(this.#names, 0, count);
-    if (walked === undefined)
-      throw broken(tables.tokenTable, `the names at ${hex(tables.names)} end too early`);
-    this.#starts = walked.starts;
-    const seqs = tables.seqs === undefined ? undefined : source.read(tables.seqs, count * 3);
-    this.#seqs =
-      seqs !== undefined && isPermutation(seqs, 0, count) && this.#inOrder(seqs) ? seqs : undefined;
+  /**
+   * Opens tables whose places are known.
+   * @throws {CorruptError} they do not agree
+   * @throws {FaultError} they cannot be read
+   */
+  static open(source: ByteSource, tables: KallsymsTables, image: AddressRange): Kallsyms {
+    return new Kallsyms(readTables(source, tables, image));
   }
 
   find(name: string): bigint | undefined {
@@ -470,13 +525,15 @@ export class Kallsyms implements SymbolTable {
   #addressAt(index: number): bigint {
     const offset = this.#offsets[index]!;
     const { form, base } = this.tables;
-    if (form === 'place') return BigInt.asUintN(64, this.#offsetsAt + BigInt(index * 4 + offset));
+    if (form === 'place') return BigInt.asUintN(64, this.tables.offsets + BigInt(index * 4 + offset));
     if (form === 'base') return BigInt.asUintN(64, base + BigInt(offset >>> 0));
     return offset >= 0 ? BigInt(offset) : BigInt.asUintN(64, base - 1n - BigInt(offset));
   }
 
   /** Type letter and name of a symbol. kernel/kallsyms.c, kallsyms_expand_symbol(). */
   #expand(index: number): string {
+    // A number out of a guest's table of names: none that it has.
+    if (index >= this.count) return '';
     const names = this.#names;
     const scratch = this.#scratch;
     let at = this.#starts[index]!;
@@ -495,8 +552,7 @@ export class Kallsyms implements SymbolTable {
   }
 
   #nameBySeq(position: number, seqs: Buffer): string {
-    const at = position * 3;
-    return this.#expand((seqs[at]! << 16) | (seqs[at + 1]! << 8) | seqs[at + 2]!).slice(1);
+    return this.#expand(seqAt(seqs, 0, position)).slice(1);
   }
 
   /** First position in name order that is not below `name`. */
@@ -514,8 +570,7 @@ export class Kallsyms implements SymbolTable {
   #findByOrder(name: string, seqs: Buffer): number | undefined {
     let lowest: number | undefined;
     for (let i = this.#lowerBound(name, seqs); i < this.count && this.#nameBySeq(i, seqs) === name; i++) {
-      const at = i * 3;
-      const index = (seqs[at]! << 16) | (seqs[at + 1]! << 8) | seqs[at + 2]!;
+      const index = seqAt(seqs, 0, i);
       if (lowest === undefined || index < lowest) lowest = index;
     }
     return lowest;
@@ -523,7 +578,7 @@ export class Kallsyms implements SymbolTable {
 
   /** Whether neighbours of a sample are in name order (kernels built with LTO order names without their suffix). */
   #inOrder(seqs: Buffer): boolean {
-    const step = Math.max(1, Math.floor(this.count / 256));
+    const step = Math.max(1, Math.floor(this.count / 64));
     for (let i = 1; i < this.count; i += step) {
       if (this.#nameBySeq(i - 1, seqs) > this.#nameBySeq(i, seqs)) return false;
     }
@@ -586,11 +641,4 @@ function readNames(source: ByteSource, tables: KallsymsTables, image: AddressRan
   if (end <= tables.names)
     throw broken(tables.tokenTable, `the names at ${hex(tables.names)} lie outside the image`);
   return source.read(tables.names, Number(end - tables.names));
-}
-
-function boundedSpan(from: bigint, to: bigint): bigint {
-  const span = to - from;
-  if (span < 0n || span > BigInt(MAX_TOKEN_TABLE) + 8n)
-    throw broken(from, `its token index is at ${hex(to)}`);
-  return span;
 }

@@ -7,7 +7,6 @@ import { BTF_MAGIC, Btf, parseBtfHeader } from './btf.js';
 import { type CachedKernel, type CacheEntry, KernelCache } from './cache.js';
 import {
   type AddressRange,
-  findTables,
   Kallsyms,
   type KallsymsTables,
   TOKEN_PATTERN,
@@ -409,7 +408,7 @@ function openKallsyms(
 ): Kallsyms {
   if (tables === undefined)
     throw new VmiError('VMI_ATTACH', 'the kernel has no kallsyms: give a profile with symbols');
-  return new Kallsyms(space, tables, rangeOf(image));
+  return Kallsyms.open(space, tables, rangeOf(image));
 }
 
 function openBtf(
@@ -459,7 +458,7 @@ async function searchKallsyms(
   let failure: unknown;
   for await (const table of tokenTables(space, image, tokenTable, signal)) {
     try {
-      return new Kallsyms(space, findTables(space, table, range), range);
+      return Kallsyms.find(space, table, range);
     } catch (error) {
       if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED') throw error;
       failure ??= error;

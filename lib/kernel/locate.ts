@@ -2,14 +2,7 @@ import { PHYSICAL_MASK, wrap } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { Mapping, VirtualMemory } from '../memory/virtual-memory.js';
-import {
-  type AddressRange,
-  type ByteSource,
-  Kallsyms,
-  TOKEN_PATTERN,
-  tablesIn,
-  tokenTableAround,
-} from './kallsyms.js';
+import { type AddressRange, type ByteSource, Kallsyms, TOKEN_PATTERN, tokenTableAround } from './kallsyms.js';
 import { findVmcoreinfo, requiredNumber, type Vmcoreinfo, vmcoreinfoAt } from './vmcoreinfo.js';
 
 /** __START_KERNEL_map, where the image is mapped. arch/x86/include/asm/page_64_types.h. */
@@ -350,16 +343,12 @@ function physicalKallsyms(
   around: AddressRange,
 ): { symbols: Kallsyms; relative: boolean } {
   const source: ByteSource = { read: (address, length) => memory.read(address, length) };
-  const start = tokenTable - around.start > 12n << 20n ? tokenTable - (12n << 20n) : around.start;
-  const end = around.end - tokenTable > 8n << 20n ? tokenTable + (8n << 20n) : around.end;
-  const aligned = start & ~7n;
-  const bytes = memory.read(aligned, Number(end - aligned));
   const virtual = { start: KERNEL_MAP, end: KERNEL_MAP_END };
   let failure: unknown;
   for (const image of [virtual, around]) {
     try {
-      const tables = tablesIn(bytes, aligned, Number(tokenTable - aligned), image);
-      return { symbols: new Kallsyms(source, tables, image, around), relative: tables.form === 'place' };
+      const symbols = Kallsyms.find(source, tokenTable, image, around);
+      return { symbols, relative: symbols.tables.form === 'place' };
     } catch (error) {
       failure ??= error;
     }
