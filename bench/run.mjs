@@ -52,7 +52,13 @@ const labs = [];
 try {
   const walker = join(folder, 'walker');
   execFileSync('cc', ['-O2', '-o', walker, join(here, 'walker.c')]);
-  const options = { suite: values.suite, memory: Number(values.memory), cpus: 2, tasks: Number(values.tasks), busy: 0 };
+  const options = {
+    suite: values.suite,
+    memory: Number(values.memory),
+    cpus: 2,
+    tasks: Number(values.tasks),
+    busy: 0,
+  };
   for (const backend of /** @type {const} */ (['file', 'anonymous'])) {
     log(`booting a guest with ${values.tasks} sleeping tasks, ${backend} RAM`);
     const lab = await bootGuest({ ...options, backend, log });
@@ -62,11 +68,16 @@ try {
   if (shared === undefined || anonymous === undefined) throw new Error('no guests');
   // A guest that runs steals the cores that are measured.
   const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).stdout.trim();
-  console.log(`\n${cpus()[0]?.model}, ${cpus().length} cores; Node ${process.versions.node}; commit ${commit || 'none'}`);
+  console.log(
+    `\n${cpus()[0]?.model}, ${cpus().length} cores; Node ${process.versions.node}; commit ${commit || 'none'}`,
+  );
   console.log(`Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs\n`);
 
   console.log('attach to a running guest');
-  for (const [name, lab] of /** @type {const} */ ([['mapped RAM', shared], ['anonymous RAM', anonymous]])) {
+  for (const [name, lab] of /** @type {const} */ ([
+    ['mapped RAM', shared],
+    ['anonymous RAM', anonymous],
+  ])) {
     for (const cache of [false, true]) {
       const target = `qemu:${lab.pid}`;
       await (await attach(target, { cache })).close();
@@ -91,7 +102,18 @@ try {
     const offsets = [
       ...['tasks', 'pid', 'tgid', 'flags'].map(task),
       types.findOffset('task_struct', '__state') ?? task('state'),
-      ...['exit_state', 'start_time', 'on_cpu', 'comm', 'mm', 'active_mm', 'real_parent', 'signal', 'real_cred', 'thread_pid'].map(task),
+      ...[
+        'exit_state',
+        'start_time',
+        'on_cpu',
+        'comm',
+        'mm',
+        'active_mm',
+        'real_parent',
+        'signal',
+        'real_cred',
+        'thread_pid',
+      ].map(task),
       types.offset('mm_struct', 'pgd'),
       types.offset('cred', 'uid'),
       types.offset('pid', 'level'),
@@ -99,7 +121,16 @@ try {
     const head = guest.symbol('init_task') + BigInt(task('tasks'));
     const { stdout } = spawnSync(
       walker,
-      [shared.memoryPath ?? '', guest.memory.ranges[0]?.length ?? 0n, runs, pageOffset, head, image.virtual, image.physical, ...offsets].map(String),
+      [
+        shared.memoryPath ?? '',
+        guest.memory.ranges[0]?.length ?? 0n,
+        runs,
+        pageOffset,
+        head,
+        image.virtual,
+        image.physical,
+        ...offsets,
+      ].map(String),
       { encoding: 'utf8' },
     );
     const [count = 0, ...samples] = stdout.trim().split('\n').map(Number);
@@ -109,7 +140,10 @@ try {
   const plain = rival();
   console.log(`\nlist ${plain.count} processes with all facts`);
   row('plain C walker, mapped RAM', ms(plain.milliseconds), '1.00 x');
-  for (const [name, from] of /** @type {const} */ ([['mapped RAM', guest], ['anonymous RAM', remote]])) {
+  for (const [name, from] of /** @type {const} */ ([
+    ['mapped RAM', guest],
+    ['anonymous RAM', remote],
+  ])) {
     const columns = time(() => from.taskColumns());
     const objects = time(() => from.tasks());
     const answers = time(() => {
@@ -122,27 +156,52 @@ try {
   row('plain C walker again, for the drift', ms(rival().milliseconds));
 
   console.log('\nlook one PID up');
-  for (const [name, from] of /** @type {const} */ ([['mapped RAM', guest], ['anonymous RAM', remote]])) {
+  for (const [name, from] of /** @type {const} */ ([
+    ['mapped RAM', guest],
+    ['anonymous RAM', remote],
+  ])) {
     const pids = from.tasks().map((task) => task.pid);
     let at = 0;
-    const each = time(() => {
-      for (let i = 0; i < 1000; i++) from.pidToCr3(pids[at++ % pids.length] ?? 1);
-    }) / 1000;
+    const each =
+      time(() => {
+        for (let i = 0; i < 1000; i++) from.pidToCr3(pids[at++ % pids.length] ?? 1);
+      }) / 1000;
     row(`${name}, pidToCr3(pid)`, us(each));
   }
 
   console.log('\nread physical memory');
-  for (const [name, from] of /** @type {const} */ ([['mapped RAM', guest], ['anonymous RAM', remote]])) {
+  for (const [name, from] of /** @type {const} */ ([
+    ['mapped RAM', guest],
+    ['anonymous RAM', remote],
+  ])) {
     const { memory } = from;
     const page = new Uint8Array(4096);
     const big = new Uint8Array(64 << 20);
     const at = 64n << 20n;
-    row(`${name}, 8 bytes`, ns(time(() => { for (let i = 0; i < 1000; i++) memory.readU64(at); }) / 1000));
-    row(`${name}, 4 KiB`, ns(time(() => { for (let i = 0; i < 1000; i++) memory.readInto(at, page); }) / 1000));
+    row(
+      `${name}, 8 bytes`,
+      ns(
+        time(() => {
+          for (let i = 0; i < 1000; i++) memory.readU64(at);
+        }) / 1000,
+      ),
+    );
+    row(
+      `${name}, 4 KiB`,
+      ns(
+        time(() => {
+          for (let i = 0; i < 1000; i++) memory.readInto(at, page);
+        }) / 1000,
+      ),
+    );
     const copy = Uint8Array.from(big);
     const sequential = time(() => memory.readInto(at, big), 9);
     const plainCopy = time(() => copy.set(big), 9);
-    row(`${name}, 64 MiB in sequence`, `${(64 / 1024 / (sequential / 1e3)).toFixed(1)} GiB/s`, `${(plainCopy / sequential).toFixed(2)} of a plain copy`);
+    row(
+      `${name}, 64 MiB in sequence`,
+      `${(64 / 1024 / (sequential / 1e3)).toFixed(1)} GiB/s`,
+      `${(plainCopy / sequential).toFixed(2)} of a plain copy`,
+    );
   }
   await guest.close();
   await remote.close();
@@ -152,7 +211,14 @@ try {
     const libvmi = await attach(`libvmi:${shared.memoryPath}`);
     const list = time(() => libvmi.tasks(), 9);
     row('tasks() through libvmi', ms(list), times(list / plain.milliseconds));
-    row('8 bytes through libvmi', ns(time(() => { for (let i = 0; i < 1000; i++) libvmi.memory.readU64(64n << 20n); }, 9) / 1000));
+    row(
+      '8 bytes through libvmi',
+      ns(
+        time(() => {
+          for (let i = 0; i < 1000; i++) libvmi.memory.readU64(64n << 20n);
+        }, 9) / 1000,
+      ),
+    );
     await libvmi.close();
   } catch (error) {
     console.log(`  skipped: ${error instanceof Error ? error.message : error}`);

@@ -7,7 +7,8 @@ import { setUpProject } from '../test/setup.mjs';
 
 const started = performance.now();
 /** @param {string} message */
-const log = (message) => console.error(`• ${message}  (${((performance.now() - started) / 1000).toFixed(1)} s)`);
+const log = (message) =>
+  console.error(`• ${message}  (${((performance.now() - started) / 1000).toFixed(1)} s)`);
 
 try {
   await demo();
@@ -34,7 +35,7 @@ async function demo() {
       // The oracle holds every CPU of the guest where it is, so that both see the same moment.
       const truth = await lab.truth({ freeze: 'halt' });
       const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
-      await lab.release();
+      await lab.thaw();
       report(tasks, compareTasks(truth, tasks));
     } finally {
       await guest.close();
@@ -50,7 +51,9 @@ async function demo() {
  */
 function report(tasks, differences) {
   const wrong = new Set(differences.map(({ pid }) => pid));
-  console.log(`${'PID'.padStart(6)} ${'TID'.padStart(6)} S ${'CR3'.padStart(12)} ${'FROM'.padEnd(9)} ORACLE  COMM`);
+  console.log(
+    `${'PID'.padStart(6)} ${'TID'.padStart(6)} S ${'CR3'.padStart(12)} ${'FROM'.padEnd(9)} ORACLE  COMM`,
+  );
   for (const { tgid, pid, state, cr3, cr3Source, comm } of tasks) {
     const verdict = wrong.has(pid) ? 'DIFFERS' : 'agrees ';
     console.log(
@@ -60,6 +63,8 @@ function report(tasks, differences) {
   for (const { pid, comm, fact, expected, actual } of differences) {
     console.log(`  ${pid} ${comm}: ${fact} is ${expected} in the guest, ${actual} here`);
   }
-  console.log(`${tasks.length - wrong.size} of ${tasks.length} tasks and threads agree with the oracle inside the guest`);
+  console.log(
+    `${tasks.length - wrong.size} of ${tasks.length} tasks and threads agree with the oracle inside the guest`,
+  );
   if (wrong.size > 0) process.exitCode = 1;
 }

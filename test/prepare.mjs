@@ -11,7 +11,8 @@ try {
   const { ensureHost } = await import('./lab/host.mjs');
   const { oracle } = await import('./lab/oracle.mjs');
   await ensureHost({ log });
-  for (const suite of ['bookworm', 'trixie']) await oracle(await kernel({ suite, flavour: 'cloud', log }), { log });
+  for (const suite of ['bookworm', 'trixie'])
+    await oracle(await kernel({ suite, flavour: 'cloud', log }), { log });
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;

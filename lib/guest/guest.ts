@@ -10,11 +10,11 @@ import { openSource } from '../memory/open.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { Candidate, Source } from '../memory/source.js';
 import type { VirtualMemory, WalkResult } from '../memory/virtual-memory.js';
+import { formatTarget, parseTarget, type Target } from '../target.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 import { type ListOptions, type TaskList, Tasks } from '../tasks/tasks.js';
-import { formatTarget, parseTarget, type Target } from '../target.js';
 import { proveLayout } from './layout-proof.js';
 import { Pause } from './pause.js';
 
@@ -54,7 +54,8 @@ export async function attach(target: string | Target, options: AttachOptions = {
   const parsed = typeof target === 'string' ? parseTarget(target) : target;
   if (options.signal?.aborted === true) throw aborted(options.signal);
   const { profile, signal, cache } = options;
-  const loaded = typeof profile === 'string' || Array.isArray(profile) ? await loadProfile(profile) : (profile as Profile);
+  const loaded =
+    typeof profile === 'string' || Array.isArray(profile) ? await loadProfile(profile) : (profile as Profile);
   const source = await openSource(parsed, { signal });
   return attachSource(parsed, source, { profile: loaded, cache, signal });
 }
@@ -290,4 +291,3 @@ export class Guest implements AsyncDisposable {
 function aborted(signal: AbortSignal): VmiError {
   return new VmiError('VMI_ABORTED', 'attaching was aborted', { cause: signal.reason });
 }
-

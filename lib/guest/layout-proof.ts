@@ -31,7 +31,9 @@ export function proveLayout(kernel: Kernel): void {
       );
     }
   }
-  const stray = mapped.find((part) => !ranges.some(({ start, length }) => part.start >= start && part.end <= start + length));
+  const stray = mapped.find(
+    (part) => !ranges.some(({ start, length }) => part.start >= start && part.end <= start + length),
+  );
   if (stray !== undefined) {
     throw new VmiError(
       'VMI_ATTACH',

@@ -120,7 +120,9 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Whether `length` bytes at `address` are RAM. */
   contains(address: bigint, length = 1n): boolean {
-    return this.ranges.some((range) => address >= range.start && address + length <= range.start + range.length);
+    return this.ranges.some(
+      (range) => address >= range.start && address + length <= range.start + range.length,
+    );
   }
 
   /**

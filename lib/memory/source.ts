@@ -41,7 +41,9 @@ export function ramSplits(size: bigint, machine?: 'pc' | 'q35'): RamSplit[] {
   const q35 = size >= (11n * GIB) / 4n ? 2n * GIB : undefined;
   const add = (low: bigint | undefined, name: string) => {
     const assumption =
-      low === undefined ? `RAM in one piece (machine ${name})` : `RAM split at ${low / GIB} GiB (machine ${name})`;
+      low === undefined
+        ? `RAM in one piece (machine ${name})`
+        : `RAM split at ${low / GIB} GiB (machine ${name})`;
     const at = low ?? size;
     if (!splits.some((split) => split.low === at)) splits.push({ low: at, assumption });
   };
@@ -53,7 +55,10 @@ export function ramSplits(size: bigint, machine?: 'pc' | 'q35'): RamSplit[] {
 }
 
 /** Physical runs of a split, with the offset of each inside the RAM block. */
-export function splitRanges(size: bigint, low: bigint): { physical: bigint; length: bigint; offset: bigint }[] {
+export function splitRanges(
+  size: bigint,
+  low: bigint,
+): { physical: bigint; length: bigint; offset: bigint }[] {
   const ranges = [{ physical: 0n, length: low < size ? low : size, offset: 0n }];
   if (size > low) ranges.push({ physical: FOUR_GIB, length: size - low, offset: low });
   return ranges;

@@ -1,6 +1,6 @@
 import type { AddressSpace, Memory, NativeRows, Plan } from '../../types/addon.js';
-import { type AddressLike, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { addon } from '../addon.js';
+import { type AddressLike, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
 import type { PhysicalMemory } from './physical-memory.js';
 

@@ -78,7 +78,10 @@ function cr3Column(listing: Listing): BigUint64Array {
   return column;
 }
 
-function pick<T extends Uint32Array | BigUint64Array | Uint8Array>(column: T, keep: readonly number[] | undefined): T {
+function pick<T extends Uint32Array | BigUint64Array | Uint8Array>(
+  column: T,
+  keep: readonly number[] | undefined,
+): T {
   if (keep === undefined) return column;
   const Column = column.constructor as new (length: number) => T;
   const picked = new Column(keep.length);

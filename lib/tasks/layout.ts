@@ -1,7 +1,7 @@
 import type { Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { COLUMNS, type Column, COMM_LENGTH, rowsLength, TaskRows } from './rows.js';
+import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
 
 /** Deepest PID namespace. include/linux/pid_namespace.h, MAX_PID_NS_LEVEL. */
 export const MAX_PID_NS_LEVEL = 32;
@@ -98,7 +98,9 @@ export class TaskLayout {
     this.upidSize = types.size('upid');
     this.upidNr = types.offset('upid', 'nr');
     this.xaHead =
-      types.offset('pid_namespace', 'idr') + types.offset('idr', 'idr_rt') + types.offset('xarray', 'xa_head');
+      types.offset('pid_namespace', 'idr') +
+      types.offset('idr', 'idr_rt') +
+      types.offset('xarray', 'xa_head');
     this.xaShift = types.offset('xa_node', 'shift');
     this.xaSlots = types.offset('xa_node', 'slots');
     this.textEntry = kernel.memory.physical.readU64(kernel.cr3 + BigInt(TEXT_ENTRY));

@@ -1,5 +1,5 @@
-import type { Kernel } from '../kernel/kernel.js';
 import { CorruptError } from '../errors.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { type Cpu, readCpus } from './cpus.js';
 import type { Cr3Source } from './cr3.js';
 import { MAX_PID_NS_LEVEL, type TaskLayout } from './layout.js';
@@ -9,7 +9,16 @@ import { FAULT, type TaskRows } from './rows.js';
 export const PF_KTHREAD = 0x0020_0000;
 
 /** How a row's address space was settled; the order is that of `CR3_SOURCES`. */
-export const SETTLED = { none: 0, mm: 1, activeMm: 2, loadedMm: 3, thread: 4, exited: 5, corrupt: 6, gone: 7 } as const;
+export const SETTLED = {
+  none: 0,
+  mm: 1,
+  activeMm: 2,
+  loadedMm: 3,
+  thread: 4,
+  exited: 5,
+  corrupt: 6,
+  gone: 7,
+} as const;
 /** Names of the values in the column `cr3Source`. */
 export const CR3_SOURCES: readonly (Cr3Source | 'corrupt')[] = [
   'none',
@@ -157,7 +166,8 @@ export class Listing {
     const fresh = this.layout.gather(this.kernel, bases);
     for (const [i, row] of again.entries()) {
       const same =
-        fresh.words('pid')[i] === rows.words('pid')[row] && fresh.longs('startTime')[i] === rows.longs('startTime')[row];
+        fresh.words('pid')[i] === rows.words('pid')[row] &&
+        fresh.longs('startTime')[i] === rows.longs('startTime')[row];
       if (same) {
         rows.copyRow(row, fresh, i);
         classify(row);
@@ -185,9 +195,13 @@ export class Listing {
   #settleExited(exited: readonly number[]): void {
     const { rows, layout, kernel } = this;
     const signal = rows.longs('signal');
-    const leaders = exited.filter((row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n);
+    const leaders = exited.filter(
+      (row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n,
+    );
     if (leaders.length === 0) return;
-    const heads = BigUint64Array.from(leaders, (row) => BigInt.asUintN(64, signal[row]! + BigInt(layout.threadHead)));
+    const heads = BigUint64Array.from(leaders, (row) =>
+      BigInt.asUintN(64, signal[row]! + BigInt(layout.threadHead)),
+    );
     const found = kernel.memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
     const threads = layout.rows(found.buffer, found.count);
     this.retries += found.retries;

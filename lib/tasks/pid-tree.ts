@@ -21,7 +21,12 @@ const MAX_RETRIES = 16;
  */
 export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
   const { memory } = kernel;
-  const structPid = findEntry(kernel, layout, kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead), pid);
+  const structPid = findEntry(
+    kernel,
+    layout,
+    kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead),
+    pid,
+  );
   if (structPid === undefined) return undefined;
   const number = memory.readU32(wrap(structPid + BigInt(layout.pidNumbers + layout.upidNr)));
   if (number !== pid) {
@@ -55,7 +60,8 @@ function findEntry(kernel: Kernel, layout: TaskLayout, head: bigint, index: numb
     // A tree without nodes holds index 0 only.
     if (entry === 0n || (top && index !== 0)) return undefined;
     if (above !== 0 && !top) return undefined;
-    if ((entry & TAG_MASK) !== 0n) throw new CorruptError(`the PID tree holds ${entry} for PID ${index}`, head);
+    if ((entry & TAG_MASK) !== 0n)
+      throw new CorruptError(`the PID tree holds ${entry} for PID ${index}`, head);
     return entry;
   }
   throw new CorruptError(`the PID tree kept changing while PID ${index} was looked up`, head);

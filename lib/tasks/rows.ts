@@ -57,7 +57,8 @@ export class TaskRows {
       this.#starts.push(at);
       at += align8(size * count);
     }
-    if (at > buffer.byteLength) throw new RangeError(`Expected ${at} bytes of rows but received ${buffer.byteLength}`);
+    if (at > buffer.byteLength)
+      throw new RangeError(`Expected ${at} bytes of rows but received ${buffer.byteLength}`);
   }
 
   /** Fault mask of each row: bit `k` for the column `COLUMNS[k]`. */

@@ -96,7 +96,8 @@ export class Task {
     const { rows } = this.#listing;
     const state = rows.words('state')[this.#row]!;
     const exit = rows.words('exitState')[this.#row]!;
-    if ((state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) === (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) && exit === 0) return 'I';
+    if ((state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) === (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) && exit === 0)
+      return 'I';
     const reported = (state | exit) & TASK_REPORT;
     return STATE_LETTERS[reported === 0 ? 0 : 32 - Math.clz32(reported)] ?? '?';
   }

@@ -1,8 +1,8 @@
 import { wrap } from '../address.js';
 import { CorruptError, FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { type Cpu, readCpus } from './cpus.js';
 import { type TaskColumns, toColumns } from './columns.js';
+import { type Cpu, readCpus } from './cpus.js';
 import { cr3Base } from './cr3.js';
 import { TaskLayout } from './layout.js';
 import { Listing } from './listing.js';
@@ -92,7 +92,8 @@ export class Tasks {
         if (!listing.gone(0)) return new Task(listing, 0);
       }
       if (attempt === MAX_RETRIES || !kernel.memory.physical.live) {
-        if (rows.words('pid')[0] === pid) return new Task(new Listing(kernel, this.#layout, rows, attempt), 0);
+        if (rows.words('pid')[0] === pid)
+          return new Task(new Listing(kernel, this.#layout, rows, attempt), 0);
         throw new CorruptError(`the PID tree's task for ${pid} has the PID ${rows.words('pid')[0]}`, address);
       }
     }

@@ -104,7 +104,9 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
       const forms = [cr3, cr3 | 0x5n, cr3 | (1n << 63n), cr3 | (1n << 62n) | (1n << 61n) | 0xfffn];
       if (truth.facts.pti) forms.push(cr3 | 0x1000n | 0x805n);
       for (const form of forms) {
-        expect(sorted(guest.cr3ToTasks(form).map((task) => task.pid)), `0x${form.toString(16)}`).toEqual(sorted(pids));
+        expect(sorted(guest.cr3ToTasks(form).map((task) => task.pid)), `0x${form.toString(16)}`).toEqual(
+          sorted(pids),
+        );
       }
     }
     const values = [...sharers.keys()].map((cr3) => `0x${cr3.toString(16)}`);

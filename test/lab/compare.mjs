@@ -31,7 +31,9 @@ export function expectedCr3(truth, task) {
     return { cr3: task.cr3, source: 'active_mm' };
   }
   if ((task.flags & PF_KTHREAD) !== 0) return { cr3: null, source: 'none' };
-  const alive = truth.tasks.find((other) => other.tgid === task.tgid && other.mm !== 0n && other.kind !== 'idle');
+  const alive = truth.tasks.find(
+    (other) => other.tgid === task.tgid && other.mm !== 0n && other.kind !== 'idle',
+  );
   if (task.pid === task.tgid && alive !== undefined) return { cr3: alive.cr3, source: 'thread' };
   return { cr3: null, source: 'exited' };
 }
@@ -65,7 +67,8 @@ export function compareTasks(truth, tasks, { threads = true } = {}) {
       if (expected !== actual) differences.push(difference(task.pid, comm, fact, expected, actual));
     }
   }
-  for (const task of listed.values()) differences.push(difference(task.pid, task.comm, 'listed', 'no', 'yes'));
+  for (const task of listed.values())
+    differences.push(difference(task.pid, task.comm, 'listed', 'no', 'yes'));
   return differences;
 }
 

@@ -40,18 +40,22 @@ export function isElf(head: Buffer): boolean {
  * @throws {VmiError} `VMI_ATTACH`: truncated, not a core, or not x86-64
  */
 export function readElfCore(readAt: ReadAt, fileSize: bigint, path: string): ElfCore {
-  const fail = (why: string) => new VmiError('VMI_ATTACH', `${path} cannot be used as a memory image: ${why}`);
+  const fail = (why: string) =>
+    new VmiError('VMI_ATTACH', `${path} cannot be used as a memory image: ${why}`);
   const head = readAt(0n, ELF_HEADER_SIZE);
   if (head.length < ELF_HEADER_SIZE) throw fail('its ELF header is truncated');
   if (head[4] !== 2 || head[5] !== 1) {
-    throw fail('it is not a 64-bit little-endian ELF file; dump with paging off: dump-guest-memory -p is not needed');
+    throw fail(
+      'it is not a 64-bit little-endian ELF file; dump with paging off: dump-guest-memory -p is not needed',
+    );
   }
   if (head.readUInt16LE(16) !== ET_CORE) throw fail('it is an ELF file but no core (e_type is not ET_CORE)');
   if (head.readUInt16LE(18) !== EM_X86_64) throw fail('it is no core of an x86-64 machine');
   const phoff = head.readBigUInt64LE(32);
   const phentsize = head.readUInt16LE(54);
   let phnum = head.readUInt16LE(56);
-  if (phentsize !== PROGRAM_HEADER_SIZE) throw fail(`its program headers have ${phentsize} bytes instead of 56`);
+  if (phentsize !== PROGRAM_HEADER_SIZE)
+    throw fail(`its program headers have ${phentsize} bytes instead of 56`);
   if (phnum === PN_XNUM) {
     const section = readAt(head.readBigUInt64LE(40), SECTION_HEADER_SIZE);
     if (section.length < SECTION_HEADER_SIZE) throw fail('its section header is truncated');

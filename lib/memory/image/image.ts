@@ -42,7 +42,11 @@ export function openImage(path: string): Source {
 }
 
 const FOREIGN: readonly (readonly [magic: string, name: string, advice: string])[] = [
-  ['KDUMP   ', 'a compressed kdump', "convert it: 'makedumpfile -R' or crash's 'extract'; or dump with format elf"],
+  [
+    'KDUMP   ',
+    'a compressed kdump',
+    "convert it: 'makedumpfile -R' or crash's 'extract'; or dump with format elf",
+  ],
   ['EMiL', 'a LiME dump', 'take it with format=raw or as an ELF core'],
   ['QFI\xfb', 'a qcow2 disk', 'give a memory image: dump-guest-memory or a memory-backend-file'],
   ['LibvirtQemudSave', 'a libvirt save file', "use 'virsh dump --memory-only --format elf'"],
@@ -91,7 +95,13 @@ function openRanges(
   const fd = openFile(path);
   try {
     const native = addon().openMemory({
-      segments: ranges.map(({ physical, length, offset }) => ({ physical, length, offset, kind: 'file', fd })),
+      segments: ranges.map(({ physical, length, offset }) => ({
+        physical,
+        length,
+        offset,
+        kind: 'file',
+        fd,
+      })),
     });
     const machine: Machine | undefined =
       registers.length > 0 ? { registers: async () => [...registers], close: async () => {} } : undefined;
@@ -117,7 +127,11 @@ function openFile(path: string): number {
     return openSync(path, 'r');
   } catch (error) {
     if (error instanceof VmiError) throw error;
-    const why = { ENOENT: 'there is no such file', EACCES: 'no right to read it' }[(error as NodeJS.ErrnoException).code ?? ''];
-    throw new VmiError('VMI_ATTACH', `cannot open ${path}: ${why ?? (error as Error).message}`, { cause: error });
+    const why = { ENOENT: 'there is no such file', EACCES: 'no right to read it' }[
+      (error as NodeJS.ErrnoException).code ?? ''
+    ];
+    throw new VmiError('VMI_ATTACH', `cannot open ${path}: ${why ?? (error as Error).message}`, {
+      cause: error,
+    });
   }
 }

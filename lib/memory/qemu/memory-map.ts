@@ -22,9 +22,7 @@ const FLAT_RANGE =
  * @throws {VmiError} `VMI_ATTACH` when no RAM is found in the text
  */
 export function parseMemoryTree(text: string): BlockRange[] {
-  const view = text
-    .split(/^FlatView #\d+\s*$/m)
-    .find((part) => /^\s*AS "memory",/m.test(part));
+  const view = text.split(/^FlatView #\d+\s*$/m).find((part) => /^\s*AS "memory",/m.test(part));
   const rows: (BlockRange & { main: boolean })[] = [];
   for (const line of (view ?? '').split('\n')) {
     const match = FLAT_RANGE.exec(line);

@@ -22,14 +22,21 @@ export class PauseGuard {
    */
   static async start(socketPath: string): Promise<PauseGuard> {
     // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs from dist/.
-    const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace('/lib/memory/', '/dist/memory/');
+    const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace(
+      '/lib/memory/',
+      '/dist/memory/',
+    );
     const child = spawn(process.execPath, [main, socketPath], {
       detached: true,
       stdio: ['pipe', 'pipe', 'ignore'],
     });
     await new Promise<void>((resolve, reject) => {
       const fail = (cause?: unknown) =>
-        reject(new VmiError('VMI_BUSY', 'cannot pause: the process that guards the pause did not start', { cause }));
+        reject(
+          new VmiError('VMI_BUSY', 'cannot pause: the process that guards the pause did not start', {
+            cause,
+          }),
+        );
       const timer = setTimeout(fail, START_DEADLINE);
       child.once('error', fail);
       child.once('exit', fail);

@@ -53,7 +53,10 @@ export function qemuProcess(pid: number): QemuProcess {
     pid,
     executable,
     args,
-    name: option(args, 'name')?.replace(/^guest=/, '').replace(/(?<!,),(?!,).*$/, '') ?? '',
+    name:
+      option(args, 'name')
+        ?.replace(/^guest=/, '')
+        .replace(/(?<!,),(?!,).*$/, '') ?? '',
     qmpSockets: qmpSockets(args, workingDirectory(pid)),
     memory: memorySize(option(args, 'm')),
     machine: machineType(option(args, 'machine') ?? option(args, 'M')),

@@ -135,7 +135,11 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
       open: () =>
         openRanges(
           process,
-          splitRanges(size, low).map(({ physical, length, offset }) => ({ physical, length, host: host + offset })),
+          splitRanges(size, low).map(({ physical, length, offset }) => ({
+            physical,
+            length,
+            host: host + offset,
+          })),
         ),
     })),
     close: async () => {},
@@ -143,8 +147,13 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
 }
 
 function hasMemoryDevices(args: readonly string[]): boolean {
-  return args.some((arg, i) => /^--?device$/.test(arg) && /^(pc-dimm|nvdimm|virtio-mem)/.test(args[i + 1] ?? '')) ||
-    args.some((arg) => /^--?numa$/.test(arg)) && args.filter((arg) => /^memory-backend-/.test(arg)).length > 1;
+  return (
+    args.some(
+      (arg, i) => /^--?device$/.test(arg) && /^(pc-dimm|nvdimm|virtio-mem)/.test(args[i + 1] ?? ''),
+    ) ||
+    (args.some((arg) => /^--?numa$/.test(arg)) &&
+      args.filter((arg) => /^memory-backend-/.test(arg)).length > 1)
+  );
 }
 
 /** Neighbouring pieces of one mapping: the kernel splits a VMA where advice or NUMA policy differs. */
@@ -170,7 +179,11 @@ function joinMappings(mappings: readonly HostMapping[]): { start: bigint; length
 }
 
 /** Opens host ranges: mapped where the process shares them through a file, read from the process elsewhere. */
-function openRanges(process: QemuProcess, ranges: readonly HostRange[], machine?: QemuMachine): PhysicalMemory {
+function openRanges(
+  process: QemuProcess,
+  ranges: readonly HostRange[],
+  machine?: QemuMachine,
+): PhysicalMemory {
   const mappings = hostMappings(process.pid);
   const descriptors: number[] = [];
   const segments: NativeSegment[] = [];
@@ -190,7 +203,12 @@ function openRanges(process: QemuProcess, ranges: readonly HostRange[], machine?
       for (const piece of pieces(range, mappings)) {
         const fd = piece.mapping?.shared === true ? descriptorOf(piece.mapping) : undefined;
         if (fd === undefined) {
-          segments.push({ physical: piece.physical, length: piece.length, kind: 'process', offset: piece.host });
+          segments.push({
+            physical: piece.physical,
+            length: piece.length,
+            kind: 'process',
+            offset: piece.host,
+          });
         } else {
           const offset = piece.mapping!.offset + (piece.host - piece.mapping!.start);
           segments.push({ physical: piece.physical, length: piece.length, kind: 'file', fd, offset });

@@ -84,7 +84,10 @@ export class QmpClient {
         const timer = setTimeout(() => {
           this.#pending.delete(id);
           reject(
-            new VmiError('VMI_BUSY', `QEMU did not answer '${command}' at ${this.socketPath} within ${DEADLINE} ms`),
+            new VmiError(
+              'VMI_BUSY',
+              `QEMU did not answer '${command}' at ${this.socketPath} within ${DEADLINE} ms`,
+            ),
           );
         }, DEADLINE);
         this.#pending.set(id, {
@@ -138,7 +141,9 @@ export class QmpClient {
   #receive(text: string): void {
     this.#buffer += text;
     if (this.#buffer.length > MAX_LINE) {
-      this.#fail(new VmiError('VMI_ATTACH', `${this.socketPath} sent a line of over ${MAX_LINE} characters: no QMP`));
+      this.#fail(
+        new VmiError('VMI_ATTACH', `${this.socketPath} sent a line of over ${MAX_LINE} characters: no QMP`),
+      );
       this.#socket.destroy();
       return;
     }
@@ -199,5 +204,7 @@ function describeConnect(socketPath: string, error: NodeJS.ErrnoException): VmiE
     ENOTSOCK: 'that is no socket',
   };
   const why = advice[error.code ?? ''] ?? error.message;
-  return new VmiError('VMI_ATTACH', `cannot connect to the QMP socket ${socketPath}: ${why}`, { cause: error });
+  return new VmiError('VMI_ATTACH', `cannot connect to the QMP socket ${socketPath}: ${why}`, {
+    cause: error,
+  });
 }
