@@ -15,7 +15,7 @@ const MAX_LENGTH = 0x7fff_ffff;
 
 export interface ParsedLine {
   readonly operands: readonly string[];
-  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  readonly options: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 }
 
 /**
@@ -39,6 +39,7 @@ export function parseLine(
           name,
           {
             type: option.value === undefined ? ('boolean' as const) : ('string' as const),
+            multiple: option.many === true,
             ...(option.short === undefined ? {} : { short: option.short }),
           },
         ]),
@@ -132,10 +133,9 @@ export function parsePlace(text: string): (guest: Guest) => bigint {
 
 /** The page table that `--pid` or `--cr3` names. @throws {UsageError} */
 export function parseSpace(invocation: Invocation): SpaceOptions {
+  onlyOne(invocation, 'pid', 'cr3');
   const pid = invocation.value('pid');
   const cr3 = invocation.value('cr3');
-  if (pid !== undefined && cr3 !== undefined)
-    throw new UsageError('--pid and --cr3 name two page tables; give one');
   if (pid !== undefined) return { pid: parsePid(pid, '--pid') };
   if (cr3 !== undefined) return { cr3: parseAddressOperand(cr3, '--cr3') };
   return {};

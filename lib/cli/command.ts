@@ -14,6 +14,8 @@ export interface Option {
   readonly short?: string;
   /** Name of its value in the help; a switch when left out. */
   readonly value?: string;
+  /** Whether it may be given more than once. */
+  readonly many?: boolean;
 }
 
 /** One command of `vmi`: what the help says of it, and what it does. */
@@ -51,7 +53,9 @@ export const JSON_OPTION = {
 export const ATTACH_OPTIONS = {
   profile: {
     value: 'FILE',
-    summary: 'take symbols and types from this file: System.map, Volatility ISF or libvmi.conf[:ENTRY]',
+    many: true,
+    summary:
+      'take symbols and types from a file: System.map, Volatility ISF, libvmi.conf[#ENTRY]; may be repeated',
   },
   'no-cache': { summary: 'neither use nor keep what was found in this kernel before' },
 } as const;

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { NativeLibvmiReport } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { cacheFolder } from '../kernel/cache.js';
 import { listGuests } from './commands/list.js';
@@ -108,6 +109,59 @@ export function kvmFinding(state: 'usable' | 'forbidden' | 'absent'): Finding {
   }
 }
 
+/** @param report `undefined`: there is no addon to ask */
+export function libvmiFinding(report: NativeLibvmiReport | undefined): Finding {
+  const check = 'libvmi';
+  if (report === undefined) {
+    return {
+      check,
+      status: 'warning',
+      detail: 'not checked: that takes the addon',
+      fix: 'build the addon first',
+    };
+  }
+  if (!report.loaded) {
+    const tried = report.tried
+      .map(({ name, error }) => (error.includes(name) ? error : `${name}: ${error}`))
+      .join('; ');
+    return {
+      check,
+      status: 'warning',
+      detail: `not found, so no xen:, kvm: and libvmi: (all other targets work without it). Tried ${tried}`,
+      fix: 'sudo apt-get install libvmi0, or set LIBVMI_LIBRARY to the path of libvmi.so',
+    };
+  }
+  const { needed = [], missing = [], drivers = [] } = report;
+  const lacking = drivers.flatMap((driver) =>
+    driver.present === false ? [] : driver.missing.map((library) => `${library} for ${driver.name}`),
+  );
+  const built = drivers
+    .filter((driver) => driver.present !== false)
+    .map(({ name, present }) => (present === undefined ? `${name}?` : name));
+  const detail = `libvmi ${report.version ?? ''} (${report.path}), drivers ${built.join(', ') || 'none'}`;
+  if (needed.length > 0) {
+    return {
+      check,
+      status: 'warning',
+      detail: `${detail}: too old, it lacks ${needed.join(', ')}`,
+      fix: 'install libvmi 0.12 or later, or set LIBVMI_LIBRARY to the path of one',
+    };
+  }
+  if (lacking.length > 0) {
+    return {
+      check,
+      status: 'warning',
+      detail: `${detail}; missing on this host: ${lacking.join(', ')}`,
+      fix: 'install these libraries to use that driver; the other drivers work',
+    };
+  }
+  return {
+    check,
+    status: 'ok',
+    detail: missing.length === 0 ? detail : `${detail}; without ${missing.join(', ')}`,
+  };
+}
+
 export function qemuFinding(found: string | undefined): Finding {
   if (found !== undefined) return { check: 'qemu', status: 'ok', detail: found };
   return {
@@ -152,6 +206,7 @@ export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
     nodeFinding(process.version),
     platformFinding(process.platform, process.arch),
     addonFinding(),
+    libvmiFinding(libvmi()),
     qemuFinding(qemuVersion(env)),
     rightsFinding({
       uid: process.geteuid?.() ?? -1,
@@ -162,6 +217,14 @@ export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
     kvmFinding(!existsSync('/dev/kvm') ? 'absent' : may('/dev/kvm') ? 'usable' : 'forbidden'),
     cacheFinding(folder, may(existingPart(folder))),
   ];
+}
+
+function libvmi(): NativeLibvmiReport | undefined {
+  try {
+    return addon().libvmiReport();
+  } catch {
+    return undefined;
+  }
 }
 
 function qemuVersion(env: NodeJS.ProcessEnv): string | undefined {

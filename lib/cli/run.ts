@@ -8,7 +8,6 @@ import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
 import { commandHelp, GLOBAL_OPTIONS, generalHelp } from './help.js';
 import { Output, type Streams } from './output.js';
-import { loadProfile } from './profile.js';
 import { version } from './version.js';
 
 /** What a run of `vmi` needs from the world; a test gives its own. */
@@ -76,11 +75,11 @@ async function runCommand(command: Command, args: readonly string[], world: Worl
       value,
       async withGuest(use) {
         const target = parseTargetOperand(operands[0]!);
-        const profile = value('profile');
+        const profile = options.profile as string[] | undefined;
         attaching = true;
         const started = performance.now();
         const guest = await attachInterruptibly(world, target, {
-          ...(profile === undefined ? {} : { profile: loadProfile(profile, target) }),
+          ...(profile === undefined ? {} : { profile }),
           ...(options['no-cache'] === true ? { cache: false } : {}),
         });
         attaching = false;

@@ -1,4 +1,4 @@
-import { styleText } from 'node:util';
+import { inspect } from 'node:util';
 
 /** What a terminal may act on or hide: control characters (C0 and C1), format characters, line separators. */
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
@@ -8,12 +8,12 @@ const UNSAFE = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
  * may reach a terminal as a command.
  */
 export function printable(text: string): string {
-  return text.replace(UNSAFE, escape);
+  return text.replace(UNSAFE, escaped);
 }
 
 /** The same for text of several lines: line feeds stay. */
 export function printableLines(text: string): string {
-  return text.replace(UNSAFE, (char) => (char === '\n' ? char : escape(char)));
+  return text.replace(UNSAFE, (char) => (char === '\n' ? char : escaped(char)));
 }
 
 /** One line of JSON that holds nothing a terminal acts on; `JSON.parse` gives `value` back. */
@@ -48,7 +48,7 @@ export interface Styles {
 }
 
 export function styles(colours: boolean): Styles {
-  const style = (format: keyof Styles) => (colours ? (text: string) => styleText(format, text) : plain);
+  const style = (name: keyof Styles) => (colours ? (text: string) => paint(text, name) : plain);
   return {
     bold: style('bold'),
     dim: style('dim'),
@@ -58,11 +58,17 @@ export function styles(colours: boolean): Styles {
   };
 }
 
+/** Text between the codes of one of Node's colours. util.styleText would ask whether standard output is a terminal. */
+export function paint(text: string, colour: string): string {
+  const codes = inspect.colors[colour];
+  return codes == null ? text : `\u001b[${codes[0]}m${text}\u001b[${codes[1]}m`;
+}
+
 function plain(text: string): string {
   return text;
 }
 
-function escape(char: string): string {
+function escaped(char: string): string {
   const code = char.codePointAt(0)!;
   if (code === 0x0a) return '\\n';
   if (code === 0x09) return '\\t';

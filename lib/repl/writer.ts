@@ -1,7 +1,7 @@
 import { type InspectOptions, inspect } from 'node:util';
 import { hexdump } from '../cli/hexdump.js';
 import { cpuTable, taskTable } from '../cli/task-text.js';
-import { printableLines, type Styles, styles } from '../cli/text.js';
+import { paint, printableLines, type Styles, styles } from '../cli/text.js';
 import { walkText } from '../cli/walk-text.js';
 import { hex, VmiError } from '../errors.js';
 import type { GuestCpu } from '../guest/guest.js';
@@ -71,9 +71,7 @@ export class Writer {
 
   #paint(text: string, style: string): string {
     const colour = (inspect.styles as Record<string, string | undefined>)[style];
-    const codes = colour === undefined ? undefined : inspect.colors[colour];
-    if (!this.#colours || codes == null) return text;
-    return `\u001b[${codes[0]}m${text}\u001b[${codes[1]}m`;
+    return this.#colours && colour !== undefined ? paint(text, colour) : text;
   }
 }
 

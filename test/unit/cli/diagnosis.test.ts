@@ -1,0 +1,125 @@
+import { describe, expect, it } from 'vitest';
+import { findingText } from '../../../lib/cli/commands/doctor.js';
+import { listGuests } from '../../../lib/cli/commands/list.js';
+import {
+  addonFinding,
+  cacheFinding,
+  guestsFinding,
+  kvmFinding,
+  nodeFinding,
+  platformFinding,
+  qemuFinding,
+  rightsFinding,
+} from '../../../lib/cli/diagnosis.js';
+import { styles } from '../../../lib/cli/text.js';
+import { VmiError } from '../../../lib/errors.js';
+import { vmi } from './fake-guest.js';
+
+const TRACE = 1n << 19n;
+
+describe('vmi doctor', () => {
+  it.each([
+    ['v20.19.0', 'ok'],
+    ['v24.1.0', 'ok'],
+    ['v20.18.3', 'problem'],
+    ['v18.20.0', 'problem'],
+  ])('Node %s: %s', (release, status) => {
+    expect(nodeFinding(release).status).toBe(status);
+  });
+
+  it.each<[[number, bigint, number | undefined], string, string]>([
+    [[0, TRACE, undefined], 'ok', 'every guest on this host'],
+    [[0, TRACE, 2], 'ok', 'every guest on this host'],
+    [[0, TRACE, 3], 'warning', 'until the next boot'],
+    [[1000, 0n, 0], 'warning', 'only guests of this user'],
+    [[1000, 0n, undefined], 'warning', 'only guests of this user'],
+    [[1000, 0n, 1], 'warning', 'no running guest'],
+  ])('rights of uid, capabilities, scope %s', ([uid, effective, scope], status, detail) => {
+    const finding = rightsFinding({ uid, effective, scope });
+    expect(finding.status).toBe(status);
+    expect(finding.detail).toContain(detail);
+    expect(finding.fix === undefined).toBe(status === 'ok');
+  });
+
+  it('takes the fix for the addon from its own message', () => {
+    const finding = addonFinding(() => {
+      throw new VmiError(
+        'VMI_ADDON_MISSING',
+        "cannot load the native addon: not found at /x/vmi_addon.node. Build it with 'npm rebuild node-libvmi'",
+      );
+    });
+    expect(finding).toEqual({
+      check: 'addon',
+      status: 'problem',
+      detail: 'cannot load the native addon: not found at /x/vmi_addon.node',
+      fix: "Build it with 'npm rebuild node-libvmi'",
+    });
+  });
+
+  it('gives every finding that is not ok a fix', () => {
+    const findings = [
+      platformFinding('darwin', 'x64'),
+      platformFinding('linux', 'arm64'),
+      kvmFinding('absent'),
+      kvmFinding('forbidden'),
+      qemuFinding(undefined),
+      guestsFinding([{ readable: false }, { readable: true }]),
+      cacheFinding('/nowhere', false),
+    ];
+    for (const finding of findings) {
+      expect(finding.status).not.toBe('ok');
+      expect(finding.fix).toBeTruthy();
+    }
+    expect(findingText(findings[4]!, styles(false))).toEqual([
+      'warning  qemu    no QEMU on this host: there is no guest to attach but a memory image',
+      '                 fix: sudo apt-get install qemu-system-x86',
+    ]);
+  });
+
+  it('runs on this host', async () => {
+    const { code, stdout } = await vmi(['doctor', '--json']);
+    const findings = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(findings.map(({ check }) => check)).toEqual(
+      expect.arrayContaining(['node', 'addon', 'libvmi', 'qemu', 'rights', 'kvm', 'cache']),
+    );
+    expect(code).toBe(findings.some(({ status }) => status === 'problem') ? 3 : 0);
+  });
+});
+
+describe('vmi list', () => {
+  it('gives the targets of a process', () => {
+    expect(
+      listGuests([
+        {
+          pid: process.pid,
+          executable: '/usr/bin/qemu-system-x86_64',
+          args: [],
+          name: 'vm',
+          qmpSockets: ['/run/a:b'],
+          memory: 512n << 20n,
+          machine: 'q35',
+        },
+      ]),
+    ).toEqual([
+      {
+        pid: process.pid,
+        name: 'vm',
+        memory: 536870912,
+        machine: 'q35',
+        qmpSockets: ['/run/a:b'],
+        readable: true,
+        targets: [`qemu:${process.pid}`, 'qmp:/run/a:b'],
+      },
+    ]);
+  });
+
+  it('takes no operand', async () => {
+    expect(await vmi(['list', 'x'])).toMatchObject({
+      code: 2,
+      stderr: "vmi: unexpected argument 'x'; see 'vmi list --help'\n",
+    });
+  });
+});
