@@ -242,7 +242,7 @@ export class Libvmi {
   ): NativeLibvmiPending<number>;
   /** Stops waiting for a call. `true`: it never ran; `false`: it runs or ran, its result is dropped. */
   withdraw(ticket: number): boolean;
-  /** Poisons the instance if this call is running; says so, else `undefined`. */
+  /** Poisons the instance if this call runs for longer than its deadline; says so, else `undefined`. */
   giveUp(ticket: number): string | undefined;
   /**
    * Memory read through vmi_read_pa. `segments`: triples (guest-physical address, length, address that

@@ -99,8 +99,12 @@ struct Slot<T*, std::enable_if_t<kIsNumber<T> && !std::is_const_v<T>>> {
     T untouched;
     memset(&untouched, kUntouched, sizeof(untouched));
     // Narrow results may well be this value; libvmi's traps are all 8 bytes wide.
-    if (sizeof(T) == 8 && value == untouched) outcome->failed = true;
-    outcome->values.push_back(NumberValue(value));
+    if (sizeof(T) == 8 && value == untouched) {
+      outcome->failed = true;
+      outcome->values.emplace_back();
+    } else {
+      outcome->values.push_back(NumberValue(value));
+    }
   }
   static constexpr int kUntouched = 0xa5;
   T value;

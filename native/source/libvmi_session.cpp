@@ -1,8 +1,12 @@
 #include "libvmi_session.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -11,6 +15,7 @@
 namespace libvmi {
 namespace {
 
+constexpr size_t kMaxFileName = 499;
 constexpr uint64_t kInitDomainName = 1;
 constexpr uint64_t kInitDomainId = 2;
 
@@ -45,6 +50,21 @@ std::string InitErrorText(InitError error, const SessionOptions& options) {
     default:
       return "libvmi's error " + std::to_string(error);
   }
+}
+
+// libvmi frees its file driver twice when it cannot open the file, and cuts names at 500 bytes: neither may
+// reach it. Empty when it may try.
+std::string FileProblem(const std::string& path) {
+  if (path.size() > kMaxFileName) return "its path has more than " + std::to_string(kMaxFileName) + " bytes";
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return strerror(errno);
+  struct stat status = {};
+  const int result = fstat(fd, &status);
+  close(fd);
+  if (result != 0) return strerror(errno);
+  if (!S_ISREG(status.st_mode)) return "it is no regular file";
+  if (status.st_size == 0) return "it is empty";
+  return {};
 }
 
 struct ThreadStart {
@@ -143,10 +163,15 @@ Session::Ticket Session::Attach(Finish finish, Duration deadline) {
   struct Outcome {
     Status status = Status::kFailure;
     InitError error = 0;
+    std::string file_problem;
   };
   auto outcome = std::make_shared<Outcome>();
   // The thread keeps the session alive while it runs this.
   Work work = [this, outcome](const Calls& calls, Instance) {
+    if (options_.mode == Mode::kFile) {
+      outcome->file_problem = options_.by_id ? "a file has no id" : FileProblem(options_.name);
+      if (!outcome->file_problem.empty()) return;
+    }
     const void* domain = options_.by_id ? static_cast<const void*>(&options_.id) : options_.name.c_str();
     Instance instance = nullptr;
     outcome->status = calls.vmi_init(&instance, options_.mode, domain,
@@ -159,7 +184,9 @@ Session::Ticket Session::Attach(Finish finish, Duration deadline) {
   };
   return Post("vmi_init", std::move(work),
               [this, outcome, finish = std::move(finish)](vmi::Status status, std::string log) {
-                if (status.ok() && outcome->status != Status::kSuccess) {
+                if (status.ok() && !outcome->file_problem.empty()) {
+                  status = {vmi::Code::kAttach, "cannot read " + options_.name + ": " + outcome->file_problem};
+                } else if (status.ok() && outcome->status != Status::kSuccess) {
                   status = {vmi::Code::kAttach, InitErrorText(outcome->error, options_)};
                 }
                 finish(std::move(status), std::move(log));
@@ -226,6 +253,7 @@ vmi::Status Session::Poison(Ticket ticket) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (ticket == 0 || running_ != ticket) return {};
+    if (std::chrono::steady_clock::now() < running_since_ + running_deadline_) return {};
     const auto waited =
         std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - running_since_).count();
     poison_ = std::string(running_name_) + " of libvmi has not returned in " + std::to_string(waited) +

@@ -71,7 +71,8 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Withdrawn { kNotStarted, kRunning, kFinished };
   // Stops waiting for a posted call. One that runs goes on; its `finish` gets called all the same.
   Withdrawn Withdraw(Ticket ticket);
-  // Gives the session up if `ticket` is still running, with an error that says in which call it hangs.
+  // Gives the session up if `ticket` runs for longer than its deadline, with an error that says in which
+  // call it hangs.
   vmi::Status Poison(Ticket ticket);
 
   // Refuses new calls and queues the end: the guest is resumed if it was paused here, the instance

@@ -80,6 +80,7 @@ vmi::Status Source::ReadQueued(vmi::ReadRequest* requests, size_t count) {
   struct Batch {
     std::vector<vmi::ReadRequest> requests;
     std::vector<uint8_t> bytes;
+    bool attached = false;
   };
   for (size_t i = 0; i < count; ++i) requests[i].transferred = 0;
   size_t next = 0;
@@ -101,6 +102,8 @@ vmi::Status Source::ReadQueued(vmi::ReadRequest* requests, size_t count) {
     batch->bytes.resize(bytes);
     vmi::Status status =
         session_->Run("vmi_read_pa", [batch, segments = segments_](const Calls& calls, Instance instance) {
+          batch->attached = instance != nullptr;
+          if (!batch->attached) return;
           uint8_t* into = batch->bytes.data();
           for (vmi::ReadRequest& request : batch->requests) {
             request.transferred =
@@ -109,6 +112,7 @@ vmi::Status Source::ReadQueued(vmi::ReadRequest* requests, size_t count) {
           }
         });
     if (!status.ok()) return status;
+    if (!batch->attached) return {vmi::Code::kAttach, "this libvmi instance is not attached"};
     const uint8_t* from = batch->bytes.data();
     for (size_t i = 0; i < batch->requests.size(); ++i) {
       const vmi::ReadRequest& part = batch->requests[i];
@@ -130,6 +134,7 @@ vmi::Status Source::ReadQueued(vmi::ReadRequest* requests, size_t count) {
 vmi::Status Source::Begin() {
   if (vmi::Status state = session_->State(); !state.ok()) return state;
   const auto flush = [](const Calls& calls, Instance instance) {
+    if (instance == nullptr) return;
     calls.vmi_pagecache_flush(instance);
     // Any single table's address would flush nothing.
     calls.vmi_v2pcache_flush(instance, ~uint64_t{0});

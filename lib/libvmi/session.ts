@@ -1,0 +1,248 @@
+import type {
+  Libvmi as NativeLibvmi,
+  NativeLibvmiArgument,
+  NativeLibvmiOutcome,
+  NativeLibvmiPending,
+  Memory as NativeMemory,
+} from '../../types/addon.js';
+import { addon } from '../addon.js';
+import { fromNative, VmiError, type VmiErrorCode } from '../errors.js';
+
+/** Where libvmi says how to build it. */
+export const INSTALLATION_GUIDE = 'https://libvmi.com/docs/gcode-install.html';
+/** First release with every call that is needed (vmi_pagecache_flush is the youngest). */
+export const MINIMUM_VERSION = '0.14';
+/** Milliseconds one call into libvmi may take unless told otherwise. */
+export const DEFAULT_DEADLINE = 5_000;
+/** The same for attaching: libvmi's KVM driver asks libvirt, its Xen driver xenstore. */
+export const DEFAULT_ATTACH_DEADLINE = 30_000;
+/** libvmi prints a line or two per failure; the rest of a flood is of no use. */
+const MAX_LOG = 600;
+
+/** For every call that may take its time. */
+export interface CallOptions {
+  /** Stops the waiting; the call itself runs on inside libvmi, later ones queue behind it. */
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds after which the call counts as hung and the instance is given up; default 5,000. */
+  readonly deadline?: number | undefined;
+}
+
+export interface SessionOptions extends CallOptions {
+  readonly driver: 'xen' | 'kvm' | 'file';
+  /** Domain name, or path of a file of raw memory. */
+  readonly name: string;
+  /** Domain id instead of the name. */
+  readonly id?: number | bigint | undefined;
+  /** Path of the library; `$LIBVMI_LIBRARY`, then `libvmi.so.0` when left out. */
+  readonly library?: string | undefined;
+  /** Milliseconds for attaching; default 30,000. */
+  readonly attachDeadline?: number | undefined;
+  /**
+   * Whether short calls may run on the calling thread, without a deadline; default: with the file driver
+   * only, where they are a table look-up or one read(2).
+   */
+  readonly direct?: boolean | undefined;
+}
+
+/** One attached instance of libvmi, its calls by name. What {@link Libvmi} and the memory source share. */
+export class LibvmiSession {
+  readonly #native: NativeLibvmi;
+  readonly #what: string;
+  readonly #deadline: number;
+  #closing: Promise<void> | undefined;
+
+  private constructor(native: NativeLibvmi, what: string, deadline: number) {
+    this.#native = native;
+    this.#what = what;
+    this.#deadline = deadline;
+  }
+
+  /**
+   * Loads libvmi and attaches, on libvmi's own thread (vmi_init with no profile).
+   * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ATTACH`, `VMI_BUSY`, `VMI_ABORTED`
+   */
+  static async open(options: SessionOptions): Promise<LibvmiSession> {
+    if (options.signal?.aborted) throw aborted('attaching', options.signal);
+    const session = LibvmiSession.#load(options);
+    try {
+      await session.#attach(options);
+      return session;
+    } catch (error) {
+      void session.close().catch(() => {});
+      throw error;
+    }
+  }
+
+  /**
+   * The same without waiting for libvmi: calls queue behind the attaching. One that fails makes them fail, without
+   * its reason.
+   * @throws {VmiError} `VMI_LIBRARY_MISSING`
+   */
+  static start(options: SessionOptions): LibvmiSession {
+    const session = LibvmiSession.#load(options);
+    session.#attach(options).catch(() => {});
+    return session;
+  }
+
+  static #load(options: SessionOptions): LibvmiSession {
+    const { driver, name, id, library } = options;
+    const deadline = options.deadline ?? DEFAULT_DEADLINE;
+    const what = `${driver === 'file' ? 'libvmi' : driver}:${id === undefined ? name : id}`;
+    try {
+      const native = new (addon().Libvmi)({
+        driver,
+        name,
+        ...(id === undefined ? {} : { id: BigInt(id) }),
+        ...(library === undefined ? {} : { library }),
+        deadline,
+        direct: options.direct ?? driver === 'file',
+      });
+      return new LibvmiSession(native, what, deadline);
+    } catch (error) {
+      throw explain(error, what);
+    }
+  }
+
+  async #attach(options: SessionOptions): Promise<void> {
+    const deadline = options.attachDeadline ?? DEFAULT_ATTACH_DEADLINE;
+    await this.#wait('vmi_init', this.#native.attach(deadline), { signal: options.signal, deadline });
+  }
+
+  /** Path of the library. */
+  get library(): string {
+    return this.#native.library;
+  }
+
+  /** As far as it can be told. */
+  get version(): string {
+    return this.#native.version;
+  }
+
+  /** Whether this libvmi has the call. */
+  has(name: string): boolean {
+    return this.#native.has(name);
+  }
+
+  /** Runs a call on libvmi's thread. */
+  async call(
+    name: string,
+    args: NativeLibvmiArgument[] = [],
+    options: CallOptions = {},
+  ): Promise<NativeLibvmiOutcome> {
+    if (options.signal?.aborted) throw aborted(name, options.signal);
+    const deadline = options.deadline ?? this.#deadline;
+    let pending: NativeLibvmiPending<NativeLibvmiOutcome>;
+    try {
+      pending = this.#native.call(name, args, deadline);
+    } catch (error) {
+      throw explain(error, this.#what);
+    }
+    return this.#wait(name, pending, { signal: options.signal, deadline });
+  }
+
+  /** Runs a call and waits for it; at most as long as the session's deadline. */
+  callNow(name: string, args: NativeLibvmiArgument[] = []): NativeLibvmiOutcome {
+    try {
+      return this.#native.callNow(name, args);
+    } catch (error) {
+      throw explain(error, this.#what);
+    }
+  }
+
+  /** vmi_init_os(); resolves with libvmi's number for the operating system. */
+  async initOs(
+    kind: Parameters<NativeLibvmi['initOs']>[0],
+    value: Parameters<NativeLibvmi['initOs']>[1],
+    options: CallOptions = {},
+  ): Promise<number> {
+    if (options.signal?.aborted) throw aborted('vmi_init_os', options.signal);
+    const deadline = options.deadline ?? this.#deadline;
+    return this.#wait('vmi_init_os', this.#native.initOs(kind, value, deadline), {
+      signal: options.signal,
+      deadline,
+    });
+  }
+
+  /**
+   * Physical memory by vmi_read_pa.
+   * @param segments triples (guest-physical address, length, address that libvmi knows it by)
+   */
+  memory(segments: BigUint64Array): NativeMemory {
+    try {
+      return this.#native.memory(segments);
+    } catch (error) {
+      throw explain(error, this.#what);
+    }
+  }
+
+  /** Resumes a guest that was paused here, and lets libvmi go of it. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#wait('vmi_destroy', this.#native.close(), { deadline: this.#deadline });
+    return this.#closing;
+  }
+
+  async #wait<T>(name: string, pending: NativeLibvmiPending<T>, options: CallOptions): Promise<T> {
+    const { signal, deadline } = options;
+    const { promise: stopped, reject: stop } = withResolvers<never>();
+    const onAbort = () => {
+      this.#native.withdraw(pending.ticket);
+      stop(aborted(name, signal!));
+    };
+    // The native side knows when the call started: one that still waits in the queue has time left.
+    const timer = setInterval(() => {
+      const hung = this.#native.giveUp(pending.ticket);
+      if (hung !== undefined) stop(new VmiError('VMI_BUSY', `${this.#what}: ${hung}`));
+    }, deadline);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await Promise.race([pending.done, stopped]);
+    } catch (error) {
+      throw explain(error, this.#what);
+    } finally {
+      clearInterval(timer);
+      signal?.removeEventListener('abort', onAbort);
+      // A race that one side lost must not end the process when that side rejects later.
+      stopped.catch(() => {});
+      pending.done.catch(() => {});
+    }
+  }
+}
+
+/** Puts libvmi's own words at the end of a message. */
+export function withLog(message: string, log: string): string {
+  const said = log
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+    .join('; ');
+  return said === '' ? message : `${message}; libvmi said: ${said.slice(0, MAX_LOG)}`;
+}
+
+function explain(error: unknown, what: string): unknown {
+  const known = fromNative(error);
+  if (!(known instanceof VmiError) || known === error) return known;
+  const log = (error as { log?: string }).log ?? '';
+  return new VmiError(known.code, withLog(`${what}: ${advise(known.code, known.message)}`, log), {
+    cause: error,
+  });
+}
+
+function advise(code: VmiErrorCode, message: string): string {
+  if (code !== 'VMI_LIBRARY_MISSING') return message;
+  return message.includes(' lacks ')
+    ? `${message}. libvmi ${MINIMUM_VERSION} or later is needed: ${INSTALLATION_GUIDE}`
+    : `${message}. Install libvmi ${MINIMUM_VERSION} or later (${INSTALLATION_GUIDE}), or name the file in LIBVMI_LIBRARY`;
+}
+
+function aborted(what: string, signal: AbortSignal): VmiError {
+  return new VmiError('VMI_ABORTED', `${what} was aborted`, { cause: signal.reason });
+}
+
+/** Promise.withResolvers, which Node 20 lacks. */
+function withResolvers<T>(): { promise: Promise<T>; reject: (reason: unknown) => void } {
+  let reject!: (reason: unknown) => void;
+  const promise = new Promise<T>((_, no) => {
+    reject = no;
+  });
+  return { promise, reject };
+}

@@ -1,0 +1,180 @@
+import { statSync } from 'node:fs';
+import { VmiError } from '../../errors.js';
+import { LibvmiSession, withLog } from '../../libvmi/session.js';
+import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
+import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+
+/** What to attach to through libvmi, and how. */
+export interface LibvmiTarget {
+  readonly driver: 'xen' | 'kvm' | 'file';
+  /** Domain name, or path of a file of raw memory. */
+  readonly name: string;
+  /** Path of the library; `$LIBVMI_LIBRARY`, then `libvmi.so.0` when left out. */
+  readonly library?: string | undefined;
+  /** Milliseconds any one call into libvmi may take; default 5,000. */
+  readonly deadline?: number | undefined;
+  /** The same for attaching; default 30,000. */
+  readonly attachDeadline?: number | undefined;
+  /** File driver: bytes of RAM below 4 GiB; the rest of the file is RAM from 4 GiB on. */
+  readonly split?: bigint | undefined;
+  /** Whether reads may run on the calling thread, without a deadline; default: with the file driver only. */
+  readonly direct?: boolean | undefined;
+}
+
+/** libvmi's own numbers (libvmi/libvmi.h, "x86_* registers"). */
+const REGISTERS = { cr0: 18, cr3: 20, cr4: 21, rip: 8, efer: 74 } as const;
+const PAGE_OFFSET = 0xfffn;
+
+/**
+ * Attaches through libvmi with no profile, and reads physical memory through vmi_read_pa.
+ *
+ * A raw RAM file does not say where the hole below 4 GiB of its guest is, and libvmi takes offsets for addresses. With
+ * `split` all of it is read at the right place; without, what lies above the lowest address where a hole may start
+ * is left out. {@link openLibvmiSource} offers every layout instead.
+ * @throws {VmiError} `VMI_LIBRARY_MISSING`: libvmi is not installed or too old
+ * @throws {VmiError} `VMI_ATTACH`: libvmi cannot attach, with its reason; `VMI_BUSY`: it did not return; `VMI_ABORTED`
+ */
+export async function openLibvmi(target: LibvmiTarget, options: AbortOptions = {}): Promise<PhysicalMemory> {
+  const session = await LibvmiSession.open({ ...target, signal: options.signal });
+  try {
+    if (target.driver !== 'file') return await domainMemory(session, target);
+    const size = rawSize(target.name);
+    return fileMemory(session, target, layouts(size, target.split)[0]!);
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+}
+
+/**
+ * The same as a {@link Source}: for a file whose layout is open, one candidate for every layout a PC can have.
+ * @throws {VmiError} as {@link openLibvmi}
+ */
+export async function openLibvmiSource(target: LibvmiTarget, options: AbortOptions = {}): Promise<Source> {
+  const memory = await openLibvmi(target, options);
+  const choices = target.driver === 'file' ? layouts(rawSize(target.name), target.split) : [];
+  if (choices.length <= 1) {
+    const assumption = choices[0]?.assumption ?? "libvmi's own memory map";
+    return { candidates: [{ assumption, proven: true, open: () => memory }], close: () => memory.close() };
+  }
+  // libvmi can attach, so each candidate may do it for itself.
+  await memory.close();
+  const candidates = choices.slice(1).map(
+    (layout): Candidate => ({
+      assumption: layout.assumption,
+      proven: false,
+      open: () => fileMemory(LibvmiSession.start(target), target, layout),
+    }),
+  );
+  return { candidates, close: async () => {} };
+}
+
+interface Layout {
+  readonly assumption: string;
+  readonly ranges: readonly { readonly physical: bigint; readonly length: bigint; readonly offset: bigint }[];
+}
+
+/** How the file may be laid out: what all layouts agree on first, then each of them. One, where there is no doubt. */
+function layouts(size: bigint, split: bigint | undefined): Layout[] {
+  if (split !== undefined)
+    return [{ assumption: 'the split that was given', ranges: splitRanges(size, split) }];
+  const splits = ramSplits(size);
+  const whole = (length: bigint) => [{ physical: 0n, length, offset: 0n }];
+  if (splits.length === 1)
+    return [{ assumption: splits[0]!.assumption, ranges: splitRanges(size, splits[0]!.low) }];
+  const common = splits.reduce((least, { low }) => (low < least ? low : least), size);
+  return [
+    { assumption: 'what every layout has in common', ranges: whole(common) },
+    ...splits.map(({ low, assumption }) => ({ assumption, ranges: splitRanges(size, low) })),
+    { assumption: 'one flat image, the hole below 4 GiB included', ranges: whole(size) },
+  ];
+}
+
+function fileMemory(session: LibvmiSession, target: LibvmiTarget, layout: Layout): PhysicalMemory {
+  const segments = layout.ranges.flatMap(({ physical, length, offset }) => [physical, length, offset]);
+  return new PhysicalMemory({
+    native: session.memory(BigUint64Array.from(segments)),
+    source: 'libvmi',
+    description: `${target.name} (libvmi ${session.version}, file driver; ${layout.assumption})`,
+    // A file may well be the RAM of a guest that runs.
+    live: true,
+    machine: { close: () => session.close() },
+  });
+}
+
+async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promise<PhysicalMemory> {
+  const number = async (name: string) => (await session.call(name)).values[0] as bigint;
+  const end = (await number('vmi_get_max_physical_address')) & ~PAGE_OFFSET;
+  const vcpus = Number(await number('vmi_get_num_vcpus'));
+  const what = `${target.driver}:${target.name}`;
+  if (end === 0n) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no memory`);
+  return new PhysicalMemory({
+    native: session.memory(BigUint64Array.of(0n, end, 0n)),
+    source: 'libvmi',
+    description: `${what} (libvmi ${session.version})`,
+    live: true,
+    machine: new Domain(session, what, vcpus),
+  });
+}
+
+class Domain implements Machine {
+  readonly #session: LibvmiSession;
+  readonly #what: string;
+  readonly #vcpus: number;
+
+  constructor(session: LibvmiSession, what: string, vcpus: number) {
+    this.#session = session;
+    this.#what = what;
+    this.#vcpus = vcpus;
+  }
+
+  /** One call a register: torn unless the guest is paused. */
+  async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+    const rows: VcpuRegisters[] = [];
+    for (let vcpu = 0; vcpu < this.#vcpus; vcpu++) {
+      const read = async (name: keyof typeof REGISTERS) => {
+        const { failed, values, log } = await this.#session.call(
+          'vmi_get_vcpureg',
+          [REGISTERS[name], vcpu],
+          options,
+        );
+        if (!failed) return values[0] as bigint;
+        // Not every driver has it, and nothing depends on it.
+        if (name === 'efer') return 0n;
+        const message = `${this.#what}: libvmi cannot read ${name.toUpperCase()} of vCPU ${vcpu}`;
+        throw new VmiError('VMI_UNSUPPORTED', withLog(message, log));
+      };
+      rows.push({
+        vcpu,
+        cr0: await read('cr0'),
+        cr3: await read('cr3'),
+        cr4: await read('cr4'),
+        rip: await read('rip'),
+        efer: await read('efer'),
+      });
+    }
+    return rows;
+  }
+
+  async pause(): Promise<void> {
+    await this.#control('vmi_pause_vm', 'pause');
+  }
+
+  async resume(): Promise<void> {
+    await this.#control('vmi_resume_vm', 'resume');
+  }
+
+  close(): Promise<void> {
+    return this.#session.close();
+  }
+
+  async #control(name: string, verb: string): Promise<void> {
+    const { failed, log } = await this.#session.call(name);
+    if (failed)
+      throw new VmiError('VMI_UNSUPPORTED', withLog(`${this.#what}: libvmi cannot ${verb} the guest`, log));
+  }
+}
+
+function rawSize(path: string): bigint {
+  return statSync(path, { bigint: true }).size & ~PAGE_OFFSET;
+}
