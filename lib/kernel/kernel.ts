@@ -371,6 +371,12 @@ function rangeOf(image: MappedImage): AddressRange {
   return { start: image.virtual, end: image.virtual + image.length };
 }
 
+/** The mapped run an address is in: freed sections leave holes around it when page tables are isolated. */
+function runOf(image: MappedImage, address: bigint): AddressRange {
+  const run = image.runs.find(({ virtual, length }) => address >= virtual && address < virtual + length);
+  return run === undefined ? rangeOf(image) : { start: run.virtual, end: run.virtual + run.length };
+}
+
 /** @throws {VmiError} what the cache says is not what the guest has */
 function ownFromCache(candidate: ImageCandidate, cached: CachedKernel): Own {
   const { space, image } = candidate;
@@ -458,7 +464,7 @@ async function searchKallsyms(
   let failure: unknown;
   for await (const table of tokenTables(space, image, tokenTable, signal)) {
     try {
-      return Kallsyms.find(space, table, range);
+      return Kallsyms.find(space, table, range, runOf(image, table));
     } catch (error) {
       if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED') throw error;
       failure ??= error;
@@ -483,7 +489,7 @@ async function* tokenTables(
   const hits = await space.physical.scan(TOKEN_PATTERN, {
     start: image.physical,
     end: image.physical + image.length,
-    max: 16,
+    max: 256,
     signal,
   });
   for (const hit of hits) {

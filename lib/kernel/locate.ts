@@ -27,7 +27,8 @@ const MAX_MAPPINGS = 65_536;
 const IMAGE_ALIGN = 2n << 20n;
 /** RAM around a token table that is searched for the rest of its kernel. */
 const AROUND = 64n << 20n;
-const MAX_TOKEN_HITS = 64;
+/** Runs of digits looked at; most are lists of names in programs. */
+const MAX_TOKEN_HITS = 4096;
 const BANNER = Buffer.from('Linux version ', 'latin1');
 
 /** A kernel's image in memory, as a page table maps it. */
@@ -267,19 +268,23 @@ async function* fromContents(
   trail: Trail,
 ): AsyncGenerator<ImageCandidate> {
   const hits = await memory.scan(TOKEN_PATTERN, { max: MAX_TOKEN_HITS, signal });
-  if (hits.length === 0) trail.note('contents: no kallsyms token table in RAM');
+  let tables = 0;
   for (const hit of hits) {
     const label = `contents: token table at ${hex(hit)}`;
     const around = ramAround(memory, hit);
     if (around === undefined) continue;
     try {
-      const candidate = fromTokenTable(memory, hit, around, label, trail);
+      const tokenTable = tokenTableAt(memory, hit, around);
+      if (tokenTable === undefined) continue;
+      tables++;
+      const candidate = fromTokenTable(memory, tokenTable, around, label, trail);
       if (candidate !== undefined) yield candidate;
     } catch (error) {
       if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED') throw error;
       trail.note(`${label}: ${error.message}`);
     }
   }
+  if (tables === 0) trail.note(`contents: no kallsyms token table in ${memory.size >> 20n} MiB of RAM`);
 }
 
 function ramAround(memory: PhysicalMemory, address: bigint): AddressRange | undefined {
@@ -293,21 +298,21 @@ function ramAround(memory: PhysicalMemory, address: bigint): AddressRange | unde
   };
 }
 
+/** Physical address of the token table whose digits were hit; ten digits in a row stand elsewhere too. */
+function tokenTableAt(memory: PhysicalMemory, hit: bigint, around: AddressRange): bigint | undefined {
+  const before = hit - around.start < 8192n ? hit - around.start : 8192n;
+  const near = memory.read(hit - before, Math.min(Number(around.end - hit + before), 16_384));
+  const tokens = tokenTableAround(near, Number(before));
+  return tokens === undefined ? undefined : hit - before + BigInt(tokens.table);
+}
+
 function fromTokenTable(
   memory: PhysicalMemory,
-  hit: bigint,
+  tokenTable: bigint,
   around: AddressRange,
   label: string,
   trail: Trail,
 ): ImageCandidate | undefined {
-  const before = hit - around.start < 8192n ? hit - around.start : 8192n;
-  const near = memory.read(hit - before, Math.min(Number(around.end - hit + before), 16_384));
-  const tokens = tokenTableAround(near, Number(before));
-  if (tokens === undefined) {
-    trail.note(`${label}: its token index does not agree`);
-    return undefined;
-  }
-  const tokenTable = hit - before + BigInt(tokens.table);
   const { symbols, relative } = physicalKallsyms(memory, tokenTable, around);
   const table = symbols.find('init_top_pgt');
   const banner = symbols.find('linux_banner');
