@@ -16,6 +16,7 @@ export { type Mapping, VirtualMemory, type WalkResult, type WalkStep } from './m
 export { formatTarget, parseTarget, type Target } from './target.js';
 export type { TaskColumns } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';
+export type { CrossRow, View } from './tasks/cross-view.js';
 export { CR3_SOURCES } from './tasks/listing.js';
 export { Task, type TaskJson } from './tasks/task.js';
 export { type Consistency, type ListOptions, TaskList } from './tasks/tasks.js';

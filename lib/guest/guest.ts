@@ -13,6 +13,7 @@ import type { VirtualMemory, WalkResult } from '../memory/virtual-memory.js';
 import { formatTarget, parseTarget, type Target } from '../target.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base } from '../tasks/cr3.js';
+import type { CrossRow } from '../tasks/cross-view.js';
 import type { Task } from '../tasks/task.js';
 import { type ListOptions, type TaskList, Tasks } from '../tasks/tasks.js';
 import { proveLayout } from './layout-proof.js';
@@ -185,6 +186,14 @@ export class Guest implements AsyncDisposable {
   /** Page-table base of any value that CR3 can hold in this guest. */
   cr3Base(cr3: AddressLike): bigint {
     return cr3Base(toAddress(cr3, 'cr3'), this.kernel.pti);
+  }
+
+  /**
+   * Joins every view of the tasks: the list of processes, the threads of each, the PID tree, what the CPUs run. A row with
+   * `missing` views is a task that something hides, or that a bug has lost.
+   */
+  crossView(): CrossRow[] {
+    return this.#tasks.cross();
   }
 
   /** What each CPU runs and has loaded, read from memory. */

@@ -45,6 +45,7 @@ export class TaskLayout {
   readonly xaSlots: number;
   /** Most tasks and threads that this guest can hold. */
   readonly maxTasks: number;
+  #firstTaskPlan: Plan | undefined;
   readonly #numbersPlans: (Plan | undefined)[] = [];
   /** The kernel's own top-level entry for its text; every true page table has the same one. */
   readonly textEntry: bigint;
@@ -122,6 +123,16 @@ export class TaskLayout {
       this.#numbersPlans[level] = plan;
     }
     return plan;
+  }
+
+  /** `tasks[PIDTYPE_PID].first` of each `struct pid`; 0 where it is NULL or cannot be read. */
+  firstTasks(kernel: Kernel, pids: BigUint64Array): BigUint64Array {
+    const count = pids.length;
+    const start = ((4 * count + 7) & ~7) + 8 * count;
+    const bytes = new Uint8Array(start + 8 * count);
+    this.#firstTaskPlan ??= new (addon().Plan)(Int32Array.of(-1, this.pidTasks, 8));
+    kernel.memory.gather(this.#firstTaskPlan, pids, bytes);
+    return new BigUint64Array(bytes.buffer, start, count);
   }
 
   /** Gathers rows for given `task_struct` addresses. */

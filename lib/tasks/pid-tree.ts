@@ -66,3 +66,41 @@ function findEntry(kernel: Kernel, layout: TaskLayout, head: bigint, index: numb
   }
   throw new CorruptError(`the PID tree kept changing while PID ${index} was looked up`, head);
 }
+
+/**
+ * The task of every PID in the tree, in the order of the tree.
+ * @throws {CorruptError} the tree is none, or holds more nodes than its tasks can need
+ */
+export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
+  const { memory } = kernel;
+  const head = memory.readU64(wrap(kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead)));
+  const pids: bigint[] = [];
+  // Every node holds an entry, and every level has at most as many nodes as there are tasks.
+  let budget = layout.maxTasks * (MAX_SHIFT / CHUNK_SHIFT + 1);
+  const visit = (entry: bigint, above: number): void => {
+    if ((entry & TAG_MASK) !== NODE_TAG || entry <= MAX_INTERNAL) {
+      if (entry !== 0n && (entry & TAG_MASK) === 0n) pids.push(entry);
+      return;
+    }
+    const node = entry - NODE_TAG;
+    const shift = memory.readU32(wrap(node + BigInt(layout.xaShift))) & 0xff;
+    if (shift >= above || shift % CHUNK_SHIFT !== 0 || --budget < 0) {
+      throw new CorruptError(
+        `a node of the PID tree has the shift ${shift} below ${above}`,
+        node,
+        pids.length,
+      );
+    }
+    const slots = memory.read(wrap(node + BigInt(layout.xaSlots)), 8 << CHUNK_SHIFT);
+    for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
+    if (pids.length > layout.maxTasks) {
+      throw new CorruptError(`the PID tree holds more than ${layout.maxTasks} entries`, node, pids.length);
+    }
+  };
+  visit(head, MAX_SHIFT + CHUNK_SHIFT);
+  const tasks: bigint[] = [];
+  for (const first of layout.firstTasks(kernel, BigUint64Array.from(pids))) {
+    if (first !== 0n) tasks.push(wrap(first - BigInt(layout.pidLinks)));
+  }
+  return tasks;
+}

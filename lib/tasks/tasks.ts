@@ -4,6 +4,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { type TaskColumns, toColumns } from './columns.js';
 import { type Cpu, readCpus } from './cpus.js';
 import { cr3Base } from './cr3.js';
+import { type CrossRow, crossView } from './cross-view.js';
 import { TaskLayout } from './layout.js';
 import { Listing } from './listing.js';
 import { findTask } from './pid-tree.js';
@@ -119,6 +120,11 @@ export class Tasks {
       if (task.pid === 0 && runsOnIt(task)) tasks.push(task);
     }
     return tasks;
+  }
+
+  /** Every task that any view of the kernel has, and the views that lack it. */
+  cross(): CrossRow[] {
+    return crossView(this.#kernel, this.#layout);
   }
 
   /** What each CPU runs, from memory. */
