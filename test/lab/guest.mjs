@@ -2,12 +2,13 @@
 /** A real Linux guest, and the truth about it. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { rmSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { accelerator } from './accel.mjs';
+import { exists } from './cache.mjs';
 import { ensureHost } from './host.mjs';
 import { initramfs } from './initramfs.mjs';
 import { kernel } from './kernel.mjs';
@@ -24,10 +25,12 @@ import { parseTruth } from './truth.mjs';
 
 const PREFIX = 'node-libvmi-lab-';
 const ATTEMPTS = 3;
+/** How long the folder of a failed boot stays, in ms. */
+const KEEP = 24 * 3600 * 1000;
 /** A whole answer: pieces of memory announced, and the line that ends it. */
 const ANSWER = /^(?:PIECE .*\n)*(?:TABLE|DONE|ERROR) .*\n/m;
 /** A line on the console that says the boot went wrong, even if it goes on. */
-const BROKEN = /Kernel panic|Oops|BUG: |general protection|double fault/;
+const BROKEN = /^.*(?:Kernel panic|Oops: |BUG: |general protection|double fault).*$/m;
 
 /** @param {string} directory */
 const labPaths = (directory) => ({
@@ -40,6 +43,7 @@ const labPaths = (directory) => ({
   /** a piece of guest memory on its way */ piece: join(directory, 'piece'),
   /** QEMU's standard error */ errors: join(directory, 'qemu'),
   guest: join(directory, 'guest.json'),
+  /** there when the boot failed and the folder is kept */ failed: join(directory, 'failed'),
 });
 
 /** @param {number} ms */
@@ -187,7 +191,8 @@ export class LabGuest {
     this.#inherited?.close();
     this.#child?.kill('SIGKILL');
     if (this.memoryPath) removeRam(this.memoryPath);
-    if (!keep) rmSync(this.directory, { recursive: true, force: true });
+    if (keep) writeFileSync(this.paths.failed, '');
+    else rmSync(this.directory, { recursive: true, force: true });
   }
 
   [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
@@ -287,10 +292,17 @@ export class LabGuest {
 
   /** Waits until init says READY; used by {@link bootGuest}. @param {number} seconds */
   async ready(seconds) {
-    const answer = await this.#await(/^(READY|ERROR.*)\n/m, 0, seconds, 'boot');
-    if (answer.startsWith('ERROR')) throw new Error(answer.trimEnd());
-    const broken = BROKEN.exec(await this.console());
-    if (broken) throw new Error(`the console says "${broken[0]}"`);
+    const end = Date.now() + seconds * 1000;
+    for (;;) {
+      const answer = await this.#await(/^(READY|ERROR.*)\n/m, 0, 1, 'boot').catch((error) => {
+        if (this.running && Date.now() < end) return undefined;
+        return `ERROR ${error.message}`;
+      });
+      const broken = BROKEN.exec(await this.console());
+      if (broken) throw new Error(`the console says "${broken[0].trim()}"`);
+      if (answer?.startsWith('ERROR')) throw new Error(answer.trimEnd());
+      if (answer) return;
+    }
   }
 
   /** Registers a guest that this process started. */
@@ -425,10 +437,16 @@ async function sweep() {
       if (await processAlive(file.mark)) process.kill(Number.parseInt(file.mark, 10), 'SIGKILL');
       if (file.memoryPath) removeRam(file.memoryPath);
       const age = Date.now() - (await stat(paths.guest)).mtimeMs;
-      if (age > 24 * 3600 * 1000 || !BROKEN.test(await readFile(paths.console, 'utf8')))
+      if (age > KEEP || !(await exists(paths.failed)))
         await rm(paths.directory, { recursive: true, force: true });
     } catch {
-      /* half made, half removed, or another user's */
+      // half made, half removed, or another user's
+      const made = await stat(paths.directory).then(
+        ({ mtimeMs }) => mtimeMs,
+        () => Infinity,
+      );
+      if (Date.now() - made > KEEP)
+        await rm(paths.directory, { recursive: true, force: true }).catch(() => {});
     }
   }
 }
