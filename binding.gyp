@@ -5,8 +5,12 @@
       "sources": [
         "native/core/address_space.cpp",
         "native/core/bus_guard.cpp",
+        "native/core/gather.cpp",
+        "native/core/lists.cpp",
         "native/core/memory.cpp",
+        "native/core/plan.cpp",
         "native/core/result.cpp",
+        "native/core/scan.cpp",
         "native/source/libvmi_call.cpp",
         "native/source/libvmi_config.cpp",
         "native/source/libvmi_library.cpp",
@@ -20,13 +24,16 @@
         "native/addon/address_space_object.cpp",
         "native/addon/arguments.cpp",
         "native/addon/libvmi_object.cpp",
-        "native/addon/memory_object.cpp"
+        "native/addon/memory_object.cpp",
+        "native/addon/plan_object.cpp",
+        "native/addon/scan_worker.cpp"
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": [
         "NAPI_VERSION=8",
         "NODE_ADDON_API_CPP_EXCEPTIONS_ALL",
         "NODE_ADDON_API_DISABLE_DEPRECATED",
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "_FILE_OFFSET_BITS=64"
       ],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],

@@ -5,12 +5,14 @@
 #include "instance.h"
 #include "libvmi_object.h"
 #include "memory_object.h"
+#include "plan_object.h"
 
 namespace vmi {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
   MemoryObject::Register(env, exports);
+  PlanObject::Register(env, exports);
   AddressSpaceObject::Register(env, exports);
   LibvmiObject::Register(env, exports);
   return exports;

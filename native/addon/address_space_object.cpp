@@ -1,12 +1,16 @@
 #include "address_space_object.h"
 
+#include <algorithm>
 #include <climits>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "../core/gather.h"
+#include "../core/lists.h"
 #include "arguments.h"
 #include "memory_object.h"
+#include "plan_object.h"
 
 namespace vmi {
 
@@ -21,6 +25,8 @@ void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
                                      InstanceMethod<&AddressSpaceObject::Read>("read"),
                                      InstanceMethod<&AddressSpaceObject::ReadU64>("readU64"),
                                      InstanceMethod<&AddressSpaceObject::ReadU32>("readU32"),
+                                     InstanceMethod<&AddressSpaceObject::Gather>("gather"),
+                                     InstanceMethod<&AddressSpaceObject::Lists>("lists"),
                                  }));
 }
 
@@ -106,6 +112,51 @@ Napi::Value AddressSpaceObject::ReadU32(const Napi::CallbackInfo& info) {
   uint32_t value;
   Check(info.Env(), space.ReadExact(ToAddress(info[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
   return Napi::Number::New(info.Env(), value);
+}
+
+void AddressSpaceObject::Gather(const Napi::CallbackInfo& info) {
+  AddressSpace& space = Receiver(info);
+  const Plan& plan = ToObject<PlanObject>(info[0], "plan")->plan();
+  const Elements<uint64_t> bases = ToWords(info[1], "bases");
+  const Elements<uint8_t> into = ToBytes(info[2], "into");
+  const RowLayout layout(plan, bases.length);
+  if (into.length < layout.total) {
+    ThrowRange(info.Env(), "into with at least " + std::to_string(layout.total) + " bytes",
+               std::to_string(into.length));
+  }
+  Check(info.Env(), vmi::Gather(&space, plan, bases.data, bases.length, into.data));
+}
+
+Napi::Value AddressSpaceObject::Lists(const Napi::CallbackInfo& info) {
+  // More than any guest has; V8 aborts the process where it cannot allocate a buffer.
+  constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
+  const Napi::Env env = info.Env();
+  AddressSpace& space = Receiver(info);
+  const Plan& plan = ToObject<PlanObject>(info[0], "plan")->plan();
+  const Elements<uint64_t> heads = ToWords(info[1], "heads");
+  const auto link = static_cast<uint64_t>(ToInteger(info[2], "link", 0, 1 << 20));
+  const auto max = static_cast<size_t>(ToInteger(info[3], "max", 0, 1 << 24));
+
+  const ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
+  const RowLayout layout(plan, walk.bases.size());
+  if (layout.total > kMaxBytes) {
+    Error error;
+    error.code = Code::kCorrupt;
+    error.message = std::to_string(walk.bases.size()) + " rows would take " + std::to_string(layout.total) + " bytes";
+    error.found = walk.bases.size();
+    throw ToException(env, error);
+  }
+  auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
+  Check(env, FillRows(&space, plan, walk, static_cast<uint8_t*>(buffer.Data())));
+
+  auto counts = Napi::Uint32Array::New(env, walk.counts.size());
+  std::copy(walk.counts.begin(), walk.counts.end(), counts.Data());
+  auto rows = Napi::Object::New(env);
+  rows.Set("count", Napi::Number::New(env, static_cast<double>(walk.bases.size())));
+  rows.Set("buffer", buffer);
+  rows.Set("counts", counts);
+  rows.Set("retries", Napi::Number::New(env, walk.retries));
+  return rows;
 }
 
 }  // namespace vmi

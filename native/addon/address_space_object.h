@@ -27,6 +27,8 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
   Napi::Value Read(const Napi::CallbackInfo& info);
   Napi::Value ReadU64(const Napi::CallbackInfo& info);
   Napi::Value ReadU32(const Napi::CallbackInfo& info);
+  void Gather(const Napi::CallbackInfo& info);
+  Napi::Value Lists(const Napi::CallbackInfo& info);
 
   // Keeps the memory alive.
   std::unique_ptr<AddressSpace> space_;

@@ -11,6 +11,7 @@
 #include "../source/segments.h"
 #include "arguments.h"
 #include "instance.h"
+#include "scan_worker.h"
 
 namespace vmi {
 
@@ -73,6 +74,7 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryObject::Read>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),
                       InstanceMethod<&MemoryObject::ReadU64>("readU64"),
+                      InstanceMethod<&MemoryObject::Scan>("scan"),
                       InstanceMethod<&MemoryObject::Close>("close"),
                   });
   Instance::Of(env)->memory_constructor = Napi::Persistent(constructor);
@@ -139,6 +141,12 @@ Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
 Napi::Value MemoryObject::ReadU64(const Napi::CallbackInfo& info) {
   Memory& memory = Receiver(info);
   return FromU64(info.Env(), Check(info.Env(), memory.ReadU64(ToAddress(info[0], "address"))));
+}
+
+Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Memory>& memory = ToObject<MemoryObject>(info.This(), "this")->memory_;
+  Check(info.Env(), memory->Check());
+  return QueueScan(info.Env(), memory, info[0]);
 }
 
 void MemoryObject::Close(const Napi::CallbackInfo& info) {

@@ -27,6 +27,7 @@ class MemoryObject : public Napi::ObjectWrap<MemoryObject> {
   Napi::Value Read(const Napi::CallbackInfo& info);
   Napi::Value ReadMany(const Napi::CallbackInfo& info);
   Napi::Value ReadU64(const Napi::CallbackInfo& info);
+  Napi::Value Scan(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Memory> memory_;

@@ -190,7 +190,7 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
     while (next < end && IsKnown(next) == known) ++next;
     const size_t part = static_cast<size_t>(std::min<uint64_t>(next * kPageSize - position, length - done));
 
-    size_t copied;
+    size_t copied = 0;
     if (known) {
       copied = CopyGuarded(into + done, base_ + from + done, part);
     } else if (next > first + 1) {
@@ -217,21 +217,24 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
 
 bool FileMapping::NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
   const uint64_t whole = last - from < limit ? last - from + 1 : limit;
-  if (known_ == nullptr) {
-    *run = {from, whole};
-    return true;
+  *run = {from, whole};
+  if (known_ == nullptr) return true;
+  uint64_t position = from + skew_;
+  uint64_t page = position / kPageSize;
+  if (!IsKnown(page)) {
+    const SegmentFile::Data data = file_->SeekData(map_offset_ + position, true);
+    if (!data.supported) return true;
+    if (!data.found || data.start - map_offset_ > last + skew_) return false;
+    position = data.start - map_offset_;
+    page = position / kPageSize;
+    // All of it, not only what is asked for: the next call then needs no SEEK_HOLE, whose cost is what lies ahead.
+    const uint64_t end_page = (data.end - map_offset_ + kPageSize - 1) / kPageSize;
+    Know(page, std::min(std::max(end_page, page + 1), map_length_ / kPageSize));
   }
-  const SegmentFile::Data data = file_->SeekData(map_offset_ + skew_ + from, true);
-  if (!data.supported) {
-    *run = {from, whole};
-    return true;
-  }
-  const uint64_t run_offset = map_offset_ + skew_;
-  if (!data.found || data.start - run_offset > last) return false;
-  const uint64_t start = data.start - run_offset;
-  const uint64_t end = std::min(data.end - run_offset, start + std::min(limit, last - start + 1));
-  *run = {start, end - start};
-  Know((start + skew_) / kPageSize, (end + skew_ + kPageSize - 1) / kPageSize);
+  const uint64_t end = std::min(last + skew_ - position < limit ? last + skew_ + 1 : position + limit, uint64_t{map_length_});
+  uint64_t next = page + 1;
+  while (next * kPageSize < end && IsKnown(next)) ++next;
+  *run = {position - skew_, std::min(next * kPageSize, end) - position};
   return true;
 }
 

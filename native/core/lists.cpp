@@ -1,0 +1,576 @@
+#include "lists.h"
+
+#include <cstring>
+#include <ctime>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <utility>
+
+#include "bus_guard.h"
+#include "gather.h"
+
+namespace vmi {
+
+namespace {
+
+// Written to `prev` of a node that list_del_rcu took out. include/linux/poison.h, with the
+// POISON_POINTER_DELTA of x86-64 (CONFIG_ILLEGAL_POINTER_VALUE).
+constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
+
+// struct list_head.
+struct Link {
+  uint64_t next = 0;
+  uint64_t prev = 0;
+};
+
+// Addresses that were seen, with a number each. Open addressing; grows.
+class AddressMap {
+ public:
+  static constexpr uint32_t kAbsent = UINT32_MAX;
+
+  // The number that `address` had, or kAbsent; either way it has `number` now.
+  uint32_t Put(uint64_t address, uint32_t number) {
+    if ((used_ + 1) * 2 > slots_.size()) Grow();
+    Slot& slot = Find(address);
+    if (slot.address == 0) {
+      ++used_;
+      slot = {address, number};
+      return kAbsent;
+    }
+    return std::exchange(slot.number, number);
+  }
+
+  uint32_t Get(uint64_t address) const {
+    if (slots_.empty()) return kAbsent;
+    const Slot& slot = const_cast<AddressMap*>(this)->Find(address);
+    return slot.address == 0 ? kAbsent : slot.number;
+  }
+
+ private:
+  // Kernel addresses are never 0.
+  struct Slot {
+    uint64_t address = 0;
+    uint32_t number = kAbsent;
+  };
+
+  Slot& Find(uint64_t address) {
+    // Nodes lie at multiples of the slab's object size: multiply, take the high bits.
+    size_t i = static_cast<size_t>((address * 0x9e37'79b9'7f4a'7c15) >> 32) & (slots_.size() - 1);
+    while (slots_[i].address != 0 && slots_[i].address != address) i = (i + 1) & (slots_.size() - 1);
+    return slots_[i];
+  }
+
+  void Grow() {
+    std::vector<Slot> old(std::max<size_t>(1024, slots_.size() * 2));
+    old.swap(slots_);
+    for (const Slot& slot : old) {
+      if (slot.address != 0) Find(slot.address) = slot;
+    }
+  }
+
+  std::vector<Slot> slots_;
+  size_t used_ = 0;
+};
+
+// Depth-0 columns of the plan and the link, read together: one batch a node.
+class NodeReader {
+ public:
+  NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, bool capture) : space_(space), link_(link) {
+    // The link comes last; it is a column like the others.
+    std::vector<Column> columns;
+    if (capture) {
+      for (size_t k = 0; k < plan.columns().size(); ++k) {
+        const Column& column = plan.columns()[k];
+        if (column.depth != 0) continue;
+        columns.push_back(column);
+        numbers_.push_back(static_cast<uint8_t>(k));
+        offsets_.push_back(captured_size_);
+        captured_size_ += column.size;
+      }
+    }
+    Column link_column;
+    link_column.offset = static_cast<int32_t>(link);
+    link_column.size = sizeof(Link);
+    columns.push_back(link_column);
+    windows_ = Plan::MakeWindows(columns, 0);
+    numbers_.push_back(kLinkColumn);
+    offsets_.push_back(captured_size_);
+    row_.resize(captured_size_ + sizeof(Link));
+  }
+
+  // Fault mask and depth-0 columns of the node read last.
+  size_t captured_size() const { return captured_size_; }
+  const uint8_t* captured() const { return row_.data(); }
+
+  // Reads a node's link (and columns) at once; false when the link cannot be read.
+  bool Read(uint64_t node, Link* link) {
+    pieces_.clear();
+    requests_.clear();
+    std::memset(row_.data(), 0, row_.size());
+    link_is_readable_ = true;
+    mask_ = 0;
+    size_t bytes = 0;
+    for (const ColumnWindow& window : windows_) bytes += window.length;
+    buffer_.resize(bytes);
+    size_t at = 0;
+    for (const ColumnWindow& window : windows_) {
+      const uint64_t start = node - link_ + static_cast<uint64_t>(int64_t{window.offset});
+      for (uint32_t offset = 0; offset < window.length;) {
+        AddressSpace::Run run;
+        const uint64_t address = start + offset;
+        // address < start: beyond 2^64.
+        const bool is_mapped = address >= start && space_->Resolve(address, &run) == AddressSpace::kResolved;
+        const uint64_t run_length = is_mapped ? run.length : kPageSize - (address & kPageMask);
+        const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
+        if (is_mapped) {
+          pieces_.push_back({&window, offset});
+          requests_.push_back({run.physical, buffer_.data() + at + offset, length, 0});
+        } else {
+          MarkFaulty(window, offset, offset + length);
+        }
+        offset += length;
+      }
+      at += window.length;
+    }
+    space_->memory()->CopyBatch(requests_.data(), requests_.size());
+
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+      const ReadRequest& request = requests_[i];
+      if (request.transferred == request.length) continue;
+      const auto from = static_cast<uint32_t>(pieces_[i].offset + request.transferred);
+      MarkFaulty(*pieces_[i].window, from, static_cast<uint32_t>(pieces_[i].offset + request.length));
+    }
+    at = 0;
+    for (const ColumnWindow& window : windows_) {
+      for (const ColumnWindow::Part& part : window.parts) {
+        if (!IsFaulty(part)) std::memcpy(row_.data() + offsets_[part.column], buffer_.data() + at + part.offset, part.size);
+      }
+      at += window.length;
+    }
+    if (!link_is_readable_) return false;
+    std::memcpy(link, row_.data() + captured_size_, sizeof *link);
+    std::memcpy(row_.data(), &mask_, sizeof mask_);
+    return true;
+  }
+
+  // Reads a link and nothing else.
+  bool ReadLink(uint64_t node, Link* link) {
+    int level;
+    return space_->Copy(node, reinterpret_cast<uint8_t*>(link), sizeof *link, &level) == sizeof *link;
+  }
+
+ private:
+  static constexpr uint8_t kLinkColumn = Plan::kMaxColumns;
+  struct Piece {
+    const ColumnWindow* window;
+    uint32_t offset;
+  };
+
+  void MarkFaulty(const ColumnWindow& window, uint32_t from, uint32_t end) {
+    for (const ColumnWindow::Part& part : window.parts) {
+      if (part.offset >= end || from >= uint32_t{part.offset} + part.size) continue;
+      if (numbers_[part.column] == kLinkColumn) {
+        link_is_readable_ = false;
+      } else {
+        mask_ |= uint32_t{1} << numbers_[part.column];
+      }
+    }
+  }
+
+  bool IsFaulty(const ColumnWindow::Part& part) const {
+    const uint8_t number = numbers_[part.column];
+    return number == kLinkColumn ? !link_is_readable_ : (mask_ >> number & 1) != 0;
+  }
+
+  AddressSpace* space_;
+  uint64_t link_;
+  std::vector<ColumnWindow> windows_;
+  // Per column of the windows: its number in the plan, and where it goes in row_.
+  std::vector<uint8_t> numbers_;
+  std::vector<size_t> offsets_;
+  size_t captured_size_ = sizeof(uint32_t);
+  std::vector<uint8_t> row_;
+  std::vector<uint8_t> buffer_;
+  std::vector<Piece> pieces_;
+  std::vector<ReadRequest> requests_;
+  uint32_t mask_ = 0;
+  bool link_is_readable_ = true;
+};
+
+// One call of WalkLists.
+//
+// A node counts as linked when its `prev` is the node it was reached from; the `next` to follow is the one
+// read together with that `prev`. Where `prev` is another node, the list changed, is changing or is
+// broken: the walk goes back to the last node that still is where it was, and on from there.
+class Walker {
+ public:
+  Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count, uint64_t link, size_t max)
+      : space_(space),
+        heads_(heads, heads + head_count),
+        link_(link),
+        max_(max),
+        captures_(!space->memory()->mapped()),
+        reader_(space, plan, link, captures_) {}
+
+  Result<ListWalk> Run() {
+    for (const uint64_t head : heads_) {
+      if (!IsPlausible(head)) return Corrupt(head, "the list head " + Hex(head) + " is not a kernel address");
+      if (seen_.Put(head, kHead) != AddressMap::kAbsent) {
+        return Corrupt(head, "two lists have the same head, " + Hex(head));
+      }
+    }
+    for (const uint64_t head : heads_) {
+      starts_.push_back(nodes_.size());
+      Status status = WalkOne(head);
+      if (!status.ok()) {
+        // A source that is gone must not look like a broken list.
+        Status usable = space_->memory()->Check();
+        return usable.ok() ? std::move(status) : std::move(usable);
+      }
+    }
+    starts_.push_back(nodes_.size());
+    return Collect();
+  }
+
+ private:
+  static constexpr uint32_t kHead = UINT32_MAX - 1;
+  // Times a place is looked at again before it counts as broken. With the pauses below that outlasts a
+  // vCPU that was scheduled away inside list_del, in most cases.
+  static constexpr int kAttempts = 10;
+  static constexpr int kRestarts = 3;
+  static constexpr size_t kSprint = 256;
+
+  bool IsPlausible(uint64_t node) const {
+    return node >> 63 != 0 && (node & 7) == 0 && space_->IsCanonical(node);
+  }
+
+  Error Corrupt(uint64_t address, std::string message) const {
+    Error error;
+    error.code = Code::kCorrupt;
+    error.message = std::move(message);
+    error.address = address;
+    error.found = live_;
+    return error;
+  }
+
+  Error Broken(uint64_t address, const std::string& what) const {
+    return Corrupt(address, "the list at " + Hex(head_) + " is broken after " +
+                                std::to_string(nodes_.size() - starts_.back()) + " nodes: " + what);
+  }
+
+  Status WalkOne(uint64_t head) {
+    head_ = head;
+    restarts_ = 0;
+    Status status = Start();
+    if (!status.ok()) return status;
+    while (true) {
+      if (!captures_) {
+        status = Sprint();
+        if (!status.ok()) return status;
+      }
+      if (next_ == head_) {
+        if (Closes() || IsHalfDone(head_prev_)) return {};
+        status = Recover(Trouble::kBackPointer);
+      } else {
+        status = Step();
+      }
+      if (!status.ok()) return status;
+    }
+  }
+
+  // To the head, with no row of this list.
+  Status Start() {
+    Link link;
+    int level;
+    const size_t read = space_->Copy(head_, reinterpret_cast<uint8_t*>(&link), sizeof link, &level);
+    if (read < sizeof link) return space_->MakeFault(head_ + read, sizeof link, read, level);
+    head_prev_ = link.prev;
+    at_ = head_;
+    next_ = link.next;
+    attempts_ = 0;
+    return {};
+  }
+
+  // Whether the head points back at the last node.
+  bool Closes() {
+    if (head_prev_ == at_) return true;
+    Link link;
+    if (!reader_.ReadLink(head_, &link)) return false;
+    head_prev_ = link.prev;
+    found_prev_ = link.prev;
+    return link.prev == at_;
+  }
+
+  // Mapped memory: as many nodes as follow each other without trouble, up to kSprint. No system call,
+  // no allocation, nothing to destroy: SIGBUS jumps out of it.
+  Status Sprint() {
+    while (true) {
+      uint64_t block[kSprint];
+      uint64_t after[kSprint];
+      size_t count = 0;
+      const bool complete = WithBusGuard([&] {
+        uint64_t at = at_;
+        uint64_t next = next_;
+        size_t n = 0;
+        while (n < kSprint && next != head_ && IsPlausible(next)) {
+          const uint8_t* bytes = space_->Direct(next, sizeof(Link));
+          if (bytes == nullptr) break;
+          Link link;
+          // `next` first: were it read after `prev`, the node could have moved to another place between.
+          std::memcpy(&link.next, bytes, sizeof link.next);
+          std::atomic_thread_fence(std::memory_order_acquire);
+          std::memcpy(&link.prev, bytes + sizeof link.next, sizeof link.prev);
+          if (link.prev != at) break;
+          block[n] = next;
+          after[n] = link.next;
+          ++n;
+          at = next;
+          next = link.next;
+        }
+        count = n;
+      });
+      if (!complete) {
+        space_->Flush();
+        return {};
+      }
+      for (size_t i = 0; i < count; ++i) {
+        // Seen before: Step decides.
+        if (seen_.Get(block[i]) != AddressMap::kAbsent) return {};
+        Status status = Accept(block[i], after[i]);
+        if (!status.ok()) return status;
+      }
+      if (count < kSprint) return {};
+    }
+  }
+
+  Status Step() {
+    if (!IsPlausible(next_)) return Recover(Trouble::kWild);
+    Link link;
+    const bool is_readable = captures_ ? reader_.Read(next_, &link) : reader_.ReadLink(next_, &link);
+    if (!is_readable) {
+      Status usable = space_->memory()->Check();
+      return usable.ok() ? Recover(Trouble::kUnreadable) : std::move(usable);
+    }
+    if (link.prev != at_) {
+      found_prev_ = link.prev;
+      if (!IsHalfDone(link.prev)) return Recover(Trouble::kBackPointer);
+    }
+    return Visit(next_, link.next);
+  }
+
+  // Whether next->prev is the node before `at_`, and stays so: the guest was stopped within list_add_rcu or
+  // list_del_rcu of `at_`, with half of the pointers set. All but `at_` itself agree on the order.
+  bool IsHalfDone(uint64_t next_prev) const {
+    return attempts_ >= kAttempts && at_ != head_ && next_prev == Before(nodes_.size() - 1);
+  }
+
+  // A node that is linked where it was found.
+  Status Visit(uint64_t node, uint64_t next) {
+    const uint32_t number = seen_.Get(node);
+    if (number == kHead) {
+      // The walk was on a node while it moved to another list.
+      if (++restarts_ > kRestarts) {
+        return Broken(node, Hex(at_) + " leads to the head of another list, " + Hex(node));
+      }
+      Status status = CountRetry();
+      if (!status.ok()) return status;
+      while (nodes_.size() > starts_.back()) DropLast();
+      return Start();
+    }
+    if (number < nodes_.size() && nodes_[number] == node) {
+      // It was freed where it was, and its memory serves a new node here.
+      Status status = CountRetry();
+      if (!status.ok()) return status;
+      nodes_[number] = 0;
+      --live_;
+    }
+    return Accept(node, next);
+  }
+
+  Status Accept(uint64_t node, uint64_t next) {
+    if (live_ >= max_) {
+      return Corrupt(node, "the lists have more than " + std::to_string(max_) + " nodes");
+    }
+    if (nodes_.size() + dropped_ >= max_ * 2 + 1024) {
+      return Broken(node, "it changes faster than it can be followed");
+    }
+    seen_.Put(node, static_cast<uint32_t>(nodes_.size()));
+    nodes_.push_back(node);
+    ++live_;
+    if (captures_) captured_.insert(captured_.end(), reader_.captured(), reader_.captured() + reader_.captured_size());
+    at_ = node;
+    next_ = next;
+    attempts_ = 0;
+    return {};
+  }
+
+  enum class Trouble { kBackPointer, kUnreadable, kWild };
+
+  // `next_` is no successor of `at_`: finds the last node that is still linked, and what follows it now.
+  Status Recover(Trouble trouble) {
+    Status status = CountRetry();
+    if (!status.ok()) return status;
+    if (attempts_ > kAttempts) return GiveUp(trouble);
+    if (attempts_ > 2) Pause();
+    const uint64_t old_next = next_;
+    bool moved = false;
+    while (true) {
+      Link link;
+      const bool is_readable = reader_.ReadLink(at_, &link);
+      if (at_ == head_) {
+        if (!is_readable) {
+          status = space_->memory()->Check();
+          return status.ok() ? Status(Broken(head_, "its head cannot be read any more")) : std::move(status);
+        }
+        head_prev_ = link.prev;
+        next_ = link.next;
+        break;
+      }
+      if (is_readable && link.prev == Before(nodes_.size() - 1)) {
+        next_ = link.next;
+        break;
+      }
+      // Unlinked (prev is LIST_POISON2), or freed and used again, or the node before it was.
+      DropLast();
+      at_ = Before(nodes_.size());
+      moved = true;
+    }
+    attempts_ = moved || next_ != old_next ? 0 : attempts_ + 1;
+    return {};
+  }
+
+  Status GiveUp(Trouble trouble) const {
+    switch (trouble) {
+      case Trouble::kWild:
+        return Broken(at_, Hex(at_) + " points to " + Hex(next_) + ", which is not a kernel address");
+      case Trouble::kUnreadable:
+        return Broken(next_, Hex(at_) + " points to " + Hex(next_) + ", which cannot be read");
+      case Trouble::kBackPointer:
+        break;
+    }
+    const char* why = found_prev_ == kListPoison2 ? " (unlinked)" : "";
+    return Broken(next_, Hex(at_) + " points to " + Hex(next_) + ", which points back to " + Hex(found_prev_) + why);
+  }
+
+  // Bounded however the guest behaves.
+  Status CountRetry() {
+    ++retries_;
+    if (retries_ <= 64 + nodes_.size() / 4) return {};
+    return Broken(next_, "it changed " + std::to_string(retries_) + " times under the walk");
+  }
+
+  // 20 us to 1.3 ms a time, a quarter of a second in all.
+  void Pause() {
+    const int64_t wanted = int64_t{20'000} << std::min(attempts_ - 3, 6);
+    if (paused_ + wanted > 250'000'000) return;
+    paused_ += wanted;
+    const timespec time{0, static_cast<long>(wanted)};
+    nanosleep(&time, nullptr);
+  }
+
+  // The node before nodes_[end] in this list, or its head.
+  uint64_t Before(size_t end) const {
+    while (end > starts_.back()) {
+      if (nodes_[--end] != 0) return nodes_[end];
+    }
+    return head_;
+  }
+
+  void DropLast() {
+    --live_;
+    Pop();
+    // Holes that Visit left before it: the last entry is always a node.
+    while (nodes_.size() > starts_.back() && nodes_.back() == 0) Pop();
+  }
+
+  void Pop() {
+    nodes_.pop_back();
+    ++dropped_;
+    if (captures_) captured_.resize(nodes_.size() * reader_.captured_size());
+  }
+
+  Result<ListWalk> Collect() {
+    ListWalk walk;
+    walk.retries = retries_;
+    walk.bases.reserve(live_);
+    const size_t size = captures_ ? reader_.captured_size() : 0;
+    size_t kept = 0;
+    for (size_t list = 0; list + 1 < starts_.size(); ++list) {
+      const size_t before = walk.bases.size();
+      for (size_t i = starts_[list]; i < starts_[list + 1]; ++i) {
+        if (nodes_[i] == 0) continue;
+        walk.bases.push_back(nodes_[i] - link_);
+        if (kept != i && size != 0) std::memcpy(captured_.data() + kept * size, captured_.data() + i * size, size);
+        ++kept;
+      }
+      walk.counts.push_back(static_cast<uint32_t>(walk.bases.size() - before));
+    }
+    captured_.resize(kept * size);
+    walk.captured = std::move(captured_);
+    return walk;
+  }
+
+  AddressSpace* space_;
+  std::vector<uint64_t> heads_;
+  uint64_t link_;
+  size_t max_;
+  // Whether columns are read with the link: where a read is a system call.
+  bool captures_;
+  NodeReader reader_;
+
+  AddressMap seen_;
+  // All lists, in order; 0: dropped.
+  std::vector<uint64_t> nodes_;
+  std::vector<uint8_t> captured_;
+  std::vector<size_t> starts_;
+  size_t live_ = 0;
+  size_t dropped_ = 0;
+  uint32_t retries_ = 0;
+  int64_t paused_ = 0;
+
+  // The list being walked.
+  uint64_t head_ = 0;
+  uint64_t head_prev_ = 0;
+  // The last node that was linked, and its successor.
+  uint64_t at_ = 0;
+  uint64_t next_ = 0;
+  uint64_t found_prev_ = 0;
+  int attempts_ = 0;
+  int restarts_ = 0;
+};
+
+}  // namespace
+
+Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
+                           uint64_t link, size_t max) {
+  Status status = space->memory()->Check();
+  if (!status.ok()) return status;
+  return Walker(space, plan, heads, head_count, link, max).Run();
+}
+
+Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows) {
+  const size_t count = walk.bases.size();
+  if (count == 0) return {};
+  if (walk.captured.empty()) return Gather(space, plan, walk.bases.data(), count, rows);
+
+  const RowLayout layout(plan, count);
+  std::memcpy(rows + layout.bases, walk.bases.data(), count * sizeof(uint64_t));
+  const size_t size = walk.captured.size() / count;
+  for (size_t row = 0; row < count; ++row) {
+    const uint8_t* from = walk.captured.data() + row * size;
+    std::memcpy(rows + row * sizeof(uint32_t), from, sizeof(uint32_t));
+    from += sizeof(uint32_t);
+    for (size_t k = 0; k < plan.columns().size(); ++k) {
+      const Column& column = plan.columns()[k];
+      if (column.depth != 0) continue;
+      std::memcpy(rows + layout.columns[k] + row * column.size, from, column.size);
+      from += column.size;
+    }
+  }
+  GatherColumns(space, plan, count, rows, 1);
+  return space->memory()->Check();
+}
+
+}  // namespace vmi

@@ -1,0 +1,32 @@
+// Walks circular doubly linked lists (struct list_head) of a kernel that may be running.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "address_space.h"
+#include "plan.h"
+
+namespace vmi {
+
+// What a walk found; FillRows turns it into rows.
+struct ListWalk {
+  // Base of every row, in list order.
+  std::vector<uint64_t> bases;
+  // Columns of depth 0 as they were when the node was followed: for each row its fault mask (u32) and the
+  // columns one after the other. Empty for mapped memory, where reading them later costs nothing.
+  std::vector<uint8_t> captured;
+  // Rows that came from each head.
+  std::vector<uint32_t> counts;
+  // Times a list changed under the walk and was followed again.
+  uint32_t retries = 0;
+};
+
+Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
+                           uint64_t link, size_t max);
+
+// `rows`: RowLayout(plan, walk.bases.size()).total bytes.
+Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows);
+
+}  // namespace vmi

@@ -1,0 +1,86 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <string>
+
+namespace vmi {
+
+namespace {
+
+// More is dearer to copy than another element of a batch is to read.
+constexpr int64_t kMaxWindow = 4096;
+
+uint64_t RoundUp8(uint64_t value) { return (value + 7) & ~uint64_t{7}; }
+
+}  // namespace
+
+Result<std::unique_ptr<Plan>> Plan::Create(const int32_t* triples, size_t count) {
+  if (count % 3 != 0 || count == 0 || count / 3 > kMaxColumns) {
+    return {Code::kMisuse, "Expected columns as 1 to " + std::to_string(kMaxColumns) +
+                               " triples (from, offset, size) but received " + std::to_string(count) + " numbers"};
+  }
+  auto plan = std::make_unique<Plan>();
+  for (size_t k = 0; k < count / 3; ++k) {
+    const int32_t from = triples[k * 3];
+    const int32_t offset = triples[k * 3 + 1];
+    const int32_t size = triples[k * 3 + 2];
+    const std::string where = "column " + std::to_string(k);
+    if (from < -1 || from >= static_cast<int32_t>(k)) {
+      return {Code::kMisuse, "Expected " + where + " to start from -1 or an earlier column but received " +
+                                 std::to_string(from)};
+    }
+    if (from >= 0 && plan->columns_[static_cast<size_t>(from)].size != 8) {
+      return {Code::kMisuse, "Expected " + where + " to start from a column of 8 bytes but received one of " +
+                                 std::to_string(plan->columns_[static_cast<size_t>(from)].size)};
+    }
+    if (size < 1 || size > static_cast<int32_t>(kMaxSize)) {
+      return {Code::kMisuse, "Expected " + where + " of 1 to " + std::to_string(kMaxSize) +
+                                 " bytes but received " + std::to_string(size)};
+    }
+    const int depth = from < 0 ? 0 : plan->columns_[static_cast<size_t>(from)].depth + 1;
+    plan->columns_.push_back({from, offset, static_cast<uint32_t>(size), depth});
+    plan->max_depth_ = std::max(plan->max_depth_, depth);
+  }
+  for (int depth = 0; depth <= plan->max_depth_; ++depth) {
+    for (ColumnWindow& window : MakeWindows(plan->columns_, depth)) plan->windows_.push_back(std::move(window));
+  }
+  return plan;
+}
+
+std::vector<ColumnWindow> Plan::MakeWindows(const std::vector<Column>& columns, int depth) {
+  std::vector<uint8_t> order;
+  for (size_t k = 0; k < columns.size(); ++k) {
+    if (columns[k].depth == depth) order.push_back(static_cast<uint8_t>(k));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](uint8_t a, uint8_t b) {
+    if (columns[a].from != columns[b].from) return columns[a].from < columns[b].from;
+    return columns[a].offset < columns[b].offset;
+  });
+  std::vector<ColumnWindow> windows;
+  for (const uint8_t k : order) {
+    const Column& column = columns[k];
+    if (!windows.empty()) {
+      ColumnWindow& window = windows.back();
+      const int64_t from_start = int64_t{column.offset} - window.offset;
+      if (window.from == column.from && from_start + column.size <= kMaxWindow) {
+        window.length = std::max(window.length, static_cast<uint32_t>(from_start) + column.size);
+        window.parts.push_back({k, static_cast<uint16_t>(from_start), static_cast<uint16_t>(column.size)});
+        continue;
+      }
+    }
+    windows.push_back(
+        {column.from, column.offset, column.size, depth, {{k, 0, static_cast<uint16_t>(column.size)}}});
+  }
+  return windows;
+}
+
+RowLayout::RowLayout(const Plan& plan, uint64_t count) {
+  bases = RoundUp8(count * sizeof(uint32_t));
+  total = bases + count * sizeof(uint64_t);
+  for (size_t k = 0; k < plan.columns().size(); ++k) {
+    columns[k] = RoundUp8(total);
+    total = columns[k] + count * plan.columns()[k].size;
+  }
+}
+
+}  // namespace vmi

@@ -1,0 +1,66 @@
+// What a gather reads at each row, and how rows lie in one buffer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "result.h"
+
+namespace vmi {
+
+// `size` bytes at `offset` from the row's base (`from` = -1) or from the pointer in column `from`.
+struct Column {
+  int32_t from = -1;
+  int32_t offset = 0;
+  uint32_t size = 0;
+  // Pointers between the row's base and the column.
+  int depth = 0;
+};
+
+// Columns that hang on one pointer and lie close together: one read, one translation.
+struct ColumnWindow {
+  struct Part {
+    uint8_t column = 0;
+    uint16_t offset = 0;  // in the window
+    uint16_t size = 0;
+  };
+  int32_t from = -1;
+  int32_t offset = 0;
+  uint32_t length = 0;
+  int depth = 0;
+  std::vector<Part> parts;
+};
+
+class Plan {
+ public:
+  static constexpr size_t kMaxColumns = 32;
+  static constexpr uint32_t kMaxSize = 4096;
+
+  // Triples (from, offset, size); kMisuse for what NativeRows cannot hold.
+  static Result<std::unique_ptr<Plan>> Create(const int32_t* triples, size_t count);
+
+  const std::vector<Column>& columns() const { return columns_; }
+  // By depth, so that a pointer is read before what hangs on it.
+  const std::vector<ColumnWindow>& windows() const { return windows_; }
+  int max_depth() const { return max_depth_; }
+
+  // Windows of the columns at one depth of `columns`; the indices of their parts are those of `columns`.
+  static std::vector<ColumnWindow> MakeWindows(const std::vector<Column>& columns, int depth);
+
+ private:
+  std::vector<Column> columns_;
+  std::vector<ColumnWindow> windows_;
+  int max_depth_ = 0;
+};
+
+// Offsets in the buffer of NativeRows for `count` rows.
+struct RowLayout {
+  RowLayout(const Plan& plan, uint64_t count);
+  uint64_t bases = 0;
+  uint64_t columns[Plan::kMaxColumns] = {};
+  uint64_t total = 0;
+};
+
+}  // namespace vmi

@@ -1,0 +1,35 @@
+// Finds a byte pattern in physical memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "memory.h"
+#include "result.h"
+
+namespace vmi {
+
+struct ScanRequest {
+  static constexpr size_t kMaxPattern = 256;
+  static constexpr size_t kMaxHits = 65'536;
+  static constexpr uint64_t kMaxStride = uint64_t{1} << 30;
+  static constexpr size_t kMaxOffsets = 64;
+
+  std::vector<uint8_t> pattern;
+  // Only addresses k * stride + offsets[i], each offset below the stride.
+  uint64_t stride = 1;
+  std::vector<uint64_t> offsets = {0};
+  uint64_t start = 0;
+  uint64_t last = UINT64_MAX;
+  size_t max = kMaxHits;
+};
+
+// Addresses where the whole pattern lies in RAM within [start, last], ascending. Holes of a file are not
+// read: a pattern of zeroes is not found in one, but one that begins or ends in data is. kAborted once
+// `is_cancelled` says so (it is asked every few megabytes), kClosed once the memory is being closed. Runs on
+// any thread.
+Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request, const std::function<bool()>& is_cancelled);
+
+}  // namespace vmi
