@@ -66,14 +66,17 @@ inline constexpr PageMode kPageModeIa32e = 3;
 // X(since, returns, name, parameters). `since`: first release that has the call, times 100.
 // Parameters point to const where libvmi only reads, whatever its own header says (0.12 leaves const out).
 
-// Start and end of an instance, and what takes a configuration: called by name only in native/source.
+// Start and end of an instance. Called in native/source, not by name; needed.
 #define LIBVMI_LIFE_CALLS(X)                                                                              \
   X(12, Status, vmi_init, (Instance*, Mode, const void*, uint64_t, InitData*, InitError*))                \
-  X(12, Status, vmi_destroy, (Instance))                                                                  \
+  X(12, Status, vmi_destroy, (Instance))
+
+// What takes a configuration or tells the driver. Called in native/source, not by name; may be absent.
+#define LIBVMI_CONFIG_CALLS(X)                                                                            \
   X(12, Os, vmi_init_os, (Instance, ConfigMode, void*, InitError*))                                       \
   X(12, Status, vmi_get_access_mode, (Instance, const void*, uint64_t, InitData*, Mode*))
 
-// The source cannot do without these.
+// The source cannot do without these either.
 #define LIBVMI_NEEDED_CALLS(X)                                                                            \
   X(12, Status, vmi_read_pa, (Instance, Address, size_t, void*, size_t*))                                 \
   X(12, uint64_t, vmi_get_memsize, (Instance))                                                            \
@@ -158,7 +161,8 @@ inline constexpr PageMode kPageModeIa32e = 3;
   X(12, const char*, vmi_get_rekall_path, (Instance))                                                     \
   X(14, const char*, vmi_get_os_profile_path, (Instance))
 
-#define LIBVMI_CALLS(X) LIBVMI_LIFE_CALLS(X) LIBVMI_NEEDED_CALLS(X) LIBVMI_OPTIONAL_CALLS(X)
+#define LIBVMI_CALLS(X) \
+  LIBVMI_LIFE_CALLS(X) LIBVMI_CONFIG_CALLS(X) LIBVMI_NEEDED_CALLS(X) LIBVMI_OPTIONAL_CALLS(X)
 
 // X(name, value). Registers are libvmi's own numbers (not the SDM's).
 #define LIBVMI_REGISTERS(X)                                                                               \

@@ -74,6 +74,7 @@ std::shared_ptr<const Library> Library::Open(const std::string& path, std::vecto
   if (!Resolve(handle, #name, &library->calls_.name)) library->missing_optional_.emplace_back(#name);
   LIBVMI_LIFE_CALLS(LIBVMI_NEEDED)
   LIBVMI_NEEDED_CALLS(LIBVMI_NEEDED)
+  LIBVMI_CONFIG_CALLS(LIBVMI_OPTIONAL)
   LIBVMI_OPTIONAL_CALLS(LIBVMI_OPTIONAL)
 #undef LIBVMI_NEEDED
 #undef LIBVMI_OPTIONAL

@@ -29,8 +29,8 @@ size_t ReadPhysical(const Calls& calls, Instance instance, const std::vector<Seg
     size_t transferred = 0;
     const Status status =
         calls.vmi_read_pa(instance, segment->libvmi_address + offset, part, into + done, &transferred);
-    // libvmi reports success for a short read too, and nothing bounds what it reports.
-    transferred = std::min(transferred, part);
+    // libvmi reports success for a short read too; a report of more than was asked for proves nothing.
+    if (transferred > part) transferred = 0;
     done += transferred;
     if (status != Status::kSuccess || transferred < part) return done;
   }

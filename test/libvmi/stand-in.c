@@ -1,0 +1,216 @@
+/*
+ * A library with libvmi's calls over a file of RAM, made to misbehave. For tests of faults only: what libvmi really
+ * does is tested with the real one.
+ *
+ * Every instance reads its orders from the environment when it is made:
+ *   STANDIN_FAULT   kind@n: at the n-th call from then on, vmi_init being the first:
+ *                   fail: report failure; short: report success with half the bytes; lie: report success, write nothing;
+ *                   block: sleep for STANDIN_MS; loop: spin for STANDIN_MS; crash: follow a null pointer
+ *   STANDIN_MS      how long a call blocks or loops; default 1000
+ *   STANDIN_LOG     file that gets a line per call: thread, name
+ * Built with -DTOO_OLD it lacks vmi_pagecache_flush, as libvmi 0.12 does.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SUCCESS = 0, FAILURE = 1 };
+enum fault { NONE, FAIL, SHORT, LIE, BLOCK, LOOP, CRASH };
+
+struct instance {
+  uint32_t magic;
+  int fd;
+  uint64_t size;
+  char *name;
+  enum fault fault;
+  long at, calls, milliseconds;
+  int log;
+  atomic_int inside;
+};
+
+#define MAGIC 0x6c69626du
+
+static void note(int log, const char *what) {
+  char line[80];
+  int length = snprintf(line, sizeof line, "%ld %s\n", (long)syscall(SYS_gettid), what);
+  if (log >= 0 && write(log, line, (size_t)length) != length) abort();
+}
+
+static void sleep_for(long milliseconds) {
+  struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+  nanosleep(&time, NULL);
+}
+
+static long milliseconds_now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* Counts the call and does what was ordered; the fault that the call itself has to act out comes back. */
+static enum fault enter(struct instance *vmi, const char *name) {
+  if (vmi == NULL || vmi->magic != MAGIC) {
+    fprintf(stderr, "stand-in: %s on an instance that is none\n", name);
+    abort();
+  }
+  if (atomic_fetch_add(&vmi->inside, 1) != 0) note(vmi->log, "OVERLAP");
+  note(vmi->log, name);
+  enum fault fault = ++vmi->calls == vmi->at ? vmi->fault : NONE;
+  if (fault == BLOCK) sleep_for(vmi->milliseconds);
+  if (fault == LOOP)
+    for (long end = milliseconds_now() + vmi->milliseconds; milliseconds_now() < end;)
+      ;
+  if (fault == CRASH) *(volatile int *)NULL = 1;
+  if (fault == FAIL) fprintf(stderr, "stand-in: %s was told to fail\n", name);
+  return fault;
+}
+
+static int leave(struct instance *vmi, int status) {
+  atomic_fetch_sub(&vmi->inside, 1);
+  return status;
+}
+
+static void order(struct instance *vmi) {
+  static const char *const kinds[] = {"none", "fail", "short", "lie", "block", "loop", "crash"};
+  const char *text = getenv("STANDIN_FAULT");
+  const char *milliseconds = getenv("STANDIN_MS");
+  const char *log = getenv("STANDIN_LOG");
+  vmi->milliseconds = milliseconds != NULL ? atol(milliseconds) : 1000;
+  vmi->log = log != NULL ? open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
+  for (size_t i = 0; text != NULL && i < sizeof kinds / sizeof *kinds; i++) {
+    size_t length = strlen(kinds[i]);
+    if (strncmp(text, kinds[i], length) == 0 && text[length] == '@') {
+      vmi->fault = (enum fault)i;
+      vmi->at = atol(text + length + 1);
+    }
+  }
+}
+
+int vmi_destroy(struct instance *vmi) {
+  enum fault fault = enter(vmi, "vmi_destroy");
+  leave(vmi, 0);
+  vmi->magic = 0;
+  close(vmi->fd);
+  if (vmi->log >= 0) close(vmi->log);
+  free(vmi->name);
+  free(vmi);
+  return fault == FAIL ? FAILURE : SUCCESS;
+}
+
+int vmi_init(struct instance **out, unsigned mode, const void *domain, uint64_t flags, void *data, unsigned *error) {
+  (void)mode, (void)data;
+  struct instance *vmi = calloc(1, sizeof *vmi);
+  vmi->magic = MAGIC;
+  vmi->name = strdup(flags == 1 ? domain : "");
+  vmi->fd = open(vmi->name, O_RDONLY | O_CLOEXEC);
+  order(vmi);
+  enum fault fault = enter(vmi, "vmi_init");
+  struct stat status;
+  leave(vmi, 0);
+  if (vmi->fd < 0 || fstat(vmi->fd, &status) != 0 || fault == FAIL) {
+    *error = fault == FAIL ? 2 : 3;
+    if (fault != FAIL) fprintf(stderr, "stand-in: there is no %s\n", vmi->name);
+    vmi->at = 0;
+    vmi_destroy(vmi);
+    *out = NULL;
+    return FAILURE;
+  }
+  vmi->size = (uint64_t)status.st_size;
+  *out = fault == LIE ? NULL : vmi;
+  if (fault == LIE) vmi_destroy(vmi);
+  return SUCCESS;
+}
+
+int vmi_read_pa(struct instance *vmi, uint64_t address, size_t count, void *into, size_t *done) {
+  enum fault fault = enter(vmi, "vmi_read_pa");
+  size_t got = 0;
+  if (fault == SHORT) count /= 2;
+  if (fault != FAIL && fault != LIE && address < vmi->size) {
+    ssize_t result = pread(vmi->fd, into, count, (off_t)address);
+    got = result > 0 ? (size_t)result : 0;
+  }
+  if (done != NULL) *done = fault == LIE ? (size_t)-1 : got;
+  return leave(vmi, fault == LIE || fault == SHORT || (fault != FAIL && got == count) ? SUCCESS : FAILURE);
+}
+
+uint64_t vmi_get_memsize(struct instance *vmi) {
+  enum fault fault = enter(vmi, "vmi_get_memsize");
+  leave(vmi, 0);
+  return fault == FAIL ? 0 : vmi->size;
+}
+
+uint64_t vmi_get_max_physical_address(struct instance *vmi) {
+  enum fault fault = enter(vmi, "vmi_get_max_physical_address");
+  leave(vmi, 0);
+  return fault == FAIL ? 0 : vmi->size;
+}
+
+unsigned vmi_get_num_vcpus(struct instance *vmi) {
+  enum fault fault = enter(vmi, "vmi_get_num_vcpus");
+  leave(vmi, 0);
+  return fault == FAIL ? 0 : 2;
+}
+
+/* CR3 of vCPU n is 0x1000 * (n + 1), any other register its number. */
+int vmi_get_vcpureg(struct instance *vmi, uint64_t *value, uint64_t reg, unsigned long vcpu) {
+  enum fault fault = enter(vmi, "vmi_get_vcpureg");
+  if (fault != FAIL && fault != LIE) *value = reg == 20 ? 0x1000 * (vcpu + 1) : reg;
+  return leave(vmi, fault == FAIL ? FAILURE : SUCCESS);
+}
+
+#define SIMPLE(name)                                                    \
+  int name(struct instance *vmi) {                                      \
+    return leave(vmi, enter(vmi, #name) == FAIL ? FAILURE : SUCCESS);   \
+  }
+#define FLUSH(name)              \
+  void name(struct instance *vmi) { \
+    enter(vmi, #name);           \
+    leave(vmi, 0);               \
+  }
+SIMPLE(vmi_pause_vm)
+SIMPLE(vmi_resume_vm)
+FLUSH(vmi_symcache_flush)
+FLUSH(vmi_pidcache_flush)
+#ifndef TOO_OLD
+FLUSH(vmi_pagecache_flush)
+#endif
+
+void vmi_v2pcache_flush(struct instance *vmi, uint64_t table) {
+  enter(vmi, table == ~UINT64_C(0) ? "vmi_v2pcache_flush" : "vmi_v2pcache_flush of one table");
+  leave(vmi, 0);
+}
+
+/* Some of the optional ones. A task's page table is 0x1000 * PID; PID 2 is a sleeping kernel thread. */
+int vmi_pid_to_dtb(struct instance *vmi, int32_t pid, uint64_t *table) {
+  enum fault fault = enter(vmi, "vmi_pid_to_dtb");
+  if (fault != FAIL && fault != LIE && pid < 100) *table = pid == 2 ? 0 : 0x1000 * (uint64_t)pid;
+  return leave(vmi, fault == FAIL || pid >= 100 ? FAILURE : SUCCESS);
+}
+
+int vmi_translate_ksym2v(struct instance *vmi, const char *symbol, uint64_t *address) {
+  enum fault fault = enter(vmi, "vmi_translate_ksym2v");
+  int known = strcmp(symbol, "init_task") == 0;
+  if (fault != FAIL && fault != LIE && known) *address = UINT64_C(0xffffffff82a15940);
+  return leave(vmi, fault == FAIL || !known ? FAILURE : SUCCESS);
+}
+
+/* As libvmi does without an OS layer: success, and nothing written. */
+int vmi_get_offset(struct instance *vmi, const char *name, uint64_t *offset) {
+  (void)name, (void)offset;
+  return leave(vmi, enter(vmi, "vmi_get_offset") == FAIL ? FAILURE : SUCCESS);
+}
+
+char *vmi_get_name(struct instance *vmi) {
+  enum fault fault = enter(vmi, "vmi_get_name");
+  leave(vmi, 0);
+  return fault == FAIL ? NULL : strdup(vmi->name);
+}
