@@ -352,7 +352,13 @@ export class Btf extends BaseTypes {
           kind: 'int',
           size: this.#third(resolved),
           signed: (encoding & 1) !== 0,
-          encoding: (encoding & 4) !== 0 ? 'bool' : (encoding & 2) !== 0 ? 'char' : 'int',
+          // pahole leaves the bit for characters away; the name is left.
+          encoding:
+            (encoding & 4) !== 0
+              ? 'bool'
+              : (encoding & 2) !== 0 || this.#name(resolved) === 'char'
+                ? 'char'
+                : 'int',
           get name() {
             return spelling();
           },

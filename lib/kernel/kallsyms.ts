@@ -48,6 +48,8 @@ export interface AddressRange {
 /** Every kernel has more symbols than this, and none has more than the other. */
 const MIN_SYMBOLS = 2_000;
 const MAX_SYMBOLS = 2_000_000;
+/** Bytes of the per-cpu section at most: its symbols are offsets from 0. */
+const MAX_PERCPU = 16 << 20;
 /** A marker for every 256th name. kernel/kallsyms.c, get_symbol_offset(). */
 const MARKER_STEP = 256;
 const TOKENS = 256;
@@ -359,7 +361,7 @@ function provenForm(
       if (form === 'place') distance = offset + i * 4;
       else if (form === 'base') distance = offset >>> 0;
       else distance = offset < 0 ? -1 - offset : offset - 2 ** 33;
-      if (distance < before) break;
+      if (distance < before || (form === 'percpu' && offset >= MAX_PERCPU)) break;
       before = distance;
       looked++;
       if (distance >= low && distance <= high) inside++;

@@ -712,7 +712,7 @@ function tryAnswer<T>(ask: () => T): T | undefined {
   }
 }
 
-/** A profile's types, completed by the guest's own. */
+/** A profile's types, completed by the guest's own where it has some. */
 class ProfileTypes extends BaseTypes {
   readonly source: string;
   readonly #first: TypeTable;
@@ -732,7 +732,7 @@ class ProfileTypes extends BaseTypes {
   }
 
   override findOffset(struct: string, path: string): number | undefined {
-    return this.#first.findOffset(struct, path) ?? this.#second.findOffset(struct, path);
+    return this.#first.findOffset(struct, path) ?? tryAnswer(() => this.#second.findOffset(struct, path));
   }
 
   override offset(struct: string, path: string): number {
@@ -740,7 +740,7 @@ class ProfileTypes extends BaseTypes {
   }
 
   findSize(name: string): number | undefined {
-    return this.#first.findSize(name) ?? this.#second.findSize(name);
+    return this.#first.findSize(name) ?? tryAnswer(() => this.#second.findSize(name));
   }
 
   names(): Iterable<string> {

@@ -6,7 +6,7 @@ const MAX_NAMES = 1_000_000;
  * letters, then those that contain it or that it contains.
  */
 export function closest(name: string, names: Iterable<string>, max = 3): string[] {
-  const limit = Math.max(1, Math.min(3, Math.floor(name.length / 3)));
+  const limit = Math.max(1, Math.min(3, Math.ceil(name.length / 3)));
   const found: { name: string; score: number }[] = [];
   const seen = new Set<string>();
   let looked = 0;

@@ -188,10 +188,16 @@ export class FakeAddressSpace {
       const at = address + BigInt(done);
       const physical = this.#windowed(at) ?? this.#translated(at);
       if (typeof physical === 'number') break;
-      const part = into.subarray(done, done + Math.min(into.length - done, 4096 - Number(at & 0xfffn)));
-      const read = this.memory.read(physical, part);
+      // One read for pages that are neighbours both ways, as the real one does.
+      let length = Math.min(into.length - done, 4096 - Number(at & 0xfffn));
+      while (done + length < into.length) {
+        const next = this.#windowed(at + BigInt(length)) ?? this.#translated(at + BigInt(length));
+        if (next !== physical + BigInt(length)) break;
+        length = Math.min(into.length - done, length + 4096);
+      }
+      const read = this.memory.read(physical, into.subarray(done, done + length));
       done += read;
-      if (read < part.length) break;
+      if (read < length) break;
     }
     return done;
   }
