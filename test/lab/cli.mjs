@@ -8,11 +8,11 @@ const USAGE = `usage:
   cli.mjs boot [options]       boot a guest, print one JSON line when it is ready, run until interrupted
       --suite bookworm|bullseye|trixie|sid|experimental   --flavour cloud|generic|rt
       --memory MIB  --cpus N  --machine q35|pc  --backend anonymous|file|memfd|hugetlb  --cpu MODEL  --levels5
-      --numa N  --tasks N  --busy N  --append 'KERNEL OPTIONS'  --no-qmp  --reboot  --stdin (end with standard input)
+      --numa N  --tasks N  --busy N  --spin  --append 'KERNEL OPTIONS'  --no-qmp  --reboot  --stdin (end with standard input)
   cli.mjs truth DIRECTORY      ask a running guest for its table, print it as JSON lines
   cli.mjs freeze DIRECTORY     the same, and leave the guest frozen (halt: with each CPU in what it was doing)
   cli.mjs release DIRECTORY    end a freeze
-  cli.mjs command DIRECTORY 'LINE'   tasks N, churn on|off, busy N, hide PID, unhide, panic, reboot
+  cli.mjs command DIRECTORY 'LINE'   tasks N, churn on|off, spin on|off, hide PID, unhide, panic, reboot
   cli.mjs shell DIRECTORY 'LINE'     run a line in the guest's shell
 `;
 
@@ -44,6 +44,7 @@ async function boot(args) {
       numa: { type: 'string' },
       tasks: { type: 'string' },
       busy: { type: 'string' },
+      spin: { type: 'boolean' },
       append: { type: 'string' },
       'no-qmp': { type: 'boolean' },
       reboot: { type: 'boolean' },

@@ -114,7 +114,7 @@ export class LabGuest {
   }
 
   /**
-   * Sends one command and waits until it is done: `tasks N`, `busy N`, `churn on`, `churn off`, `hide PID`, `unhide`,
+   * Sends one command and waits until it is done: `tasks N`, `spin on`, `spin off`, `churn on`, `churn off`, `hide PID`, `unhide`,
    * `panic`, `reboot`.
    *
    * @param {string} line

@@ -39,8 +39,14 @@ read -r answer <&4
 order() {
   echo "$1" >&5
   read -r answer <&4
+}
+
+answer() {
   case $answer in done) say "DONE $1" ;; *) say "ERROR $1: $answer" ;; esac
 }
+
+spin=$(option spin off)
+order "spin $spin"
 
 exec 3<> /dev/ttyS0
 stty raw -echo <&3
@@ -51,7 +57,9 @@ while true; do
     '') ;; # the byte that ended a freeze
     kallsyms) cat /proc/kallsyms > /proc/oracle_print; say "DONE $line" ;;
     btf) cat /sys/kernel/btf/vmlinux > /proc/oracle_print; say "DONE $line" ;;
-    tasks\ * | churn\ * | busy\ *) order "$line" ;;
+    halt) order 'spin on'; echo halt > /proc/oracle; order "spin $spin" ;; # so that CPUs have a user's task to be halted in
+    spin\ *) order "$line"; spin=${line#spin }; answer "$line" ;;
+    tasks\ * | churn\ *) order "$line"; answer "$line" ;;
     panic) say "DONE $line"; echo c > /proc/sysrq-trigger ;;
     reboot) say "DONE $line"; reboot -f ;;
     shell\ *) eval "${line#shell }" > /proc/oracle_print 2>&1; say "DONE $line" ;;

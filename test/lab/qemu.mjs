@@ -16,7 +16,8 @@ import { basename, join } from 'node:path';
  * @property {boolean} [reboot] true: a reset reboots; by default it ends QEMU
  * @property {string} [append] more kernel options
  * @property {number} [tasks] sleeping filler processes
- * @property {number} [busy] spinning processes, by default one per CPU
+ * @property {number} [busy] processes that can spin, by default one per CPU
+ * @property {boolean} [spin] true: they spin all the time; by default only while a `halt` is taken, to spare the host
  * @property {string[]} [extraArgs] more QEMU arguments
  */
 
@@ -48,6 +49,7 @@ export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths 
     KERNEL_OPTIONS,
     `lab.tasks=${tasks}`,
     busy === undefined ? '' : `lab.busy=${busy}`,
+    options.spin ? 'lab.spin=on' : '',
     append,
   ].filter((word) => word !== '');
   return {
@@ -65,7 +67,7 @@ export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths 
       '-cpu',
       model,
       '-smp',
-      String(cpus),
+      `cpus=${cpus},sockets=${options.numa ?? 1}`,
       '-m',
       `${memory}M`,
       '-machine',
@@ -126,7 +128,7 @@ const monitors = (/** @type {boolean} */ sockets, /** @type {import('./guest.mjs
  */
 async function memoryArguments({ backend = 'anonymous', memory = 512, cpus = 2, numa = 1 }, paths) {
   const size = memory / numa;
-  if (!Number.isInteger(size) || numa > cpus)
+  if (!Number.isInteger(size) || !Number.isInteger(cpus / numa))
     throw new RangeError(`cannot split ${memory} MiB and ${cpus} CPUs into ${numa} nodes`);
   if (backend === 'anonymous' && numa === 1) return { machine: '', args: [], memoryPath: undefined };
   if (backend === 'hugetlb') await needHugePages(memory);

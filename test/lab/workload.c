@@ -1,15 +1,17 @@
 /*
  * The tasks of a lab guest: every kind that a PID -> CR3 lookup can meet, each with a name that says what it is.
  *
- *   workload TASKS BUSY   starts them all (TASKS sleeping fillers, BUSY spinning processes), writes `ready` to standard
- *                         output, then obeys lines on standard input: `tasks N`, `churn on`, `churn off`, `busy N`.
- *                         One line answers each: `done`, or `error REASON`.
+ *   workload TASKS BUSY   starts them all (TASKS sleeping fillers, BUSY processes that can spin), writes `ready` to
+ *                         standard output, then obeys lines on standard input: `tasks N`, `churn on`, `churn off`,
+ *                         `spin on`, `spin off`. One line answers each: `done`, or `error REASON`.
  *
- * Everything but the busy ones and the churn sits still once it is ready.
+ * Everything sits still once it is ready, but for the churn and the spinning while they are on.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -272,12 +274,26 @@ static void fillers(int count)
 	}
 }
 
+static int *spinning; /* shared by all; a futex */
+
+static void spin(int on)
+{
+	*(volatile int *)spinning = on;
+	syscall(SYS_futex, spinning, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	if (on)
+		usleep(20000); /* until each has its CPU */
+}
+
+/* One process pinned to each CPU. They spin only when told to: a spinning guest takes the host's CPUs from everyone. */
 static void busy(int count)
 {
 	char name[16];
 	cpu_set_t set;
 	int cpu;
 
+	spinning = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (spinning == MAP_FAILED)
+		fail("busy");
 	for (cpu = 0; cpu < count; cpu++) {
 		expected++;
 		snprintf(name, sizeof(name), "busy-%d", cpu);
@@ -288,8 +304,11 @@ static void busy(int count)
 		sched_setaffinity(0, sizeof(set), &set);
 		setpriority(PRIO_PROCESS, 0, 19);
 		settle();
-		for (;;)
-			asm volatile("pause");
+		for (;;) {
+			while (*(volatile int *)spinning)
+				asm volatile("pause");
+			syscall(SYS_futex, spinning, FUTEX_WAIT, 0, NULL, NULL, 0);
+		}
 	}
 }
 
@@ -330,8 +349,8 @@ static void obey(const char *line)
 
 	if (sscanf(line, "tasks %d", &count) == 1 && count > 0) {
 		fillers(count);
-	} else if (sscanf(line, "busy %d", &count) == 1 && count > 0) {
-		busy(count);
+	} else if (!strcmp(line, "spin on\n") || !strcmp(line, "spin off\n")) {
+		spin(!strcmp(line, "spin on\n"));
 	} else if (!strcmp(line, "churn on\n")) {
 		if (!churner)
 			churner = churn();
