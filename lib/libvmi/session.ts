@@ -16,6 +16,8 @@ export const MINIMUM_VERSION = '0.14';
 export const DEFAULT_DEADLINE = 5_000;
 /** The same for attaching: libvmi's KVM driver asks libvirt, its Xen driver xenstore. */
 export const DEFAULT_ATTACH_DEADLINE = 30_000;
+/** Milliseconds between two looks at a call that is past its deadline but started late. */
+const LOOK_AGAIN = 20;
 /** libvmi prints a line or two per failure; the rest of a flood is of no use. */
 const MAX_LOG = 600;
 
@@ -189,17 +191,19 @@ export class LibvmiSession {
       stop(aborted(name, signal!));
     };
     // The native side knows when the call started: one that still waits in the queue has time left.
-    const timer = setInterval(() => {
+    const look = () => {
       const hung = this.#native.giveUp(pending.ticket);
       if (hung !== undefined) stop(new VmiError('VMI_BUSY', `${this.#what}: ${hung}`));
-    }, deadline);
+      else timer = setTimeout(look, LOOK_AGAIN);
+    };
+    let timer = setTimeout(look, deadline);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       return await Promise.race([pending.done, stopped]);
     } catch (error) {
       throw explain(error, this.#what);
     } finally {
-      clearInterval(timer);
+      clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
       // A race that one side lost must not end the process when that side rejects later.
       stopped.catch(() => {});

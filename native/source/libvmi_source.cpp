@@ -142,7 +142,7 @@ vmi::Status Source::Begin() {
     calls.vmi_symcache_flush(instance);
   };
   if (session_->TryDirect(flush)) return {};
-  return session_->Run("vmi_pagecache_flush", flush);
+  return session_->Run("vmi_*cache_flush", flush);
 }
 
 }  // namespace libvmi

@@ -108,6 +108,7 @@ async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promi
   const vcpus = Number(await number('vmi_get_num_vcpus'));
   const what = `${target.driver}:${target.name}`;
   if (end === 0n) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no memory`);
+  if (vcpus === 0) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no vCPU`);
   return new PhysicalMemory({
     native: session.memory(BigUint64Array.of(0n, end, 0n)),
     source: 'libvmi',

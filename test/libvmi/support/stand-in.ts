@@ -15,6 +15,7 @@ export class StandIn {
   readonly tooOld = join(this.folder, 'too-old.so');
   readonly ram = join(this.folder, 'ram');
   readonly #log = join(this.folder, 'log');
+  #seen = 0;
 
   /** @param bytes of RAM; each 8 of them hold their own address */
   constructor(bytes = 1 << 20) {
@@ -45,13 +46,13 @@ export class StandIn {
 
   /** Calls since the last look, in order. */
   calls(): string[] {
-    if (!existsSync(this.#log)) return [];
-    const lines = readFileSync(this.#log, 'utf8').split('\n');
-    rmSync(this.#log);
+    // Never removed or cut: an instance that was left behind still writes to it.
+    const content = existsSync(this.#log) ? readFileSync(this.#log, 'utf8') : '';
+    const lines = content.slice(this.#seen).split('\n');
+    this.#seen = content.length;
     return lines.filter((line) => line !== '').map((line) => line.slice(line.indexOf(' ') + 1));
   }
 
-  /** Instances made and not destroyed, in the calls since the last look. */
   remove(): void {
     for (const name of ['STANDIN_FAULT', 'STANDIN_LOG', 'STANDIN_MS']) delete process.env[name];
     rmSync(this.folder, { recursive: true });
