@@ -1,4 +1,5 @@
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { AddressForm, KallsymsTables } from './kallsyms.js';
@@ -43,7 +44,8 @@ export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
 
 /**
  * Kernels seen before, a file for each build-id. Nothing in it is believed: what it says is verified against the guest,
- * a file that cannot be read or parsed counts as absent, and failing to write one is no error.
+ * a file that cannot be read or parsed counts as absent, and failing to write one is no error. The files are a page
+ * long, so reading is synchronous; nobody waits for writing.
  */
 export class KernelCache {
   readonly folder: string;
@@ -53,8 +55,8 @@ export class KernelCache {
   }
 
   /** Kernels there are files of. */
-  async entries(): Promise<CacheEntry[]> {
-    const names = await readdir(this.folder).catch(() => []);
+  entries(): CacheEntry[] {
+    const names = attempt(() => readdirSync(this.folder)) ?? [];
     const entries: CacheEntry[] = [];
     for (const name of names) {
       const match = FILE_NAME.exec(name);
@@ -64,15 +66,12 @@ export class KernelCache {
   }
 
   /** What is known of a kernel; `undefined` when the file is absent or broken. */
-  async load(entry: CacheEntry, imageVirtual: bigint): Promise<CachedKernel | undefined> {
-    try {
+  load(entry: CacheEntry, imageVirtual: bigint): CachedKernel | undefined {
+    return attempt(() => {
       const path = this.#path(entry);
-      const { size } = await stat(path);
-      if (size > MAX_FILE_BYTES) return undefined;
-      return decode(JSON.parse(await readFile(path, 'utf8')), entry, imageVirtual);
-    } catch {
-      return undefined;
-    }
+      if (statSync(path).size > MAX_FILE_BYTES) return undefined;
+      return decode(JSON.parse(readFileSync(path, 'utf8')), entry, imageVirtual);
+    });
   }
 
   /** Writes a kernel's file, whole or not at all. Returns whether it could. */
@@ -83,23 +82,23 @@ export class KernelCache {
   }
 
   /** Physical addresses at which guests kept VMCOREINFO, last one first. */
-  async hints(): Promise<bigint[]> {
-    try {
-      const data: unknown = JSON.parse(await readFile(join(this.folder, HINTS), 'utf8'));
-      const { version, addresses } = data as { version?: unknown; addresses?: unknown };
-      if (version !== VERSION || !Array.isArray(addresses)) return [];
-      return addresses
-        .slice(0, MAX_HINTS)
-        .filter(isHex)
-        .map((text) => BigInt(text)); // prettier-ignore
-    } catch {
-      return [];
-    }
+  hints(): bigint[] {
+    return (
+      attempt(() => {
+        const data: unknown = JSON.parse(readFileSync(join(this.folder, HINTS), 'utf8'));
+        const { version, addresses } = data as { version?: unknown; addresses?: unknown };
+        if (version !== VERSION || !Array.isArray(addresses)) return [];
+        return addresses
+          .slice(0, MAX_HINTS)
+          .filter(isHex)
+          .map((text) => BigInt(text));
+      }) ?? []
+    );
   }
 
   /** Puts an address first among the hints. */
   async hint(address: bigint): Promise<boolean> {
-    const before = await this.hints();
+    const before = this.hints();
     if (before[0] === address) return true;
     const addresses = [address, ...before.filter((other) => other !== address)].slice(0, MAX_HINTS);
     return this.#write(
@@ -126,7 +125,7 @@ export class KernelCache {
   }
 
   async #prune(): Promise<void> {
-    const entries = await this.entries();
+    const entries = this.entries();
     if (entries.length <= MAX_FILES) return;
     const aged = await Promise.all(
       entries.map(async (entry) => {
@@ -143,6 +142,15 @@ export class KernelCache {
     aged.sort((a, b) => a.age - b.age);
     for (const { path } of aged.slice(0, aged.length - MAX_FILES))
       await rm(path, { force: true }).catch(() => {});
+  }
+}
+
+/** A cache that cannot be read counts as empty. */
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
   }
 }
 

@@ -146,8 +146,8 @@ export class Kernel {
     memory.begin();
     const registers = options.registers ?? (await readRegisters(memory, signal, trail));
     // Of no use to registers, and not even read when they settle it.
-    const hints = registers.length === 0 && cache !== undefined ? await cache.hints() : [];
-    const entries = cache === undefined ? [] : await cache.entries();
+    const hints = registers.length === 0 && cache !== undefined ? cache.hints() : [];
+    const entries = cache === undefined ? [] : cache.entries();
     const loaded: Parts[] = [];
     const settled = () => loaded.length > 0;
     for await (const candidate of locate(memory, { registers, hints, signal, settled }, trail)) {
@@ -334,7 +334,7 @@ function checkAborted(signal: AbortSignal | undefined): void {
 
 /** Opens a candidate with what the cache knows, and without it when that does not verify. */
 async function open(candidate: ImageCandidate, options: OpenOptions): Promise<Parts> {
-  const cached = options.cache && (await recognise(candidate, options.cache, options.entries));
+  const cached = options.cache && recognise(candidate, options.cache, options.entries);
   if (cached !== undefined) {
     try {
       return assemble(candidate, ownFromCache(candidate, cached), cached, options);
@@ -347,11 +347,11 @@ async function open(candidate: ImageCandidate, options: OpenOptions): Promise<Pa
 }
 
 /** The cached kernel whose build-id the image shows. */
-async function recognise(
+function recognise(
   { space, image }: ImageCandidate,
   cache: KernelCache,
   entries: readonly CacheEntry[],
-): Promise<CachedKernel | undefined> {
+): CachedKernel | undefined {
   for (const entry of entries.slice(0, MAX_CACHE_LOOKS)) {
     const expected = Buffer.from(entry.buildId, 'hex');
     if (BigInt(entry.buildIdAt + expected.length) > image.length) continue;
@@ -361,7 +361,7 @@ async function recognise(
       !bytes.equals(expected)
     )
       continue;
-    const cached = await cache.load(entry, image.virtual);
+    const cached = cache.load(entry, image.virtual);
     if (cached !== undefined) return cached;
   }
   return undefined;
