@@ -116,7 +116,7 @@ function parseTargetOperand(text: string): Target {
 }
 
 function report(error: unknown, out: Output, command: Command, attaching: boolean): number {
-  if (error instanceof UsageError || isMisuse(error)) {
+  if (error instanceof UsageError) {
     out.error(`${error.message}; see 'vmi ${command.name} --help'`);
     return EXIT.usage;
   }
@@ -128,9 +128,4 @@ function report(error: unknown, out: Output, command: Command, attaching: boolea
     `this is a bug in vmi: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
   );
   return EXIT.bug;
-}
-
-/** An argument that only the guest could check. Every such message starts the same; other TypeErrors are bugs. */
-function isMisuse(error: unknown): error is TypeError | RangeError {
-  return (error instanceof TypeError || error instanceof RangeError) && error.message.startsWith('Expected ');
 }

@@ -69,10 +69,15 @@ export function walkText(walk: WalkResult, styles?: Styles): string[] {
   );
 }
 
-/** Why a walk ended without a page; `undefined` when it found one. */
-export function whyNotMapped(walk: WalkResult): string | undefined {
+/** Why a walk of 4 or 5 levels ended without a page; `undefined` when it found one. */
+export function whyNotMapped(walk: WalkResult, levels: 4 | 5): string | undefined {
   if (walk.physical !== undefined) return undefined;
   const last = walk.steps.at(-1);
+  // SDM vol. 1, 3.3.7.1: the bits above those that are translated repeat the highest of them.
+  const bits = 12 + 9 * levels;
+  if (BigInt.asUintN(64, BigInt.asIntN(bits, walk.address)) !== walk.address) {
+    return `${hex(walk.address)} is not mapped: no address of ${bits} bits looks like that (it is not canonical)`;
+  }
   const why =
     last === undefined
       ? 'the page table is not in guest RAM'

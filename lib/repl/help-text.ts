@@ -23,6 +23,7 @@ Use JavaScript:
   hex(4096)                     '0x1000'
   await guest.registers()       control registers, from the hypervisor
 
-Objects: guest (all of the API), kernel (guest.kernel), memory (guest.memory). Addresses are bigints: write 0x1000n.
-Tab completes symbols, structures and PIDs inside the parentheses. ctrl-R searches the history, ctrl-D ends.
+Objects: guest (all of the API), kernel (guest.kernel), memory (guest.memory).
+Addresses are bigints: write 0x1000n. Tab completes symbols, structures and PIDs inside
+the parentheses. ctrl-R searches the history, ctrl-D ends.
 `;

@@ -27,7 +27,7 @@ export async function startRepl(guest: Guest, { input, output, env }: ReplOption
   const writer = new Writer(colours, origins);
   if (terminal) output.write(`${banner(guest)}\n`);
   const server = start({
-    prompt: input.isTTY === true ? 'vmi> ' : '',
+    prompt: input.isTTY === true ? '> ' : '',
     input,
     output,
     terminal,

@@ -29,7 +29,10 @@ export class Writer {
   }
 
   write = (value: unknown): string => {
-    if (value instanceof VmiError) return printableLines(`${value.code}: ${value.message}`);
+    if (value instanceof Error) {
+      const line = errorLine(value);
+      if (line !== undefined) return printableLines(line);
+    }
     const lines = this.#special(value);
     return lines === undefined ? this.inspect(value) : lines.join('\n');
   };
@@ -73,6 +76,14 @@ export class Writer {
     const colour = (inspect.styles as Record<string, string | undefined>)[style];
     return this.#colours && colour !== undefined ? paint(text, colour) : text;
   }
+}
+
+/** An error whose stack says nothing to who typed the line: the guest's answer, a wrong argument, ctrl-C. */
+function errorLine(error: Error): string | undefined {
+  if (error instanceof VmiError) return `${error.code}: ${error.message}`;
+  if ((error as NodeJS.ErrnoException).code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') return 'interrupted';
+  const misuse = error instanceof TypeError || error instanceof RangeError;
+  return misuse && error.message.startsWith('Expected ') ? `${error.name}: ${error.message}` : undefined;
 }
 
 /** inspect's `4096n` as `0x1000n`: still what JavaScript reads. */

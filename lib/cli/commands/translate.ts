@@ -39,7 +39,7 @@ export const translate: Command = {
       } else {
         out.lines(walkText(walk, out.styles));
       }
-      const why = whyNotMapped(walk);
+      const why = whyNotMapped(walk, guest.kernel.levels);
       if (why === undefined) return EXIT.done;
       out.error(why);
       return EXIT.no;

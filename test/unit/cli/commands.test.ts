@@ -249,6 +249,9 @@ describe('vmi translate', () => {
       stderr: 'vmi: 0x1000 is not mapped (cr3 0x1a10000): page not present at pml4\n',
     });
     expect(stdout).toContain('pml4      0x1a10ff8   0x0    not present\n');
+    expect((await vmi(['translate', TARGET, '0x8000000000000000'])).stderr).toBe(
+      'vmi: 0x8000000000000000 is not mapped: no address of 48 bits looks like that (it is not canonical)\n',
+    );
   });
 
   it('prints JSON', async () => {

@@ -103,6 +103,7 @@ export class FakeGuest {
   readonly kernel = {
     release: '6.1.0-fake',
     cr3: KERNEL_CR3,
+    levels: 4 as const,
     symbols: {
       at: (address: bigint) => this.symbolAt(address),
       complete: (prefix: string) => ['init_mm', 'init_task'].filter((name) => name.startsWith(prefix)),
@@ -191,6 +192,8 @@ export class FakeGuest {
 
   translate(address: bigint): WalkResult {
     if (address === WALK.address) return WALK;
+    if (address === 1n << 63n)
+      return { address, root: KERNEL_CR3, steps: [], physical: undefined, pageSize: undefined };
     const first = { ...WALK.steps[0]!, entry: 0n, present: false };
     return { address, root: KERNEL_CR3, steps: [first], physical: undefined, pageSize: undefined };
   }

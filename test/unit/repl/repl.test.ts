@@ -61,6 +61,13 @@ describe('lines that are piped in', () => {
     );
   });
 
+  it('show a wrong argument as one line, and a bug with its stack', async () => {
+    expect(await piped('sym(-1)\n')).toBe(
+      'Uncaught:\nRangeError: Expected address as a bigint or a safe integer of 0 or more but received -1; write large addresses as bigint (0xffff888000000000n)\n',
+    );
+    expect(await piped('null.x\n')).toMatch(/^Uncaught TypeError: Cannot read .*\n/);
+  });
+
   it('may await', async () => {
     expect(await piped('await Promise.resolve(16n)\n')).toBe('0x10n\n');
   });
