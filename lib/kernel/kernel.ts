@@ -788,23 +788,26 @@ function imagePhysical(image: MappedImage, address: bigint): bigint | undefined 
 
 /** PAGE_OFFSET, proven: what the page table maps there is RAM from 0 on, wherever it was looked at. */
 function findPageOffset(kernel: VirtualMemory, symbols: SymbolTable): bigint {
-  const symbol = symbols.find('page_offset_base');
   const tried: string[] = [];
-  const candidates = [
-    // Set by KASLR (CONFIG_RANDOMIZE_MEMORY). arch/x86/kernel/head64.c.
-    ...(symbol === undefined ? [] : [kernel.readU64(symbol)]),
-    PAGE_OFFSET_BASE[kernel.levels],
-    ...firstSlots(kernel),
-  ];
-  for (const candidate of new Set(candidates)) {
+  for (const candidate of pageOffsets(kernel, symbols)) {
     const problem = directMapProblem(kernel, candidate);
     if (problem === undefined) return candidate;
-    tried.push(`${hex(candidate)}: ${problem}`);
+    const line = `${hex(candidate)}: ${problem}`;
+    if (!tried.includes(line)) tried.push(line);
   }
   throw new VmiError(
     'VMI_ATTACH',
     `no direct map of RAM, the kernel may still be booting (tried ${tried.join(', ')})`,
   );
+}
+
+/** Where the direct map may start, likeliest first. */
+function* pageOffsets(kernel: VirtualMemory, symbols: SymbolTable): Iterable<bigint> {
+  // Set by KASLR (CONFIG_RANDOMIZE_MEMORY). arch/x86/kernel/head64.c.
+  const symbol = symbols.find('page_offset_base');
+  if (symbol !== undefined) yield kernel.readU64(symbol);
+  yield PAGE_OFFSET_BASE[kernel.levels];
+  yield* firstSlots(kernel);
 }
 
 /** Looks at several places of a direct map. Parts of RAM that firmware keeps are not mapped. */
