@@ -115,7 +115,7 @@ export class LabGuest {
 
   /**
    * Sends one command and waits until it is done: `tasks N`, `spin on`, `spin off`, `churn on`, `churn off`, `hide PID`, `unhide`,
-   * `panic`, `reboot`.
+   * `panic`.
    *
    * @param {string} line
    * @returns {Promise<void>}
@@ -123,6 +123,16 @@ export class LabGuest {
    */
   async command(line) {
     await this.#ask(line);
+  }
+
+  /**
+   * Reboots the guest, warm, and waits until it is ready again. RAM is not cleared: the old kernel's remains stay in it.
+   * Needs the option `reboot`.
+   */
+  async reboot() {
+    const before = await size(this.paths.truth);
+    await this.command('reboot');
+    await this.ready(120, before);
   }
 
   /** @param {string} command QMP command @param {object} [args] @returns {Promise<any>} */
@@ -259,6 +269,7 @@ export class LabGuest {
    * @returns {Promise<string>}
    */
   async #send(line, answer, from, seconds) {
+    if (!this.running) throw new Error(`QEMU ended before "${line}" was sent`);
     const socket = connect(this.paths.control);
     try {
       await new Promise((resolve, reject) => {
@@ -290,11 +301,16 @@ export class LabGuest {
     );
   }
 
-  /** Waits until init says READY; used by {@link bootGuest}. @param {number} seconds */
-  async ready(seconds) {
+  /**
+   * Waits until init says READY; used by {@link bootGuest}.
+   *
+   * @param {number} seconds
+   * @param {number} [from] offset in the replies
+   */
+  async ready(seconds, from = 0) {
     const end = Date.now() + seconds * 1000;
     for (;;) {
-      const answer = await this.#await(/^(READY|ERROR.*)\n/m, 0, 1, 'boot').catch((error) => {
+      const answer = await this.#await(/^(READY|ERROR.*)\n/m, from, 1, 'boot').catch((error) => {
         if (this.running && Date.now() < end) return undefined;
         return `ERROR ${error.message}`;
       });
