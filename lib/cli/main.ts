@@ -3,12 +3,15 @@ import { attach } from '../guest/guest.js';
 import { EXIT } from './exit-code.js';
 import { run } from './run.js';
 
+/** Milliseconds that the process may take to end after its command did. */
+const GRACE = 500;
+
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     // The reader has seen enough: `vmi ps … | head`.
     if (error.code === 'EPIPE') process.exit(EXIT.done);
-    process.exitCode = EXIT.bug;
     if (stream === process.stdout) process.stderr.write(`vmi: cannot write the result: ${error.message}\n`);
+    process.exit(EXIT.bug);
   });
 }
 
@@ -26,4 +29,6 @@ const code = await run(process.argv.slice(2), {
     return () => process.off('SIGINT', interrupt);
   },
 });
-process.exitCode ??= code;
+process.exitCode = code;
+// What is under way may end, as the cache's file; what a line typed into the REPL started must not go on for ever.
+setTimeout(() => process.exit(), GRACE).unref();

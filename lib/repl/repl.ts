@@ -4,6 +4,7 @@ import type { Readable, Writable } from 'node:stream';
 import { printable } from '../cli/text.js';
 import type { Guest } from '../guest/guest.js';
 import { completeArgument } from './complete.js';
+import { LineFeed } from './feed.js';
 import { HELP } from './help-text.js';
 import { helpers } from './helpers.js';
 import { historyFile, keepHistory } from './history.js';
@@ -26,9 +27,10 @@ export async function startRepl(guest: Guest, { input, output, env }: ReplOption
   const origins = new WeakMap<Uint8Array, bigint>();
   const writer = new Writer(colours, origins);
   if (terminal) output.write(`${banner(guest)}\n`);
+  const feed = terminal ? undefined : new LineFeed();
   const server = start({
-    prompt: input.isTTY === true ? '> ' : '',
-    input,
+    prompt: terminal ? '> ' : '',
+    input: feed?.input ?? input,
     output,
     terminal,
     useColors: colours,
@@ -37,6 +39,7 @@ export async function startRepl(guest: Guest, { input, output, env }: ReplOption
     breakEvalOnSigint: terminal,
     // Node's preview prints bigints in decimal.
     preview: false,
+    ignoreUndefined: !terminal,
   });
   const load = () => define(server, guest, origins);
   load();
@@ -53,6 +56,7 @@ export async function startRepl(guest: Guest, { input, output, env }: ReplOption
   const left = new Promise<void>((resolve) => server.once('exit', resolve));
   const file = terminal ? historyFile(env) : undefined;
   if (file !== undefined) await keepHistory(server, file);
+  await feed?.run(input, server);
   await left;
 }
 

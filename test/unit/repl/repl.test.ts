@@ -68,8 +68,19 @@ describe('lines that are piped in', () => {
     expect(await piped('null.x\n')).toMatch(/^Uncaught TypeError: Cannot read .*\n/);
   });
 
-  it('may await', async () => {
-    expect(await piped('await Promise.resolve(16n)\n')).toBe('0x10n\n');
+  it('may await: the next line waits too', async () => {
+    const slow = 'const value = await new Promise((done) => setTimeout(done, 50, 16n))';
+    expect(await piped(`${slow}\nvalue\nawait Promise.reject(new Error('no'))\n1n`)).toMatch(
+      /^0x10n\nUncaught Error: no\n[\s\S]*0x1n\n$/,
+    );
+  });
+
+  it('may be several to a statement, and end it all', async () => {
+    expect(await piped('if (true) {\n  2n\n}\n.exit\n3n\n')).toBe('0x2n\n');
+  });
+
+  it('may be none', async () => {
+    expect(await piped('')).toBe('');
   });
 
   it('can ask for help', async () => {
