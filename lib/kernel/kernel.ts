@@ -101,10 +101,14 @@ export class Kernel {
   readonly textEntry: bigint;
   readonly provenance: Provenance;
   readonly #parts: Parts;
+  /** Answers in the cache's file. */
+  #saved: number;
+  #saving: Promise<boolean> = Promise.resolve(false);
 
   private constructor(parts: Parts, milliseconds: number) {
     const { image, candidate } = parts;
     this.#parts = parts;
+    this.#saved = parts.cached === undefined ? 0 : parts.cached.symbols.size + parts.cached.offsets.size;
     this.release = parts.release;
     this.banner = parts.banner;
     this.buildId = parts.buildId?.hex;
@@ -238,28 +242,37 @@ export class Kernel {
    * Writes what was found and asked so far to the cache, so that the next attach need not ask the guest. Never fails;
    * returns whether there was something to write and it was written.
    */
-  async remember(): Promise<boolean> {
-    const { cache, own, buildId, image } = this.#parts;
-    const symbols = own.symbols.known;
-    const types = own.types.known;
-    if (cache === undefined || buildId === undefined) return false;
-    if (this.#parts.cached !== undefined && !symbols.grown && !types.grown) return false;
-    const cached: CachedKernel = {
-      buildId: buildId.hex,
-      buildIdAt: Number(buildId.address - image.virtual),
-      release: this.release,
-      tables: own.tables(),
-      btf: own.btf(),
-      symbols: symbols.answers,
-      offsets: types.answers,
-    };
-    return cache.save(cached, image.virtual);
+  remember(): Promise<boolean> {
+    this.#saving = this.#saving.then(() => this.#save());
+    return this.#saving;
   }
 
   [inspect.custom](): string {
     const { located, symbols, types, cached } = this.provenance;
     const how = `by ${located}, symbols from ${symbols}, types from ${types}${cached ? ', cached' : ''}`;
     return `Kernel { Linux ${this.release}, ${this.levels} levels, root: ${hex(this.root)}, pti: ${this.pti}, ${how} }`;
+  }
+
+  async #save(): Promise<boolean> {
+    const { cache, own, buildId, image } = this.#parts;
+    if (cache === undefined || buildId === undefined) return false;
+    const symbols = own.symbols.known;
+    const offsets = own.types.known;
+    // Answers are only ever added.
+    const size = symbols.size + offsets.size;
+    if (size === this.#saved) return false;
+    const cached: CachedKernel = {
+      buildId: buildId.hex,
+      buildIdAt: Number(buildId.address - image.virtual),
+      release: this.release,
+      tables: own.tables(),
+      btf: own.btf(),
+      symbols,
+      offsets,
+    };
+    const saved = await cache.save(cached, image.virtual);
+    if (saved) this.#saved = size;
+    return saved;
   }
 
   #possibleCpus(): number {

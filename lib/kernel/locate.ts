@@ -80,7 +80,8 @@ export interface LocateOptions {
 
 /**
  * Gives page tables that may be the running kernel's, best source first: vCPU registers, VMCOREINFO, contents of RAM.
- * A later source is only looked at when the caller asks for more. Nothing is proven yet but that the table maps an
+ * A later source is only looked at when the caller asks for more, and never behind registers: while a machine boots,
+ * RAM still holds the kernel that ran before. Nothing is proven yet but that the table maps an
  * image of plausible size; with several kernels in RAM (a warm reset does not clear it) there are several.
  */
 export async function* locate(
@@ -88,7 +89,14 @@ export async function* locate(
   options: LocateOptions,
   trail: Trail,
 ): AsyncGenerator<ImageCandidate> {
-  yield* fromRegisters(memory, options.registers ?? [], trail);
+  // A source that cannot tell gives zeroes: no CPU has both CR0 and CR3 clear once firmware runs.
+  const registers = (options.registers ?? []).filter(({ cr0, cr3 }) => cr0 !== 0n || cr3 !== 0n);
+  if (registers.length > 0) {
+    yield* fromRegisters(memory, registers, trail);
+    trail.note('RAM was not searched: a kernel that no vCPU maps does not run');
+    return;
+  }
+  trail.note('registers: the source gives none');
   const seen = new Set<string>();
   for (const hint of new Set(options.hints ?? [])) {
     const info = vmcoreinfoAt(memory, hint);
@@ -180,10 +188,6 @@ function fromRegisters(
   registers: readonly VcpuRegisters[],
   trail: Trail,
 ): ImageCandidate[] {
-  if (registers.length === 0) {
-    trail.note('registers: the source gives none');
-    return [];
-  }
   const found = new Map<string, ImageCandidate>();
   const looked = new Set<string>();
   for (const { vcpu, cr0, cr3, cr4, efer } of registers) {

@@ -164,7 +164,6 @@ export class LazySymbols implements SymbolTable {
   readonly #known: Map<string, bigint | null>;
   readonly #open: () => SymbolTable;
   #table: SymbolTable | undefined;
-  #asked = false;
 
   constructor(source: string, open: () => SymbolTable, known: KnownSymbols = new Map()) {
     this.source = source;
@@ -172,9 +171,9 @@ export class LazySymbols implements SymbolTable {
     this.#known = new Map(known);
   }
 
-  /** Answers so far, and whether there are more than it was made with. */
-  get known(): { readonly answers: KnownSymbols; readonly grown: boolean } {
-    return { answers: this.#known, grown: this.#asked };
+  /** Answers so far. */
+  get known(): KnownSymbols {
+    return this.#known;
   }
 
   /** The table behind it, opened if it was not. */
@@ -192,10 +191,7 @@ export class LazySymbols implements SymbolTable {
     if (known !== undefined) return known ?? undefined;
     const found = this.table.find(name);
     // Bounded: a REPL may ask for anything.
-    if (this.#known.size < 1024) {
-      this.#known.set(name, found ?? null);
-      this.#asked = true;
-    }
+    if (this.#known.size < 1024) this.#known.set(name, found ?? null);
     return found;
   }
 

@@ -259,7 +259,6 @@ export class LazyTypes extends BaseTypes {
   readonly #known: Map<string, number | null>;
   readonly #open: () => TypeTable;
   #table: TypeTable | undefined;
-  #asked = false;
 
   constructor(source: string, open: () => TypeTable, known: KnownOffsets = new Map()) {
     super();
@@ -268,9 +267,9 @@ export class LazyTypes extends BaseTypes {
     this.#known = new Map(known);
   }
 
-  /** Answers so far, and whether there are more than it was made with. */
-  get known(): { readonly answers: KnownOffsets; readonly grown: boolean } {
-    return { answers: this.#known, grown: this.#asked };
+  /** Answers so far. */
+  get known(): KnownOffsets {
+    return this.#known;
   }
 
   /** The table behind it, opened if it was not. */
@@ -308,10 +307,7 @@ export class LazyTypes extends BaseTypes {
     if (known !== undefined) return known ?? undefined;
     const answer = ask();
     // Bounded: a REPL may ask for anything.
-    if (this.#known.size < 1024) {
-      this.#known.set(question, answer ?? null);
-      this.#asked = true;
-    }
+    if (this.#known.size < 1024) this.#known.set(question, answer ?? null);
     return answer;
   }
 }

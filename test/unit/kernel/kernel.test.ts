@@ -167,8 +167,20 @@ describe('what is no running kernel', () => {
     const memory = fakePhysicalMemory(new FakeMemory({ physical: 0n, bytes: Buffer.alloc(4 << 20) }));
     const registers = [{ ...registersOf(0n), cr0: 0x10n, cr4: 0n }];
     await expect(Kernel.load(memory, { cache: false, registers })).rejects.toThrow(
-      refusal(/registers: vCPU 0 is not in 64-bit mode \(cr0 0x10, cr4 0x0\);/),
+      refusal(
+        'no running Linux kernel found in fake RAM: registers: vCPU 0 is not in 64-bit mode (cr0 0x10, cr4 0x0); RAM was not searched: a kernel that no vCPU maps does not run',
+      ),
     );
+  });
+
+  it('is the kernel that ran before a reset, while the next one boots', async () => {
+    const guest = buildGuest();
+    await expect(load(guest, { registers: [registersOf(0x3000n)] })).rejects.toThrow(
+      refusal(/registers: cr3 0x3000 of vCPU 0 maps no kernel image; RAM was not searched/),
+    );
+    // A source that cannot tell gives zeroes.
+    const unknown = { ...registersOf(0n), cr0: 0n, cr4: 0n, efer: 0n };
+    expect((await load(guest, { registers: [unknown] })).provenance.located).toBe('vmcoreinfo');
   });
 
   it.each<[string, (guest: BuiltGuest) => void, RegExp]>([
@@ -263,7 +275,8 @@ describe('the cache', () => {
   beforeEach(async () => {
     cache = await mkdtemp(join(tmpdir(), 'vmi-kernel-'));
   });
-  afterEach(() => rm(cache, { recursive: true, force: true }));
+  // A kernel writes its file in the background.
+  afterEach(() => rm(cache, { recursive: true, force: true, maxRetries: 10 }));
   const reads = (guest: BuiltGuest) => guest.memory.log.length;
 
   it('makes the next attach read next to nothing, also when KASLR moved the kernel', async () => {
