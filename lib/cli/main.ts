@@ -3,7 +3,7 @@ import { attach } from '../guest/guest.js';
 import { EXIT } from './exit-code.js';
 import { run } from './run.js';
 
-/** Milliseconds that the process may take to end after its command did. */
+/** Milliseconds that the process may take to end after its command did and its output was read. */
 const GRACE = 500;
 
 for (const stream of [process.stdout, process.stderr]) {
@@ -30,5 +30,6 @@ const code = await run(process.argv.slice(2), {
   },
 });
 process.exitCode = code;
-// What is under way may end, as the cache's file; what a line typed into the REPL started must not go on for ever.
-setTimeout(() => process.exit(), GRACE).unref();
+// Once all is written: what is under way may end, as the cache's file; what a line typed into the REPL started must
+// not go on for ever.
+process.stdout.write('', () => setTimeout(() => process.exit(), GRACE).unref());

@@ -3,6 +3,8 @@ import { jsonLine, printableLines, type Styles, styles } from './text.js';
 /** Where text goes: a stream, or an array in a test. */
 export interface Sink {
   write(chunk: string | Uint8Array): unknown;
+  readonly writableNeedDrain?: boolean;
+  once?(event: 'drain', call: () => void): unknown;
 }
 
 export interface Streams {
@@ -42,6 +44,13 @@ export class Output {
 
   bytes(bytes: Uint8Array): void {
     this.#streams.stdout.write(bytes);
+  }
+
+  /** Waits for a slow reader, so that a long result is not kept in memory. */
+  async drained(): Promise<void> {
+    const { stdout } = this.#streams;
+    if (stdout.writableNeedDrain === true)
+      await new Promise<void>((resolve) => stdout.once?.('drain', resolve));
   }
 
   /** What helps to read a result; `--quiet` leaves it out. */

@@ -44,7 +44,7 @@ export const read: Command = {
     const place = physical ? constant(parseAddressOperand(operands[1]!)) : parsePlace(operands[1]!);
     const length = parseLength(operands[2]!);
     const print = has('raw') ? printRaw : has('json') ? printJson : printDump;
-    return withGuest((guest) => {
+    return withGuest(async (guest) => {
       const start = place(guest);
       const take = (address: bigint, bytes: number) =>
         physical ? guest.readPhysical(address, bytes) : guest.read(address, bytes, space);
@@ -53,6 +53,7 @@ export const read: Command = {
         const want = Math.min(PIECE, length - done);
         try {
           print(out, take(address, want), address);
+          await out.drained();
         } catch (error) {
           if (error instanceof FaultError && error.transferred > 0) {
             print(out, take(address, error.transferred), address);
