@@ -53,12 +53,15 @@ export class TaskRows {
     this.count = count;
     this.#sizes = sizes;
     let at = align8(4 * count) + 8 * count;
+    let end = at;
     for (const size of sizes) {
       this.#starts.push(at);
-      at += align8(size * count);
+      end = at + size * count;
+      at = align8(end);
     }
-    if (at > buffer.byteLength)
-      throw new RangeError(`Expected ${at} bytes of rows but received ${buffer.byteLength}`);
+    if (end > buffer.byteLength) {
+      throw new RangeError(`Expected ${end} bytes of rows but received ${buffer.byteLength}`);
+    }
   }
 
   /** Fault mask of each row: bit `k` for the column `COLUMNS[k]`. */

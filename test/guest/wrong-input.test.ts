@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -82,8 +83,10 @@ describe('wrong input, as a new user would try it', () => {
   });
 
   it('a QMP socket that another client holds', async () => {
-    // The guest attached above holds the tool's socket.
+    const holder = connect(lab.qmpPath!);
+    await once(holder, 'data');
     const error = await failure(() => attach(`qmp:${lab.qmpPath}`));
+    holder.destroy();
     expect(error.code).toBe('VMI_ATTACH');
     expect(error.message).toMatch(/another client holds it/);
   });

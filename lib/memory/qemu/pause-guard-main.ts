@@ -13,9 +13,7 @@ async function main(socketPath: string): Promise<void> {
   if (said.startsWith('resumed')) return;
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     try {
-      const client = await QmpClient.open(socketPath);
-      await client.execute('cont');
-      client.close();
+      await QmpClient.use(socketPath, (client) => client.execute('cont'));
       return;
     } catch {
       await new Promise((resolve) => setTimeout(resolve, RETRY));

@@ -36,14 +36,11 @@ export async function openQemuProcess(pid: number): Promise<Source> {
   const process = qemuProcess(pid);
   const refusals: string[] = [];
   for (const socket of process.qmpSockets) {
-    let client: QmpClient;
     try {
-      client = await QmpClient.open(socket);
+      return await QmpClient.use(socket, (client) => fromMonitor(process, client));
     } catch (error) {
       refusals.push((error as Error).message);
-      continue;
     }
-    return fromMonitor(process, client);
   }
   return fromProcess(process, refusals);
 }
@@ -53,8 +50,7 @@ export async function openQemuProcess(pid: number): Promise<Source> {
  * @throws {VmiError} `VMI_ATTACH`: nobody listens, another client holds it, or the process cannot be read
  */
 export async function openQmpSocket(socket: string): Promise<Source> {
-  const client = await QmpClient.open(socket);
-  try {
+  return QmpClient.use(socket, (client) => {
     const pid = listenerOf(socket);
     if (pid === undefined) {
       throw new VmiError(
@@ -62,28 +58,20 @@ export async function openQmpSocket(socket: string): Promise<Source> {
         `cannot tell which process serves ${socket}: run as the user of that QEMU or as root, or attach with qemu:PID`,
       );
     }
-    return await fromMonitor(qemuProcess(pid), client);
-  } catch (error) {
-    client.close();
-    throw error;
-  }
+    return fromMonitor(qemuProcess(pid), client);
+  });
 }
 
 async function fromMonitor(process: QemuProcess, client: QmpClient): Promise<Source> {
-  try {
-    const ranges = parseMemoryTree(await client.human('info mtree -f'));
-    const host = await hostRanges(client, ranges);
-    const machine = new QemuMachine(client);
-    const candidate: Candidate = {
-      assumption: "QEMU's own memory map",
-      proven: true,
-      open: () => openRanges(process, host, machine),
-    };
-    return { candidates: [candidate], close: () => machine.close() };
-  } catch (error) {
-    client.close();
-    throw error;
-  }
+  const ranges = parseMemoryTree(await client.human('info mtree -f'));
+  const host = await hostRanges(client, ranges);
+  const machine = new QemuMachine(client.socketPath);
+  const candidate: Candidate = {
+    assumption: "QEMU's own memory map",
+    proven: true,
+    open: () => openRanges(process, host, machine),
+  };
+  return { candidates: [candidate], close: async () => {} };
 }
 
 /** Asks once per RAM block where it lies in the process; QEMU maps a block in one piece. */
@@ -268,42 +256,51 @@ function tryOpen(path: string): number | undefined {
   }
 }
 
-/** The controls of a QEMU, through its monitor. */
+/**
+ * The controls of a QEMU. Its monitor serves one client at a time, so it is held only while it is used: other tools, and other
+ * attachments to the same guest, find it free.
+ */
 class QemuMachine implements Machine {
-  readonly #client: QmpClient;
+  readonly #socket: string;
   /** Held while the guest is stopped by us. */
   #guard: PauseGuard | undefined;
 
-  constructor(client: QmpClient) {
-    this.#client = client;
+  constructor(socket: string) {
+    this.#socket = socket;
   }
 
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
     options.signal?.throwIfAborted();
-    return parseRegisters(await this.#client.human('info registers -a'));
+    return QmpClient.use(this.#socket, async (client) =>
+      parseRegisters(await client.human('info registers -a')),
+    );
   }
 
   /** Stops the vCPUs; a guest that somebody else has stopped stays theirs to resume. */
   async pause(): Promise<void> {
-    const status = (await this.#client.execute('query-status')) as { running?: boolean };
-    if (status.running !== true) return;
-    this.#guard = await PauseGuard.start(this.#client.socketPath);
-    await this.#client.execute('stop');
+    if (this.#guard !== undefined) return;
+    const guard = await PauseGuard.start(this.#socket);
+    try {
+      await QmpClient.use(this.#socket, async (client) => {
+        const status = (await client.execute('query-status')) as { running?: boolean };
+        if (status.running !== true) return;
+        this.#guard = guard;
+        await client.execute('stop');
+      });
+    } finally {
+      if (this.#guard === undefined) guard.release();
+    }
   }
 
   async resume(): Promise<void> {
     const guard = this.#guard;
     if (guard === undefined) return;
-    await this.#client.execute('cont');
+    await QmpClient.use(this.#socket, (client) => client.execute('cont'));
     this.#guard = undefined;
     guard.release();
   }
 
   async close(): Promise<void> {
-    try {
-      await this.resume();
-    } finally {
-      this.#client.close();
-    }
+    await this.resume();
   }
 }

@@ -71,6 +71,16 @@ export class QmpClient {
     return client;
   }
 
+  /** Connects, runs `work`, and leaves the monitor to others again, however that ends. */
+  static async use<T>(socketPath: string, work: (client: QmpClient) => T | Promise<T>): Promise<T> {
+    const client = await QmpClient.open(socketPath);
+    try {
+      return await work(client);
+    } finally {
+      client.close();
+    }
+  }
+
   /**
    * Runs one QMP command.
    * @throws {VmiError} `VMI_UNSUPPORTED`: QEMU refused it; `VMI_CLOSED`: QEMU went away; `VMI_BUSY`: no answer
