@@ -219,6 +219,8 @@ export class Libvmi {
   /** Path of the library. */
   readonly library: string;
   readonly version: string;
+  /** Whether it has vmi_nested_pagetable_lookup, with which page modes got other numbers. */
+  readonly nested: boolean;
   /** Whether the library has this call (`vmi_…`) and it can be called by name here. */
   has(call: string): boolean;
   /** vmi_init(); rejects with `VMI_ATTACH`. Resolves with what libvmi printed. Once, before anything else. */
@@ -226,9 +228,14 @@ export class Libvmi {
   /**
    * Queues a call of native/source/libvmi_abi.h. The instance is not an argument; a `const access_context_t *`
    * is three: 1 (page table) or 2 (PID), that page table or PID, base address; a buffer to fill is its
-   * length alone.
+   * length alone. `fresh`: libvmi's page, V2P and PID caches are emptied first.
    */
-  call(name: string, args: NativeLibvmiArgument[], deadline: number): NativeLibvmiPending<NativeLibvmiOutcome>;
+  call(
+    name: string,
+    args: NativeLibvmiArgument[],
+    deadline: number,
+    fresh: boolean,
+  ): NativeLibvmiPending<NativeLibvmiOutcome>;
   /** The same, waiting for it. */
   callNow(name: string, args: NativeLibvmiArgument[]): NativeLibvmiOutcome;
   /**

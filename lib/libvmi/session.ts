@@ -120,22 +120,27 @@ export class LibvmiSession {
     return this.#native.version;
   }
 
+  /** Whether page modes count from VMI_PM_NONE: libvmi since 2021, told by a call that came along. */
+  get nested(): boolean {
+    return this.#native.nested;
+  }
+
   /** Whether this libvmi has the call. */
   has(name: string): boolean {
     return this.#native.has(name);
   }
 
-  /** Runs a call on libvmi's thread. */
+  /** Runs a call on libvmi's thread; with `fresh`, what libvmi caches of guest memory is dropped first. */
   async call(
     name: string,
     args: NativeLibvmiArgument[] = [],
-    options: CallOptions = {},
+    options: CallOptions & { readonly fresh?: boolean } = {},
   ): Promise<NativeLibvmiOutcome> {
     if (options.signal?.aborted) throw aborted(name, options.signal);
     const deadline = options.deadline ?? this.#deadline;
     let pending: NativeLibvmiPending<NativeLibvmiOutcome>;
     try {
-      pending = this.#native.call(name, args, deadline);
+      pending = this.#native.call(name, args, deadline, options.fresh ?? false);
     } catch (error) {
       throw explain(error, this.#what);
     }

@@ -239,9 +239,17 @@ struct LibvmiObject::Invocation {
   std::shared_ptr<Session> session;
   const libvmi::Call* call;
   std::vector<libvmi::Value> arguments;
+  // Whether libvmi's caches of guest memory are emptied first.
+  bool fresh = false;
   libvmi::Outcome outcome;
 
   void Run(libvmi::Instance instance) {
+    if (fresh && instance != nullptr) {
+      const libvmi::Calls& calls = session->library().calls();
+      calls.vmi_pagecache_flush(instance);
+      calls.vmi_v2pcache_flush(instance, ~uint64_t{0});
+      calls.vmi_pidcache_flush(instance);
+    }
     if (instance == nullptr || !call->invoke(session->library(), instance, arguments, &outcome)) {
       outcome.failed = true;
     } else if (!outcome.failed && call->name == std::string("vmi_pause_vm")) {
@@ -323,6 +331,7 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
                                                  {
                                                      InstanceAccessor<&LibvmiObject::Path>("library"),
                                                      InstanceAccessor<&LibvmiObject::Version>("version"),
+                                                     InstanceAccessor<&LibvmiObject::Nested>("nested"),
                                                      InstanceMethod<&LibvmiObject::Has>("has"),
                                                      InstanceMethod<&LibvmiObject::Attach>("attach"),
                                                      InstanceMethod<&LibvmiObject::Call>("call"),
@@ -416,6 +425,10 @@ Napi::Value LibvmiObject::Version(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), Receiver(info).session_->library().version());
 }
 
+Napi::Value LibvmiObject::Nested(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Receiver(info).session_->library().nested());
+}
+
 Napi::Value LibvmiObject::Has(const Napi::CallbackInfo& info) {
   const libvmi::Calls& calls = Receiver(info).session_->library().calls();
   const std::string name = ToText(info[0], "name");
@@ -461,6 +474,8 @@ Napi::Value LibvmiObject::Call(const Napi::CallbackInfo& info) {
   Receiver(info);
   const std::shared_ptr<Invocation> invocation = ReadCall(info);
   const Session::Duration deadline = ToDeadline(info[2]);
+  if (!info[3].IsBoolean()) ThrowType(env, "fresh as a boolean", info[3]);
+  invocation->fresh = info[3].As<Napi::Boolean>().Value();
   const Pending pending = Expect(env);
   const auto make = [invocation](Napi::Env env, const std::string& log) { return ToJs(env, invocation->outcome, log); };
   tickets_[pending.ticket] = session_->Post(

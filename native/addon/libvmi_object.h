@@ -33,6 +33,7 @@ class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
   static LibvmiObject& Receiver(const Napi::CallbackInfo& info);
   Napi::Value Path(const Napi::CallbackInfo& info);
   Napi::Value Version(const Napi::CallbackInfo& info);
+  Napi::Value Nested(const Napi::CallbackInfo& info);
   Napi::Value Has(const Napi::CallbackInfo& info);
   Napi::Value Attach(const Napi::CallbackInfo& info);
   Napi::Value Call(const Napi::CallbackInfo& info);

@@ -71,10 +71,8 @@ inline constexpr PageMode kPageModeIa32e = 3;
   X(12, Status, vmi_init, (Instance*, Mode, const void*, uint64_t, InitData*, InitError*))                \
   X(12, Status, vmi_destroy, (Instance))
 
-// What takes a configuration or tells the driver. Called in native/source, not by name; may be absent.
-#define LIBVMI_CONFIG_CALLS(X)                                                                            \
-  X(12, Os, vmi_init_os, (Instance, ConfigMode, void*, InitError*))                                       \
-  X(12, Status, vmi_get_access_mode, (Instance, const void*, uint64_t, InitData*, Mode*))
+// What takes a configuration. Called in native/source, not by name; may be absent.
+#define LIBVMI_CONFIG_CALLS(X) X(12, Os, vmi_init_os, (Instance, ConfigMode, void*, InitError*))
 
 // The source cannot do without these either.
 #define LIBVMI_NEEDED_CALLS(X)                                                                            \
@@ -145,6 +143,7 @@ inline constexpr PageMode kPageModeIa32e = 3;
   X(12, Os, vmi_get_ostype, (Instance))                                                                   \
   X(12, WindowsVersion, vmi_get_winver, (Instance))                                                       \
   X(12, const char*, vmi_get_winver_str, (Instance))                                                      \
+  X(14, uint16_t, vmi_get_win_buildnumber, (Instance))                                                    \
   X(12, WindowsVersion, vmi_get_winver_manual, (Instance, Address))                                       \
   X(12, Status, vmi_get_offset, (Instance, const char*, Address*))                                        \
   X(12, Status, vmi_get_kernel_struct_offset, (Instance, const char*, const char*, Address*))             \

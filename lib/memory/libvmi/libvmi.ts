@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs';
 import { VmiError } from '../../errors.js';
+import { REGISTERS } from '../../libvmi/registers.js';
 import { LibvmiSession, withLog } from '../../libvmi/session.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
@@ -21,8 +22,6 @@ export interface LibvmiTarget {
   readonly direct?: boolean | undefined;
 }
 
-/** libvmi's own numbers (libvmi/libvmi.h, "x86_* registers"). */
-const REGISTERS = { cr0: 18, cr3: 20, cr4: 21, rip: 8, efer: 74 } as const;
 const PAGE_OFFSET = 0xfffn;
 
 /**
@@ -133,7 +132,7 @@ class Domain implements Machine {
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
     const rows: VcpuRegisters[] = [];
     for (let vcpu = 0; vcpu < this.#vcpus; vcpu++) {
-      const read = async (name: keyof typeof REGISTERS) => {
+      const read = async (name: 'CR0' | 'CR3' | 'CR4' | 'RIP' | 'MSR_EFER') => {
         const { failed, values, log } = await this.#session.call(
           'vmi_get_vcpureg',
           [REGISTERS[name], vcpu],
@@ -141,17 +140,17 @@ class Domain implements Machine {
         );
         if (!failed) return values[0] as bigint;
         // Not every driver has it, and nothing depends on it.
-        if (name === 'efer') return 0n;
-        const message = `${this.#what}: libvmi cannot read ${name.toUpperCase()} of vCPU ${vcpu}`;
+        if (name === 'MSR_EFER') return 0n;
+        const message = `${this.#what}: libvmi cannot read ${name} of vCPU ${vcpu}`;
         throw new VmiError('VMI_UNSUPPORTED', withLog(message, log));
       };
       rows.push({
         vcpu,
-        cr0: await read('cr0'),
-        cr3: await read('cr3'),
-        cr4: await read('cr4'),
-        rip: await read('rip'),
-        efer: await read('efer'),
+        cr0: await read('CR0'),
+        cr3: await read('CR3'),
+        cr4: await read('CR4'),
+        rip: await read('RIP'),
+        efer: await read('MSR_EFER'),
       });
     }
     return rows;
