@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { NativeLibvmiReport } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { cacheFolder } from '../kernel/cache.js';
+import { type LibvmiReport, libvmiReport } from '../libvmi/report.js';
 import { listGuests } from './commands/list.js';
 
 /** One thing that was looked at, and what to do about it. */
@@ -110,7 +110,7 @@ export function kvmFinding(state: 'usable' | 'forbidden' | 'absent'): Finding {
 }
 
 /** @param report `undefined`: there is no addon to ask */
-export function libvmiFinding(report: NativeLibvmiReport | undefined): Finding {
+export function libvmiFinding(report: LibvmiReport | undefined): Finding {
   const check = 'libvmi';
   if (report === undefined) {
     return {
@@ -120,18 +120,18 @@ export function libvmiFinding(report: NativeLibvmiReport | undefined): Finding {
       fix: 'build the addon first',
     };
   }
-  if (!report.loaded) {
-    const tried = report.tried
-      .map(({ name, error }) => (error.includes(name) ? error : `${name}: ${error}`))
-      .join('; ');
+  if (!report.usable) {
+    // The library's own words: what is wrong; what to do.
+    const [why, fix] = (report.error ?? '').split(/; (?=install )/);
+    const which = report.loaded ? `libvmi (${report.path}) is too old` : 'libvmi was not found';
     return {
       check,
       status: 'warning',
-      detail: `not found, so no xen:, kvm: and libvmi: (all other targets work without it). Tried ${tried}`,
-      fix: 'sudo apt-get install libvmi0, or set LIBVMI_LIBRARY to the path of libvmi.so',
+      detail: `${which}, so no xen:, kvm: and libvmi: targets; all others work without it: ${why}`,
+      fix: fix ?? 'install libvmi, or name its file in LIBVMI_LIBRARY',
     };
   }
-  const { needed = [], missing = [], drivers = [] } = report;
+  const { missing, drivers } = report;
   const lacking = drivers.flatMap((driver) =>
     driver.present === false ? [] : driver.missing.map((library) => `${library} for ${driver.name}`),
   );
@@ -139,14 +139,6 @@ export function libvmiFinding(report: NativeLibvmiReport | undefined): Finding {
     .filter((driver) => driver.present !== false)
     .map(({ name, present }) => (present === undefined ? `${name}?` : name));
   const detail = `libvmi ${report.version ?? ''} (${report.path}), drivers ${built.join(', ') || 'none'}`;
-  if (needed.length > 0) {
-    return {
-      check,
-      status: 'warning',
-      detail: `${detail}: too old, it lacks ${needed.join(', ')}`,
-      fix: 'install libvmi 0.12 or later, or set LIBVMI_LIBRARY to the path of one',
-    };
-  }
   if (lacking.length > 0) {
     return {
       check,
@@ -219,9 +211,9 @@ export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
   ];
 }
 
-function libvmi(): NativeLibvmiReport | undefined {
+function libvmi(): LibvmiReport | undefined {
   try {
-    return addon().libvmiReport();
+    return libvmiReport();
   } catch {
     return undefined;
   }

@@ -42,7 +42,13 @@ export class Writer {
     const stylize = (text: string, style: string) =>
       this.#paint(style === 'bigint' ? hexOf(text) : text, style);
     // `stylize` is what custom inspectors are given; inspect takes it as an option too, but its types do not say so.
-    return inspect(value, { stylize, colors: false, maxArrayLength: 100, depth: 2 } as InspectOptions);
+    return inspect(value, {
+      stylize,
+      colors: false,
+      maxArrayLength: 100,
+      depth: 2,
+      getters: true,
+    } as InspectOptions);
   }
 
   #special(value: unknown): string[] | undefined {

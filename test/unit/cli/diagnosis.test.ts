@@ -6,6 +6,7 @@ import {
   cacheFinding,
   guestsFinding,
   kvmFinding,
+  libvmiFinding,
   nodeFinding,
   platformFinding,
   qemuFinding,
@@ -54,6 +55,52 @@ describe('vmi doctor', () => {
       detail: 'cannot load the native addon: not found at /x/vmi_addon.node',
       fix: "Build it with 'npm rebuild node-libvmi'",
     });
+  });
+
+  const report = {
+    loaded: true,
+    usable: true,
+    path: '/usr/lib/libvmi.so.0.0.15',
+    version: '0.15',
+    tried: [],
+    error: undefined,
+    needed: [],
+    missing: [],
+    drivers: [
+      { name: 'xen', present: true, missing: ['libxenstore.so'] },
+      { name: 'kvm', present: false, missing: [] },
+      { name: 'file', present: true, missing: [] },
+    ],
+  } as const;
+
+  it('says which drivers of libvmi there are, and what they lack', () => {
+    expect(libvmiFinding(report)).toMatchObject({
+      status: 'warning',
+      detail:
+        'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers xen, file; missing on this host: libxenstore.so for xen',
+    });
+    expect(libvmiFinding({ ...report, drivers: report.drivers.slice(1) })).toEqual({
+      check: 'libvmi',
+      status: 'ok',
+      detail: 'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers file',
+    });
+  });
+
+  it.each([
+    [
+      { ...report, usable: false, error: 'it lacks vmi_init' },
+      'libvmi (/usr/lib/libvmi.so.0.0.15) is too old',
+    ],
+    [
+      { ...report, loaded: false, usable: false, path: undefined, error: 'no such file' },
+      'libvmi was not found',
+    ],
+    [undefined, 'not checked'],
+  ])('warns where libvmi cannot be used (%#)', (found, detail) => {
+    const finding = libvmiFinding(found);
+    expect(finding.status).toBe('warning');
+    expect(finding.detail).toContain(detail);
+    expect(finding.fix).toBeTruthy();
   });
 
   it('gives every finding that is not ok a fix', () => {
