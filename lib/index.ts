@@ -1,5 +1,5 @@
 export type { AddressLike } from './address.js';
-export { CorruptError, type Fault, FaultError, VmiError, type VmiErrorCode } from './errors.js';
+export { CorruptError, type Fault, FaultError, hex, VmiError, type VmiErrorCode } from './errors.js';
 export { type AttachOptions, attach, Guest, type GuestCpu, type SpaceOptions } from './guest/guest.js';
 export { Pause } from './guest/pause.js';
 export { Kernel, type KernelOptions } from './kernel/kernel.js';

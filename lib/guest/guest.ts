@@ -91,7 +91,10 @@ async function attachCandidate(target: Target, candidate: Candidate, options: Lo
     const registers = memory.capabilities.registers ? await memory.registers({ signal: options.signal }) : [];
     const kernel = await Kernel.load(memory, { ...options, registers });
     if (!candidate.proven) proveLayout(kernel);
-    return new Guest(formatTarget(target), memory, kernel);
+    const guest = new Guest(formatTarget(target), memory, kernel);
+    // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
+    void kernel.remember();
+    return guest;
   } catch (error) {
     await memory.close();
     throw error;

@@ -26,7 +26,7 @@ export function readCpus(kernel: Kernel): Cpu[] {
   const pgd = BigInt(types.offset('mm_struct', 'pgd'));
   const current = currentTask(kernel);
   const cpus: Cpu[] = [];
-  for (let cpu = 0; cpu < kernel.cpuCount; cpu++) {
+  for (const cpu of kernel.onlineCpus()) {
     const base = kernel.perCpuOffset(cpu);
     try {
       const mm = memory.readU64(wrap(loadedMm + base));
@@ -38,7 +38,7 @@ export function readCpus(kernel: Kernel): Cpu[] {
         loadedPgd: loaded === 0n ? 0n : memory.readU64(wrap(loaded + pgd)),
       });
     } catch (error) {
-      // A CPU that is possible but was never brought up has no per-CPU area.
+      // A CPU that is brought down while it is looked at.
       if (!(error instanceof FaultError)) throw error;
     }
   }

@@ -149,6 +149,42 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     }
   });
 
+  it('has every symbol that the guest has, at the same address', async () => {
+    await lab.thaw();
+    // Lines of modules end in their name; per-CPU symbols and duplicates are told apart by address.
+    const told = (await lab.kallsyms()).split('\n').filter((line) => line !== '' && !line.includes('['));
+    const ours = [...guest.kernel.symbols.entries()].map(
+      ({ address, type, name }) => `${address.toString(16).padStart(16, '0')} ${type} ${name}`,
+    );
+    expect(told.length).toBeGreaterThan(50_000);
+    expect(ours.sort()).toEqual(told.sort());
+    truth = await lab.truth({ freeze: 'halt' });
+  });
+
+  it('sees a task that is taken off the list', async () => {
+    await lab.thaw();
+    expect(guest.crossView().filter((row) => row.missing.length > 0)).toEqual([]);
+    const victim = guest.tasks().find((task) => task.leader && task.mm !== null && task.pid > 1)!;
+    await lab.command(`hide ${victim.pid}`);
+    const hidden = guest.crossView().filter((row) => row.missing.length > 0);
+    expect(hidden.map(({ task, missing }) => [task.pid, missing])).toEqual([[victim.pid, ['list']]]);
+    expect(guest.tasks().some((task) => task.pid === victim.pid)).toBe(false);
+    expect(guest.pidToCr3(victim.pid)).toBe(victim.cr3);
+    await lab.command('unhide');
+    truth = await lab.truth({ freeze: 'halt' });
+  });
+
+  it('stops and resumes the guest', async () => {
+    await lab.thaw();
+    const running = async () => ((await lab.qmp('query-status')) as { running: boolean }).running;
+    const pause = await guest.pause();
+    expect(await running()).toBe(false);
+    await pause.resume();
+    await pause.resume();
+    expect(await running()).toBe(true);
+    truth = await lab.truth({ freeze: 'halt' });
+  });
+
   it('reads the same through an ELF core of the guest', async () => {
     const core = join(folder, 'guest.elf');
     await lab.stop();

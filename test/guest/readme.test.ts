@@ -16,7 +16,10 @@ const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, lang
 function pattern(line: string): RegExp {
   const escaped = line.trim().replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
   return new RegExp(
-    `^\\s*${escaped.replace(/0x[0-9a-f]+/g, '0x[0-9a-f]+').replace(/\b\d[\w.+-]*\b/g, '[\\w.+-]+')}\\s*$`,
+    `^\\s*${escaped
+      .replace(/ +/g, ' +')
+      .replace(/0x[0-9a-f]+/g, '0x[0-9a-f]+')
+      .replace(/\b\d[\w.+-]*\b/g, '[\\w.+-]+')}\\s*$`,
   );
 }
 
