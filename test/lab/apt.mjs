@@ -33,15 +33,10 @@ export async function mirror() {
     // "Debian" alone: not Debian-Security and not a backport, which have only some packages
     if (uri && origin === 'Debian' && label === 'Debian') return uri;
   }
-  // without downloaded lists, origin and label are not known yet; the archive is the one with a plain suite
-  const bare = await run('apt-get', [
-    'indextargets',
-    '--format',
-    '$(REPO_URI) $(SUITE) $(CODENAME) $(RELEASE)',
-  ]);
-  for (const line of bare.split('\n')) {
-    const [uri = '', , , release = ''] = line.split(' ');
-    if (/\/debian\/?$/.test(uri) && !release.includes('-')) return uri;
+  // without downloaded lists apt does not know an origin; the archive is the one with a plain suite
+  for (const line of (await run('apt-get', ['update', '--print-uris'])).split('\n')) {
+    const [, uri] = /^'([^']*\/debian\/?)\/dists\/[a-z]+\/InRelease'/.exec(line) ?? [];
+    if (uri) return uri;
   }
   throw new Error(
     "no Debian archive in this host's apt sources: set NODE_LIBVMI_DEBIAN_MIRROR to the URI of one",

@@ -49,6 +49,9 @@ const labPaths = (directory) => ({
 /** @param {number} ms */
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** A guest that started and did not come up: worth another try. */
+class CrashError extends Error {}
+
 /** @type {Set<LabGuest>} */
 const live = new Set();
 process.on('exit', () => {
@@ -372,7 +375,7 @@ export async function bootGuest(options = {}) {
     try {
       return await boot(options, image, initrd, accel);
     } catch (error) {
-      if (attempt === ATTEMPTS) throw error;
+      if (attempt === ATTEMPTS || !(error instanceof CrashError)) throw error;
       log(
         `boot ${attempt} of ${image.release} failed, trying again: ${/** @type {Error} */ (error).message}`,
       );
@@ -423,7 +426,8 @@ async function boot(options, image, initrd, accel) {
   } catch (error) {
     guest.kill(true);
     const said = (await readFile(paths.errors, 'utf8')).trim();
-    throw new Error(
+    const Kind = (await guest.console()) === '' ? Error : CrashError;
+    throw new Kind(
       `guest ${image.release} did not boot: ${/** @type {Error} */ (error).message}${said && `\n${said}`}\n(kept in ${paths.directory})`,
     );
   }
