@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "libvmi_stderr.h"
@@ -15,6 +17,7 @@
 namespace libvmi {
 namespace {
 
+constexpr Session::Duration kExitPatience{2000};
 constexpr size_t kMaxFileName = 499;
 constexpr uint64_t kInitDomainName = 1;
 constexpr uint64_t kInitDomainId = 2;
@@ -67,6 +70,43 @@ std::string FileProblem(const std::string& path) {
   return {};
 }
 
+// Every session of the process: exit(3) must not leave a guest paused, and Node runs no cleanup hooks for
+// process.exit(). Like the handler itself it belongs to the process, and is never destroyed.
+struct Sessions {
+  std::mutex mutex;
+  std::vector<std::weak_ptr<Session>> all;
+};
+
+Sessions& TheSessions() {
+  static auto* sessions = new Sessions;
+  return *sessions;
+}
+
+void CloseAll() {
+  std::vector<std::weak_ptr<Session>> all;
+  {
+    const std::lock_guard<std::mutex> lock(TheSessions().mutex);
+    all.swap(TheSessions().all);
+  }
+  const auto end = std::chrono::steady_clock::now() + kExitPatience;
+  for (const std::weak_ptr<Session>& one : all) {
+    const std::shared_ptr<Session> session = one.lock();
+    if (session == nullptr) continue;
+    const auto left = std::chrono::ceil<Session::Duration>(end - std::chrono::steady_clock::now());
+    session->CloseNow(std::max(left, Session::Duration::zero()));
+  }
+}
+
+void Remember(const std::shared_ptr<Session>& session) {
+  Sessions& sessions = TheSessions();
+  const std::lock_guard<std::mutex> lock(sessions.mutex);
+  static const int registered = atexit(CloseAll);
+  (void)registered;
+  auto& all = sessions.all;
+  all.erase(std::remove_if(all.begin(), all.end(), [](const auto& one) { return one.expired(); }), all.end());
+  all.push_back(session);
+}
+
 struct ThreadStart {
   std::shared_ptr<Session> session;
 };
@@ -96,6 +136,7 @@ vmi::Result<std::shared_ptr<Session>> Session::Start(std::shared_ptr<const Libra
   }
   pthread_setname_np(thread, "libvmi");
   pthread_detach(thread);
+  Remember(session);
   return session;
 }
 
