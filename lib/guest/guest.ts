@@ -93,7 +93,7 @@ async function attachCandidate(target: Target, candidate: Candidate, options: Lo
     if (!candidate.proven) proveLayout(kernel);
     const guest = new Guest(formatTarget(target), memory, kernel);
     // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
-    void kernel.remember();
+    guest.beforeClose(kernel.remember());
     return guest;
   } catch (error) {
     await memory.close();
@@ -109,6 +109,7 @@ export class Guest implements AsyncDisposable {
   readonly kernel: Kernel;
   readonly #tasks: Tasks;
   readonly #pauses = new Set<Pause>();
+  #background: Promise<unknown> | undefined;
 
   /** @internal */
   constructor(target: string, memory: PhysicalMemory, kernel: Kernel) {
@@ -145,7 +146,10 @@ export class Guest implements AsyncDisposable {
   task(pid: number): Task {
     const task = this.findTask(pid);
     if (task === undefined) {
-      throw new VmiError('VMI_NO_TASK', `no task with PID ${pid}; tasks() lists what there is`);
+      throw new VmiError(
+        'VMI_NO_TASK',
+        `there is no task with PID ${pid} in this guest (a PID of the initial namespace, or a thread's id)`,
+      );
     }
     return task;
   }
@@ -162,7 +166,7 @@ export class Guest implements AsyncDisposable {
     if (pid === 0) {
       throw new VmiError(
         'VMI_NO_TASK',
-        'PID 0 names no single task: every CPU has an idle task with it; cpus() shows what each CPU runs',
+        'PID 0 names no single task: every CPU has an idle task with it. Ask for what the CPUs run (cpus) instead',
       );
     }
     return this.#tasks.find(pid);
@@ -272,7 +276,13 @@ export class Guest implements AsyncDisposable {
   /** Resumes the guest if it was paused here, and releases everything. Idempotent. */
   async close(): Promise<void> {
     for (const pause of this.#pauses) await pause.resume();
+    await this.#background;
     await this.memory.close();
+  }
+
+  /** @internal Work that `close()` waits for; it must not fail. */
+  beforeClose(work: Promise<unknown>): void {
+    this.#background = work;
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -12,15 +12,14 @@ const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, lang
   text,
 }));
 
-/** A line of documented output as a pattern: numbers and addresses are another guest's. */
+/** A line of documented output as a pattern: numbers and addresses are another guest's, and so is the space that aligns them. */
 function pattern(line: string): RegExp {
-  const escaped = line.trim().replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
-  return new RegExp(
-    `^\\s*${escaped
-      .replace(/ +/g, ' +')
-      .replace(/0x[0-9a-f]+/g, '0x[0-9a-f]+')
-      .replace(/\b\d[\w.+-]*\b/g, '[\\w.+-]+')}\\s*$`,
-  );
+  const parts = line.trim().split(/(0x[0-9a-f]+n?|\b\d[\w.+-]*|\s+)/);
+  const source = parts.map((part, i) => {
+    if (i % 2 === 0) return part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+    return part.trim() === '' ? '\\s+' : part.startsWith('0x') ? '0x[0-9a-f]+n?' : '[\\w.+-]+';
+  });
+  return new RegExp(`^\\s*${source.join('')}\\s*$`);
 }
 
 describe('README.md', () => {
