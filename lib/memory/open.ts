@@ -1,6 +1,6 @@
 import type { Target } from '../target.js';
 import { openImage } from './image/image.js';
-import { openLibvmi } from './libvmi/libvmi.js';
+import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
 import { openQemuProcess, openQmpSocket } from './qemu/qemu.js';
 import type { Source } from './source.js';
@@ -17,12 +17,7 @@ export async function openSource(target: Target, options: AbortOptions = {}): Pr
       return openQmpSocket(target.socket);
     case 'image':
       return openImage(target.path);
-    case 'libvmi': {
-      const memory = await openLibvmi(target, options);
-      return {
-        candidates: [{ assumption: "libvmi's own memory map", proven: true, open: () => memory }],
-        close: () => memory.close(),
-      };
-    }
+    case 'libvmi':
+      return openLibvmiSource(target, options);
   }
 }
