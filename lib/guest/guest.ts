@@ -145,12 +145,7 @@ export class Guest implements AsyncDisposable {
    */
   task(pid: number): Task {
     const task = this.findTask(pid);
-    if (task === undefined) {
-      throw new VmiError(
-        'VMI_NO_TASK',
-        `there is no task with PID ${pid} in this guest (a PID of the initial namespace, or a thread's id)`,
-      );
-    }
+    if (task === undefined) throw noTask(pid);
     return task;
   }
 
@@ -159,17 +154,7 @@ export class Guest implements AsyncDisposable {
    * @throws {RangeError} `pid` is no PID
    */
   findTask(pid: number): Task | undefined {
-    if (typeof pid !== 'number') throw new TypeError(`Expected pid as a number but received ${typeof pid}`);
-    if (!Number.isInteger(pid) || pid < 0 || pid > MAX_PID) {
-      throw new RangeError(`Expected pid as an integer between 1 and ${MAX_PID} but received ${pid}`);
-    }
-    if (pid === 0) {
-      throw new VmiError(
-        'VMI_NO_TASK',
-        'PID 0 names no single task: every CPU has an idle task with it. Ask for what the CPUs run (cpus) instead',
-      );
-    }
-    return this.#tasks.find(pid);
+    return this.#tasks.find(checkPid(pid));
   }
 
   /**
@@ -179,7 +164,9 @@ export class Guest implements AsyncDisposable {
    * @throws {CorruptError} the task names an address space that is none
    */
   pidToCr3(pid: number): bigint | null {
-    return this.task(pid).cr3;
+    const cr3 = this.#tasks.cr3(checkPid(pid));
+    if (cr3 === undefined) throw noTask(pid);
+    return cr3;
   }
 
   /**
@@ -312,4 +299,26 @@ export class Guest implements AsyncDisposable {
 
 function aborted(signal: AbortSignal): VmiError {
   return new VmiError('VMI_ABORTED', 'attaching was aborted', { cause: signal.reason });
+}
+
+/** @throws {RangeError} no PID @throws {VmiError} `VMI_NO_TASK` for 0, which names no single task */
+function checkPid(pid: number): number {
+  if (typeof pid !== 'number') throw new TypeError(`Expected pid as a number but received ${typeof pid}`);
+  if (!Number.isInteger(pid) || pid < 0 || pid > MAX_PID) {
+    throw new RangeError(`Expected pid as an integer between 1 and ${MAX_PID} but received ${pid}`);
+  }
+  if (pid === 0) {
+    throw new VmiError(
+      'VMI_NO_TASK',
+      'PID 0 names no single task: every CPU has an idle task with it. Ask for what the CPUs run (cpus) instead',
+    );
+  }
+  return pid;
+}
+
+function noTask(pid: number): VmiError {
+  return new VmiError(
+    'VMI_NO_TASK',
+    `there is no task with PID ${pid} in this guest (a PID of the initial namespace, or a thread's id)`,
+  );
 }

@@ -1,5 +1,6 @@
 import type { Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
+import { PAGE_MASK, PHYSICAL_MASK } from '../address.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
 
@@ -46,10 +47,14 @@ export class TaskLayout {
   /** Most tasks and threads that this guest can hold. */
   readonly maxTasks: number;
   #firstTaskPlan: Plan | undefined;
+  readonly #oneBase = new BigUint64Array(1);
+  readonly #oneBytes: Uint8Array;
+  readonly #one: TaskRows;
   readonly #numbersPlans: (Plan | undefined)[] = [];
   /** The kernel's own top-level entry for its text; every true page table has the same one. */
   readonly textEntry: bigint;
   readonly #sizes: readonly number[];
+  readonly #spacePlan: Plan;
 
   constructor(kernel: Kernel) {
     const { types } = kernel;
@@ -63,8 +68,6 @@ export class TaskLayout {
       state: { from: undefined, offset: modernState ?? task('state'), size: 4 },
       exitState: { from: undefined, offset: task('exit_state'), size: 4 },
       startTime: { from: undefined, offset: task('start_time'), size: 8 },
-      // Without CONFIG_SMP there is no on_cpu; the pid column stands in and is never read as one.
-      onCpu: { from: undefined, offset: types.findOffset('task_struct', 'on_cpu') ?? task('pid'), size: 4 },
       comm: { from: undefined, offset: task('comm'), size: COMM_LENGTH },
       mm: { from: undefined, offset: task('mm'), size: 8 },
       activeMm: { from: undefined, offset: task('active_mm'), size: 8 },
@@ -73,9 +76,7 @@ export class TaskLayout {
       cred: { from: undefined, offset: task('real_cred'), size: 8 },
       threadPid: { from: undefined, offset: task('thread_pid'), size: 8 },
       pgd: { from: 'mm', offset: types.offset('mm_struct', 'pgd'), size: 8 },
-      activePgd: { from: 'activeMm', offset: types.offset('mm_struct', 'pgd'), size: 8 },
       textEntry: { from: 'pgd', offset: TEXT_ENTRY, size: 8 },
-      activeTextEntry: { from: 'activePgd', offset: TEXT_ENTRY, size: 8 },
       ppid: { from: 'parent', offset: task('tgid'), size: 4 },
       uid: { from: 'cred', offset: types.offset('cred', 'uid'), size: 4 },
       level: { from: 'threadPid', offset: types.offset('pid', 'level'), size: 4 },
@@ -89,7 +90,12 @@ export class TaskLayout {
         }),
       ),
     );
+    const pgd = types.offset('mm_struct', 'pgd');
+    this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
     this.#sizes = COLUMNS.map((name) => specs[name].size);
+    const one = new ArrayBuffer(rowsLength(1, this.#sizes));
+    this.#oneBytes = new Uint8Array(one);
+    this.#one = this.rows(one, 1);
     this.tasks = task('tasks');
     this.threadNode = task('thread_node');
     this.threadHead = types.offset('signal_struct', 'thread_head');
@@ -113,6 +119,24 @@ export class TaskLayout {
   /** Columns over a buffer that native filled for `count` rows. */
   rows(buffer: ArrayBuffer, count: number): TaskRows {
     return new TaskRows(buffer, count, this.#sizes);
+  }
+
+  /**
+   * PGD of each `mm_struct`, checked: page-aligned, readable, and its entry for the kernel's text is the kernel's own.
+   * @returns 0 where it is none
+   */
+  pgds(kernel: Kernel, mms: BigUint64Array): BigUint64Array {
+    const count = mms.length;
+    const start = ((4 * count + 7) & ~7) + 8 * count;
+    const bytes = new Uint8Array(start + 16 * count);
+    kernel.memory.gather(this.#spacePlan, mms, bytes);
+    const faults = new Uint32Array(bytes.buffer, 0, count);
+    const pgds = new BigUint64Array(bytes.buffer, start, count);
+    const entries = new BigUint64Array(bytes.buffer, start + 8 * count, count);
+    return pgds.map((pgd, i) => {
+      const same = ((entries[i]! ^ this.textEntry) & PHYSICAL_MASK) === 0n;
+      return faults[i] === 0 && (pgd & PAGE_MASK) === 0n && same ? pgd : 0n;
+    });
   }
 
   /** The plan that reads `struct upid numbers[0 … level]` of a `struct pid` as one column. */
@@ -140,5 +164,12 @@ export class TaskLayout {
     const bytes = new Uint8Array(rowsLength(bases.length, this.#sizes));
     kernel.memory.gather(this.plan, bases, bytes);
     return this.rows(bytes.buffer, bases.length);
+  }
+
+  /** Gathers one row into a place of its own, which the next call overwrites. */
+  gatherOne(kernel: Kernel, base: bigint): TaskRows {
+    this.#oneBase[0] = base;
+    kernel.memory.gather(this.plan, this.#oneBase, this.#oneBytes);
+    return this.#one;
   }
 }

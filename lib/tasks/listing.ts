@@ -85,7 +85,6 @@ export class Listing {
       case SETTLED.mm:
         return this.rows.longs('pgd')[row]!;
       case SETTLED.activeMm:
-        return this.rows.longs('activePgd')[row]!;
       case SETTLED.loadedMm:
       case SETTLED.thread:
         return this.#foreignPgd.get(row)!;
@@ -101,22 +100,25 @@ export class Listing {
     return this.#nsPids.get(row) ?? [this.rows.words('pid')[row]!];
   }
 
+  /** The one pass over all rows; what it cannot settle it hands on in groups. */
   #settle(): void {
     const { rows } = this;
     const borrowed: number[] = [];
     const exited: number[] = [];
     const nested: number[] = [];
     let bad: number[] = [];
-    const classify = (row: number) => {
-      const settled = this.#classify(rows, row);
+    const classify = classifier(rows, this.layout);
+    const sort = (row: number) => {
+      const settled = classify(row);
       this.settled[row] = settled;
+      if (settled === SETTLED.mm) return;
       if (settled === SETTLED.activeMm) borrowed.push(row);
       else if (settled === SETTLED.exited) exited.push(row);
       else if (settled === SETTLED.corrupt) bad.push(row);
     };
     const level = rows.words('level');
     for (let row = 0; row < rows.count; row++) {
-      classify(row);
+      sort(row);
       if (level[row] !== 0) nested.push(row);
     }
     for (let attempt = 0; bad.length > 0 && attempt < MAX_ROW_RETRIES; attempt++) {
@@ -124,43 +126,14 @@ export class Listing {
       const again = bad;
       bad = [];
       this.retries += again.length;
-      this.#readAgain(again, classify);
+      this.#readAgain(again, sort);
     }
     if (borrowed.length > 0) this.#settleBorrowed(borrowed);
     if (exited.length > 0) this.#settleExited(exited);
     if (nested.length > 0) this.#readNamespaces(nested);
   }
 
-  #classify(rows: TaskRows, row: number): number {
-    const mm = rows.words('mm');
-    if ((mm[2 * row]! | mm[2 * row + 1]!) !== 0) {
-      return this.#isPgd(rows, row, 'pgd', 'textEntry') ? SETTLED.mm : SETTLED.corrupt;
-    }
-    const activeMm = rows.words('activeMm');
-    if ((activeMm[2 * row]! | activeMm[2 * row + 1]!) !== 0) {
-      return this.#isPgd(rows, row, 'activePgd', 'activeTextEntry') ? SETTLED.activeMm : SETTLED.corrupt;
-    }
-    return (rows.words('flags')[row]! & PF_KTHREAD) !== 0 ? SETTLED.none : SETTLED.exited;
-  }
-
-  /** Page-aligned, readable, and its entry for the kernel's text is the kernel's own. */
-  #isPgd(
-    rows: TaskRows,
-    row: number,
-    pgd: 'pgd' | 'activePgd',
-    entry: 'textEntry' | 'activeTextEntry',
-  ): boolean {
-    if ((rows.faults[row]! & (FAULT[pgd] | FAULT[entry])) !== 0) return false;
-    if ((rows.words(pgd)[2 * row]! & 0xfff) !== 0) return false;
-    const entries = rows.words(entry);
-    const expected = this.layout.textEntry;
-    return (
-      ((entries[2 * row]! ^ Number(expected & 0xffff_ffffn)) & 0xffff_f000) === 0 &&
-      ((entries[2 * row + 1]! ^ Number(expected >> 32n)) & 0x000f_ffff) === 0
-    );
-  }
-
-  #readAgain(again: readonly number[], classify: (row: number) => void): void {
+  #readAgain(again: readonly number[], sort: (row: number) => void): void {
     const { rows } = this;
     const bases = BigUint64Array.from(again, (row) => rows.bases[row]!);
     const fresh = this.layout.gather(this.kernel, bases);
@@ -170,7 +143,7 @@ export class Listing {
         fresh.longs('startTime')[i] === rows.longs('startTime')[row];
       if (same) {
         rows.copyRow(row, fresh, i);
-        classify(row);
+        sort(row);
       } else {
         this.settled[row] = SETTLED.gone;
       }
@@ -183,11 +156,15 @@ export class Listing {
     for (const cpu of readCpus(this.kernel)) cpus.set(cpu.current, cpu);
     const { bases } = this.rows;
     const activeMm = this.rows.longs('activeMm');
-    for (const row of borrowed) {
-      const cpu = cpus.get(bases[row]!);
-      if (cpu === undefined || cpu.loadedPgd === 0n || cpu.loadedMm === activeMm[row]) continue;
-      this.settled[row] = SETTLED.loadedMm;
-      this.#foreignPgd.set(row, cpu.loadedPgd);
+    const mms = BigUint64Array.from(borrowed, (row) => cpus.get(bases[row]!)?.loadedMm || activeMm[row]!);
+    const pgds = this.layout.pgds(this.kernel, mms);
+    for (const [i, row] of borrowed.entries()) {
+      if (pgds[i] === 0n) {
+        this.settled[row] = SETTLED.corrupt;
+        continue;
+      }
+      if (mms[i] !== activeMm[row]) this.settled[row] = SETTLED.loadedMm;
+      this.#foreignPgd.set(row, pgds[i]!);
     }
   }
 
@@ -205,11 +182,12 @@ export class Listing {
     const found = kernel.memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
     const threads = layout.rows(found.buffer, found.count);
     this.retries += found.retries;
+    const classify = classifier(threads, layout);
     let at = 0;
     for (const [i, row] of leaders.entries()) {
       const end = at + found.counts[i]!;
       for (; at < end; at++) {
-        if (this.settled[row] === SETTLED.exited && this.#classify(threads, at) === SETTLED.mm) {
+        if (this.settled[row] === SETTLED.exited && classify(at) === SETTLED.mm) {
           this.settled[row] = SETTLED.thread;
           this.#foreignPgd.set(row, threads.longs('pgd')[at]!);
         }
@@ -257,4 +235,32 @@ export class Listing {
       rows.bases[row]!,
     );
   }
+}
+
+/**
+ * Settles a row by its own columns. A PGD counts when it is page-aligned, readable, and its entry for the kernel's text
+ * is the kernel's own.
+ */
+export function classifier(rows: TaskRows, layout: TaskLayout): (row: number) => number {
+  const { faults } = rows;
+  const mm = rows.words('mm');
+  const activeMm = rows.words('activeMm');
+  const pgd = rows.words('pgd');
+  const entry = rows.words('textEntry');
+  const flags = rows.words('flags');
+  const entryLow = Number(layout.textEntry & 0xffff_ffffn);
+  const entryHigh = Number(layout.textEntry >> 32n);
+  const unreadable = FAULT.pgd | FAULT.textEntry;
+  return (row) => {
+    const low = 2 * row;
+    const high = low + 1;
+    if ((mm[low]! | mm[high]!) !== 0) {
+      const same =
+        ((entry[low]! ^ entryLow) & 0xffff_f000) === 0 && ((entry[high]! ^ entryHigh) & 0x000f_ffff) === 0;
+      const readable = (faults[row]! & unreadable) === 0;
+      return same && readable && (pgd[low]! & 0xfff) === 0 ? SETTLED.mm : SETTLED.corrupt;
+    }
+    if ((activeMm[low]! | activeMm[high]!) !== 0) return SETTLED.activeMm;
+    return (flags[row]! & PF_KTHREAD) !== 0 ? SETTLED.none : SETTLED.exited;
+  };
 }

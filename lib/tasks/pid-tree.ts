@@ -9,6 +9,7 @@ const TAG_MASK = 3n;
 const MAX_INTERNAL = 4096n;
 const RETRY_ENTRY = (256n << 2n) | NODE_TAG;
 const CHUNK_SHIFT = 6;
+const SLOT_MASK = 63;
 const MAX_SHIFT = 60;
 /** Times a tree that changes under the look-up is started again. */
 const MAX_RETRIES = 16;
@@ -20,51 +21,43 @@ const MAX_RETRIES = 16;
  * @throws {CorruptError} the tree is none
  */
 export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
-  const { memory } = kernel;
-  const structPid = findEntry(
-    kernel,
-    layout,
-    kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead),
-    pid,
-  );
+  const structPid = findEntry(kernel, layout, pid);
   if (structPid === undefined) return undefined;
-  const number = memory.readU32(wrap(structPid + BigInt(layout.pidNumbers + layout.upidNr)));
-  if (number !== pid) {
-    throw new CorruptError(`the PID tree has struct pid ${number} in the place of ${pid}`, structPid);
-  }
-  // A struct pid that outlives its task (it still names a session or a group) has no task here.
-  const first = memory.readU64(wrap(structPid + BigInt(layout.pidTasks)));
+  // A struct pid that outlives its task (it still names a session or a group) has no task here. That the task found is the
+  // one asked for, the task's own pid tells.
+  const first = kernel.memory.readU64(structPid + BigInt(layout.pidTasks));
   return first === 0n ? undefined : wrap(first - BigInt(layout.pidLinks));
 }
 
-function findEntry(kernel: Kernel, layout: TaskLayout, head: bigint, index: number): bigint | undefined {
+function findEntry(kernel: Kernel, layout: TaskLayout, index: number): bigint | undefined {
   const { memory } = kernel;
+  const head = kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead);
   for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
-    let entry = memory.readU64(wrap(head));
-    let above = MAX_SHIFT + CHUNK_SHIFT;
-    let top = true;
-    while ((entry & TAG_MASK) === NODE_TAG && entry > MAX_INTERNAL) {
-      const node = entry - NODE_TAG;
-      const shift = memory.readU32(wrap(node + BigInt(layout.xaShift))) & 0xff;
-      if (shift >= above || shift % CHUNK_SHIFT !== 0) {
-        throw new CorruptError(`a node of the PID tree has the shift ${shift} below ${above}`, node);
-      }
-      const slot = Math.floor(index / 2 ** shift);
-      if (top && slot > 63) return undefined;
-      entry = memory.readU64(wrap(node + BigInt(layout.xaSlots + 8 * (slot & 63))));
-      above = shift;
-      top = false;
-      if (shift === 0) break;
+    let entry = memory.readU64(head);
+    // A tree without nodes holds index 0 only.
+    if (!isNode(entry)) return undefined;
+    // Levels follow each other without a gap: the top one's shift tells those of the others.
+    let shift = memory.readU32(entry - NODE_TAG + BigInt(layout.xaShift)) & 0xff;
+    if (shift > MAX_SHIFT || shift % CHUNK_SHIFT !== 0) {
+      throw new CorruptError(`the top node of the PID tree has the shift ${shift}`, entry - NODE_TAG);
+    }
+    if (index >= 2 ** (shift + CHUNK_SHIFT)) return undefined;
+    for (; isNode(entry) && shift >= 0; shift -= CHUNK_SHIFT) {
+      const slot = Math.floor(index / 2 ** shift) & SLOT_MASK;
+      entry = memory.readU64(entry - NODE_TAG + BigInt(layout.xaSlots + 8 * slot));
     }
     if (entry === RETRY_ENTRY) continue;
-    // A tree without nodes holds index 0 only.
-    if (entry === 0n || (top && index !== 0)) return undefined;
-    if (above !== 0 && !top) return undefined;
-    if ((entry & TAG_MASK) !== 0n)
-      throw new CorruptError(`the PID tree holds ${entry} for PID ${index}`, head);
+    if (entry === 0n) return undefined;
+    if (shift >= 0 || (entry & TAG_MASK) !== 0n) {
+      throw new CorruptError(`the PID tree holds 0x${entry.toString(16)} for PID ${index}`, head);
+    }
     return entry;
   }
   throw new CorruptError(`the PID tree kept changing while PID ${index} was looked up`, head);
+}
+
+function isNode(entry: bigint): boolean {
+  return (entry & TAG_MASK) === NODE_TAG && entry > MAX_INTERNAL;
 }
 
 /**
@@ -78,7 +71,7 @@ export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
   // Every node holds an entry, and every level has at most as many nodes as there are tasks.
   let budget = layout.maxTasks * (MAX_SHIFT / CHUNK_SHIFT + 1);
   const visit = (entry: bigint, above: number): void => {
-    if ((entry & TAG_MASK) !== NODE_TAG || entry <= MAX_INTERNAL) {
+    if (!isNode(entry)) {
       if (entry !== 0n && (entry & TAG_MASK) === 0n) pids.push(entry);
       return;
     }

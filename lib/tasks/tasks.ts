@@ -3,10 +3,10 @@ import { CorruptError, FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type TaskColumns, toColumns } from './columns.js';
 import { type Cpu, readCpus } from './cpus.js';
-import { cr3Base } from './cr3.js';
+import { cr3Base, pgdToCr3 } from './cr3.js';
 import { type CrossRow, crossView } from './cross-view.js';
 import { TaskLayout } from './layout.js';
-import { Listing } from './listing.js';
+import { classifier, Listing, SETTLED } from './listing.js';
 import { findTask } from './pid-tree.js';
 import { Task } from './task.js';
 
@@ -38,6 +38,7 @@ const MAX_RETRIES = 8;
 export class Tasks {
   readonly #kernel: Kernel;
   readonly #layout: TaskLayout;
+  #classifyOne: ((row: number) => number) | undefined;
 
   /** @throws {VmiError} `VMI_TYPE`: this kernel's types lack what a task row needs */
   constructor(kernel: Kernel) {
@@ -98,6 +99,23 @@ export class Tasks {
         throw new CorruptError(`the PID tree's task for ${pid} has the PID ${rows.words('pid')[0]}`, address);
       }
     }
+  }
+
+  /**
+   * The CR3 of the task with this PID or TID; `undefined` when there is none. The same as `find(pid)?.cr3`, with no object made for
+   * a task that has an address space of its own.
+   */
+  cr3(pid: number): bigint | null | undefined {
+    const kernel = this.#kernel;
+    kernel.memory.begin();
+    const address = findTask(kernel, this.#layout, pid);
+    if (address === undefined) return undefined;
+    const row = this.#layout.gatherOne(kernel, address);
+    this.#classifyOne ??= classifier(row, this.#layout);
+    if (row.words('pid')[0] === pid && this.#classifyOne(0) === SETTLED.mm) {
+      return pgdToCr3(kernel, row.longs('pgd')[0]!);
+    }
+    return this.find(pid)?.cr3;
   }
 
   /**
