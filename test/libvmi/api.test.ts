@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
+import { addon } from '../../lib/addon.js';
 import { FaultError, VmiError } from '../../lib/errors.js';
 import { Libvmi, type LibvmiOptions } from '../../lib/libvmi/libvmi.js';
 import { REGISTERS } from '../../lib/libvmi/registers.js';
@@ -176,4 +177,37 @@ test('calls queue up, and one that is withdrawn before its turn never runs', asy
   expect(await next).toBe(0x3000n);
   await libvmi.destroy();
   expect(count(standIn.calls(), 'vmi_translate_ksym2v')).toBe(0);
+});
+
+test('a read on the calling thread and a queued call are never inside libvmi at once', async () => {
+  standIn.order();
+  const big = `${standIn.folder}/big`;
+  writeFileSync(big, '');
+  truncateSync(big, 64 << 20);
+  const { Libvmi: Native } = addon();
+  const native = new Native({
+    driver: 'file',
+    name: big,
+    library: standIn.library,
+    deadline: 5_000,
+    direct: true,
+  });
+  await native.attach(5_000).done;
+  const memory = native.memory(BigUint64Array.of(0n, 64n << 20n, 0n));
+  for (let round = 0; round < 3; round++) {
+    let scanning = true;
+    const pattern = Buffer.from('nowhere to be found');
+    // On a thread of its own, straight into libvmi.
+    const scan = memory.scan({ pattern, stride: 1, offsets: [0], max: 1 }).finally(() => {
+      scanning = false;
+    });
+    while (scanning) await native.call('vmi_pid_to_dtb', [1], 5_000, false).done;
+    expect((await scan).length).toBe(0);
+  }
+  memory.close();
+  await native.close().done;
+  const calls = standIn.calls();
+  expect(count(calls, 'vmi_read_pa')).toBeGreaterThan(10);
+  expect(count(calls, 'vmi_pid_to_dtb')).toBeGreaterThan(10);
+  expect(calls).not.toContain('OVERLAP');
 });
