@@ -19,6 +19,7 @@ const target = (options: Partial<LibvmiTarget>): LibvmiTarget => ({
   library: standIn.library,
   deadline: 150,
   attachDeadline: 150,
+  map: false,
   ...options,
 });
 
@@ -125,6 +126,26 @@ test.each([
   },
   120_000,
 );
+
+test('a file is mapped only when libvmi reads the same from it', async () => {
+  standIn.order();
+  const mapped = await openLibvmi(target({ driver: 'file', map: true }));
+  expect(mapped.capabilities.map).toBe(true);
+  expect(mapped.description).toContain('file driver, mapped');
+  expect(mapped.readU64(0x1238)).toBe(0x1238n);
+  await mapped.close();
+  expect(standIn.calls().at(-1)).toBe('vmi_destroy');
+
+  process.env.STANDIN_SKEW = '8';
+  try {
+    const memory = await openLibvmi(target({ driver: 'file', map: true }));
+    expect(memory.capabilities.map).toBe(false);
+    expect(memory.readU64(0x1238)).toBe(0x1240n);
+    await memory.close();
+  } finally {
+    delete process.env.STANDIN_SKEW;
+  }
+});
 
 test('an error carries what libvmi printed', async () => {
   standIn.order('fail', 1);

@@ -4,6 +4,7 @@ import type { Guest } from '../../lib/guest/guest.js';
 import { attach } from '../../lib/guest/guest.js';
 import { Libvmi } from '../../lib/libvmi/libvmi.js';
 import { openLibvmi, openLibvmiSource } from '../../lib/memory/libvmi/libvmi.js';
+import type { Target } from '../../lib/target.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 import { NO_LIBVMI } from './support/real.js';
 
@@ -24,7 +25,7 @@ describe.skipIf(NO_LIBVMI !== undefined)('a live guest through the real libvmi',
   });
 
   test('reads the bytes of the RAM file', async () => {
-    const memory = await openLibvmi({ driver: 'file', name: path });
+    const memory = await openLibvmi({ driver: 'file', name: path, map: false });
     const fd = openSync(path, 'r');
     try {
       expect(memory.ranges).toEqual([{ start: 0n, length: 512n << 20n }]);
@@ -55,7 +56,7 @@ describe.skipIf(NO_LIBVMI !== undefined)('a live guest through the real libvmi',
   test('sees what changes, after begin()', async () => {
     const jiffies = guest.kernel.symbols.address('jiffies_64');
     const physical = guest.kernel.memory.translate(jiffies);
-    const memory = await openLibvmi({ driver: 'file', name: path });
+    const memory = await openLibvmi({ driver: 'file', name: path, map: false });
     const first = memory.readU64(physical);
     // An idle guest's clock may stand for a while.
     for (let i = 0; i < 100 && guest.memory.readU64(physical) === first; i++) {
@@ -69,9 +70,11 @@ describe.skipIf(NO_LIBVMI !== undefined)('a live guest through the real libvmi',
     await memory.close();
   });
 
-  test('gives the same tasks as without libvmi', async () => {
-    await using through = await attach(`libvmi:${path}`, { cache: false });
+  test.each([true, false])('gives the same tasks as without libvmi, mapped: %s', async (map) => {
+    const target = { kind: 'libvmi', driver: 'file', name: path, map } as Target;
+    await using through = await attach(target, { cache: false });
     expect(through.memory.source).toBe('libvmi');
+    expect(through.capabilities.map).toBe(map);
     expect(through.kernel.root).toBe(guest.kernel.root);
     const table = (one: Guest) => new Map([...one.tasks()].map((task) => [task.pid, task.cr3]));
     const expected = table(guest);

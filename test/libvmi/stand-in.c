@@ -7,6 +7,7 @@
  *                   fail: report failure; short: report success with half the bytes; lie: report success, write nothing;
  *                   block: sleep for STANDIN_MS; loop: spin for STANDIN_MS; crash: follow a null pointer
  *   STANDIN_MS      how long a call blocks or loops; default 1000
+ *   STANDIN_SKEW    bytes to add to every physical address
  *   STANDIN_LOG     file that gets a line per call: thread, name
  * Built with -DTOO_OLD it lacks vmi_pagecache_flush, as libvmi 0.12 does.
  */
@@ -32,7 +33,7 @@ struct instance {
   uint64_t size;
   char *name;
   enum fault fault;
-  long at, calls, milliseconds;
+  long at, calls, milliseconds, skew;
   int log;
   atomic_int inside;
 };
@@ -84,6 +85,8 @@ static void order(struct instance *vmi) {
   const char *text = getenv("STANDIN_FAULT");
   const char *milliseconds = getenv("STANDIN_MS");
   const char *log = getenv("STANDIN_LOG");
+  const char *skew = getenv("STANDIN_SKEW");
+  vmi->skew = skew != NULL ? atol(skew) : 0;
   vmi->milliseconds = milliseconds != NULL ? atol(milliseconds) : 1000;
   vmi->log = log != NULL ? open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
   for (size_t i = 0; text != NULL && i < sizeof kinds / sizeof *kinds; i++) {
@@ -135,7 +138,7 @@ int vmi_read_pa(struct instance *vmi, uint64_t address, size_t count, void *into
   size_t got = 0;
   if (fault == SHORT) count /= 2;
   if (fault != FAIL && fault != LIE && address < vmi->size) {
-    ssize_t result = pread(vmi->fd, into, count, (off_t)address);
+    ssize_t result = pread(vmi->fd, into, count, (off_t)address + vmi->skew);
     got = result > 0 ? (size_t)result : 0;
   }
   if (done != NULL) *done = fault == LIE ? (size_t)-1 : got;
