@@ -1,0 +1,162 @@
+// Memory that tests build byte by byte, and that changes or fails while it is read.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "core/address_space.h"
+#include "core/memory.h"
+#include "core/physical_source.h"
+
+namespace vmi::test {
+
+// What a FakeSource looks at; tests keep it to change it.
+struct Guest {
+  explicit Guest(uint64_t size, uint64_t base = 0) : bytes(size), ranges({{base, size}}) {}
+  // Two ranges: bytes of the second follow those of the first.
+  Guest(Range first, Range second) : bytes(first.length + second.length), ranges({first, second}) {}
+
+  std::vector<uint8_t> bytes;
+  std::vector<Range> ranges;
+  bool is_mapped = true;
+  // Physical pages that are RAM but cannot be read.
+  std::set<uint64_t> bad_pages;
+  // Calls of Read so far, and requests in them.
+  size_t reads = 0;
+  size_t requests = 0;
+  // Called before each Read with its number, from 0.
+  std::function<void(size_t)> before_read;
+  // The read that finds the guest gone.
+  size_t fail_at = SIZE_MAX;
+
+  uint8_t* At(uint64_t physical) {
+    uint64_t skipped = 0;
+    for (const Range& range : ranges) {
+      if (range.Contains(physical)) return bytes.data() + skipped + (physical - range.start);
+      skipped += range.length;
+    }
+    return nullptr;
+  }
+  template <typename T>
+  void Put(uint64_t physical, T value) {
+    std::memcpy(At(physical), &value, sizeof value);
+  }
+  void Put64(uint64_t physical, uint64_t value) { Put(physical, value); }
+  uint64_t Get64(uint64_t physical) {
+    uint64_t value;
+    std::memcpy(&value, At(physical), sizeof value);
+    return value;
+  }
+};
+
+class FakeSource final : public PhysicalSource {
+ public:
+  explicit FakeSource(std::shared_ptr<Guest> guest) : guest_(std::move(guest)) {}
+
+  const std::vector<Range>& ranges() const override { return guest_->ranges; }
+  bool mapped() const override { return guest_->is_mapped; }
+
+  const uint8_t* Direct(uint64_t physical, size_t length) override {
+    if (!guest_->is_mapped || length == 0) return nullptr;
+    for (const uint64_t page : guest_->bad_pages) {
+      if (page - (physical & ~kPageMask) < length + (physical & kPageMask)) return nullptr;
+    }
+    for (const Range& range : guest_->ranges) {
+      if (range.Contains(physical)) {
+        return length <= range.length - (physical - range.start) ? guest_->At(physical) : nullptr;
+      }
+    }
+    return nullptr;
+  }
+
+  Status Read(ReadRequest* requests, size_t count) override {
+    if (guest_->before_read) guest_->before_read(guest_->reads);
+    if (guest_->reads++ >= guest_->fail_at) return {Code::kClosed, "the guest is gone"};
+    guest_->requests += count;
+    for (size_t i = 0; i < count; ++i) {
+      ReadRequest& request = requests[i];
+      request.transferred = 0;
+      while (request.transferred < request.length) {
+        const uint64_t address = request.physical + request.transferred;
+        if (address < request.physical) break;
+        const uint8_t* byte = guest_->At(address);
+        if (byte == nullptr || guest_->bad_pages.count(address & ~kPageMask) != 0) break;
+        request.into[request.transferred++] = *byte;
+      }
+    }
+    return {};
+  }
+
+  Status Begin() override { return guest_->reads >= guest_->fail_at ? Status(Code::kClosed, "gone") : Status(); }
+  void Close() override {}
+
+ private:
+  std::shared_ptr<Guest> guest_;
+};
+
+inline std::shared_ptr<Memory> Open(const std::shared_ptr<Guest>& guest) {
+  return std::make_shared<Memory>(std::make_unique<FakeSource>(guest));
+}
+
+// Page tables, written by hand: tables are handed out from `next_table` on.
+class Tables {
+ public:
+  Tables(std::shared_ptr<Guest> guest, uint64_t root, int levels)
+      : guest_(std::move(guest)), root_(root), levels_(levels), next_table_(root + kPageSize) {}
+
+  uint64_t root() const { return root_; }
+  int levels() const { return levels_; }
+
+  // Physical address of the entry for `address` at `level`; tables above it are made.
+  uint64_t Entry(uint64_t address, int level) {
+    uint64_t table = root_;
+    for (int at = levels_;; --at) {
+      const uint64_t entry = table + (address >> (12 + 9 * (at - 1)) & 511) * 8;
+      if (at == level) return entry;
+      if ((guest_->Get64(entry) & 1) == 0) {
+        guest_->Put64(entry, next_table_ | 0x63);
+        next_table_ += kPageSize;
+      }
+      table = guest_->Get64(entry) & 0x000f'ffff'ffff'f000;
+    }
+  }
+
+  // Maps a page of the size of `level`.
+  void Map(uint64_t address, uint64_t physical, int level = 1, uint64_t flags = 0x63) {
+    guest_->Put64(Entry(address, level), physical | flags | (level > 1 ? 0x80 : 0));
+  }
+
+  std::unique_ptr<AddressSpace> Open(const std::shared_ptr<Memory>& memory) const {
+    return std::move(AddressSpace::Create(memory, root_, levels_).value());
+  }
+
+ private:
+  std::shared_ptr<Guest> guest_;
+  uint64_t root_;
+  int levels_;
+  uint64_t next_table_;
+};
+
+// Where tests put the direct map.
+constexpr uint64_t kDirectMap = 0xffff'8880'0000'0000;
+
+// A guest of `size` bytes with all of it in the direct map, in pages of `level`; tables from 0x1000 on.
+struct DirectMapped {
+  explicit DirectMapped(uint64_t size, int level = 1, int levels = 4)
+      : guest(std::make_shared<Guest>(size)), tables(guest, 0x1000, levels) {
+    const uint64_t page = uint64_t{1} << (12 + 9 * (level - 1));
+    for (uint64_t at = 0; at < size; at += page) tables.Map(kDirectMap + at, at, level);
+  }
+
+  std::unique_ptr<AddressSpace> Open() const { return tables.Open(test::Open(guest)); }
+
+  std::shared_ptr<Guest> guest;
+  Tables tables;
+};
+
+}  // namespace vmi::test

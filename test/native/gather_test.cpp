@@ -1,0 +1,209 @@
+// Gathers: what a plan names, from mapped memory and in batches.
+#include <random>
+
+#include "check.h"
+#include "core/gather.h"
+#include "fake_source.h"
+
+namespace vmi::test {
+namespace {
+
+struct Rows {
+  Rows(const Plan& plan, size_t count) : layout(plan, count), bytes(layout.total + 64, 0xee), plan_(plan) {}
+
+  uint32_t Mask(size_t row) const { return Load<uint32_t>(row * 4); }
+  uint64_t Base(size_t row) const { return Load<uint64_t>(layout.bases + row * 8); }
+  uint64_t U64(size_t row, size_t column) const {
+    uint64_t value = 0;
+    std::memcpy(&value, bytes.data() + layout.columns[column] + row * plan_.columns()[column].size,
+                std::min<size_t>(8, plan_.columns()[column].size));
+    return value;
+  }
+  template <typename T>
+  T Load(size_t at) const {
+    T value;
+    std::memcpy(&value, bytes.data() + at, sizeof value);
+    return value;
+  }
+
+  RowLayout layout;
+  std::vector<uint8_t> bytes;
+
+ private:
+  const Plan& plan_;
+};
+
+std::unique_ptr<Plan> MakePlan(std::vector<int32_t> triples) {
+  return std::move(Plan::Create(triples.data(), triples.size()).value());
+}
+
+Rows Run(AddressSpace* space, const Plan& plan, const std::vector<uint64_t>& bases) {
+  Rows rows(plan, bases.size());
+  CHECK(Gather(space, plan, bases.data(), bases.size(), rows.bytes.data()).ok());
+  // Nothing is written beyond the rows.
+  for (size_t i = rows.layout.total; i < rows.bytes.size(); ++i) EQUAL(rows.bytes[i], 0xeeu);
+  return rows;
+}
+
+TEST(follows_pointers) {
+  for (const bool mapped : {true, false}) {
+    DirectMapped machine(1 << 20);
+    machine.guest->is_mapped = mapped;
+    auto& guest = *machine.guest;
+    guest.Put<uint32_t>(0x80010, 42);
+    guest.Put64(0x80018, kDirectMap + 0x90000);
+    guest.Put64(0x90008, kDirectMap + 0xa0000);
+    guest.Put64(0xa0000 - 8, 0x1234);
+    auto space = machine.Open();
+    const auto plan = MakePlan({-1, 0x10, 4, -1, 0x18, 8, 1, 8, 8, 2, -8, 8, -1, 0x20, 8, 4, 0, 8});
+    const Rows rows = Run(space.get(), *plan, {kDirectMap + 0x80000, kDirectMap + 0x80000});
+    for (size_t row = 0; row < 2; ++row) {
+      EQUAL(rows.Mask(row), 0u);
+      EQUAL(rows.Base(row), kDirectMap + 0x80000);
+      EQUAL(rows.U64(row, 0), 42u);
+      EQUAL(rows.U64(row, 1), kDirectMap + 0x90000);
+      EQUAL(rows.U64(row, 3), 0x1234u);
+      // NULL leads to zeroes, not to a fault.
+      EQUAL(rows.U64(row, 4), 0u);
+      EQUAL(rows.U64(row, 5), 0u);
+    }
+  }
+}
+
+TEST(marks_what_cannot_be_read) {
+  for (const bool mapped : {true, false}) {
+    DirectMapped machine(1 << 20);
+    machine.guest->is_mapped = mapped;
+    auto& guest = *machine.guest;
+    guest.Put64(0x80000, 0xdeadbeef);
+    guest.Put64(0x80008, 0x8000'0000'0000'0000);
+    guest.Put64(machine.tables.Entry(kDirectMap + 0x81000, 1), 0);
+    guest.bad_pages.insert(0x83000);
+    auto space = machine.Open();
+    // Column 3 crosses into a page that is not mapped, column 4 lies in it, 5 in one that cannot be read.
+    const auto plan = MakePlan({-1, 0, 8, 0, 0, 8, 1, 0, 8, -1, 0xff8, 16, -1, 0x1000, 8, -1, 0x3000, 8, -1, 0x2000, 8});
+    const Rows rows = Run(space.get(), *plan, {kDirectMap + 0x80000, 0, UINT64_MAX - 3});
+    EQUAL(rows.Mask(0), 0b111010u);
+    EQUAL(rows.U64(0, 0), 0xdeadbeefu);
+    for (size_t k = 1; k < 6; ++k) EQUAL(rows.U64(0, k), 0u);
+    // A base is no pointer that may be NULL: it is where the row is.
+    EQUAL(rows.Mask(1), 0b1111001u);
+    // Beyond 2^64 there is nothing.
+    EQUAL(rows.Mask(2) & 1, 1u);
+  }
+}
+
+TEST(many_rows_that_share_a_page_are_one_request) {
+  DirectMapped machine(4 << 20, 2);
+  machine.guest->is_mapped = false;
+  std::vector<uint64_t> bases;
+  for (uint64_t i = 0; i < 1000; ++i) {
+    const uint64_t base = 0x100000 + i * 0x800;
+    machine.guest->Put64(base, kDirectMap + 0x80000);
+    bases.push_back(kDirectMap + base);
+  }
+  machine.guest->Put64(0x80010, 7);
+  auto space = machine.Open();
+  CHECK(space->SetWindows({{kDirectMap, 4 << 20, 0}}).ok());
+  const auto plan = MakePlan({-1, 0, 8, 0, 0x10, 8, 0, 0x100, 4});
+  const Rows rows = Run(space.get(), *plan, bases);
+  for (size_t i = 0; i < bases.size(); ++i) EQUAL(rows.U64(i, 1), 7u);
+  EQUAL(machine.guest->reads, 2u);
+  EQUAL(machine.guest->requests, 1000u + 1u);
+}
+
+TEST(bases_may_lie_in_the_rows) {
+  DirectMapped machine(1 << 20);
+  for (uint64_t i = 0; i < 64; ++i) machine.guest->Put64(0x80000 + i * 8, i);
+  auto space = machine.Open();
+  const auto plan = MakePlan({-1, 0, 8});
+  for (const size_t at : {size_t{0}, size_t{64}, size_t{128}, size_t{256}}) {
+    Rows rows(*plan, 16);
+    std::vector<uint64_t> bases;
+    for (uint64_t i = 0; i < 16; ++i) bases.push_back(kDirectMap + 0x80000 + i * 8);
+    std::memcpy(rows.bytes.data() + at, bases.data(), 128);
+    CHECK(Gather(space.get(), *plan, reinterpret_cast<uint64_t*>(rows.bytes.data() + at), 16, rows.bytes.data()).ok());
+    for (size_t i = 0; i < 16; ++i) EQUAL(rows.U64(i, 0), i);
+  }
+}
+
+TEST(a_source_that_is_gone_is_an_error) {
+  for (size_t n = 0; n < 12; ++n) {
+    DirectMapped machine(1 << 20);
+    machine.guest->is_mapped = false;
+    machine.guest->Put64(0x80000, kDirectMap + 0x90000);
+    auto space = machine.Open();
+    machine.guest->fail_at = n;
+    const auto plan = MakePlan({-1, 0, 8, 0, 0, 8});
+    Rows rows(*plan, 1);
+    const uint64_t base = kDirectMap + 0x80000;
+    const Status status = Gather(space.get(), *plan, &base, 1, rows.bytes.data());
+    if (!status.ok()) CHECK(status.error().code == Code::kClosed);
+    // Four loads find the page, one the page table of the next; two batches read.
+    EQUAL(status.ok(), n >= 7);
+  }
+}
+
+// One plan over mapped memory and in batches, against a column at a time.
+TEST(random_plans_agree_however_they_are_read) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 300; ++round) {
+    DirectMapped machine(1 << 18);
+    auto& guest = *machine.guest;
+    for (uint64_t at = 0x10000; at < (1 << 18); at += 8) {
+      const uint64_t bits = random();
+      guest.Put64(at, bits % 4 == 0 ? 0 : bits % 4 == 1 ? bits : kDirectMap + (bits & 0x3ffff));
+    }
+    for (int i = 0; i < 6; ++i) guest.Put64(machine.tables.Entry(kDirectMap + ((random() % 48 + 16) << 12), 1), 0);
+    for (int i = 0; i < 3; ++i) guest.bad_pages.insert((random() % 48 + 16) << 12);
+
+    std::vector<int32_t> triples;
+    std::vector<int32_t> pointers = {-1};
+    const int columns = 1 + static_cast<int>(random() % 32);
+    for (int k = 0; k < columns; ++k) {
+      const int32_t sizes[] = {1, 2, 4, 8, 8, 8, 8, 16, 24, 100, 4096};
+      const int32_t size = sizes[random() % 11];
+      triples.insert(triples.end(), {pointers[random() % pointers.size()], static_cast<int32_t>(random() % 12000) - 2000, size});
+      if (size == 8) pointers.push_back(k);
+    }
+    const auto plan = MakePlan(triples);
+    std::vector<uint64_t> bases;
+    for (size_t i = 0; i < random() % 40; ++i) bases.push_back(kDirectMap + 0x10000 + random() % 0x30000);
+    if (random() % 4 == 0) bases.push_back(random());
+
+    auto space = machine.Open();
+    if (round % 2 == 0) CHECK(space->SetWindows({{kDirectMap, 1 << 18, 0}}).ok());
+    guest.is_mapped = true;
+    const Rows direct = Run(space.get(), *plan, bases);
+    guest.is_mapped = false;
+    auto batched_space = machine.Open();
+    if (round % 2 == 0) CHECK(batched_space->SetWindows({{kDirectMap, 1 << 18, 0}}).ok());
+    const Rows batched = Run(batched_space.get(), *plan, bases);
+    CHECK(std::memcmp(direct.bytes.data(), batched.bytes.data(), plan->columns().empty() ? 0 : bases.size() * 4) == 0);
+
+    for (size_t row = 0; row < bases.size(); ++row) {
+      EQUAL(direct.Base(row), bases[row]);
+      EQUAL(batched.Base(row), bases[row]);
+      for (size_t k = 0; k < plan->columns().size(); ++k) {
+        const Column& column = plan->columns()[k];
+        const uint64_t start = column.from < 0 ? bases[row] : direct.U64(row, static_cast<size_t>(column.from));
+        std::vector<uint8_t> expected(column.size);
+        bool faulty = false;
+        if (column.from < 0 || start != 0) {
+          const auto read = space->Read(start + static_cast<uint64_t>(int64_t{column.offset}), expected.data(), column.size);
+          faulty = read.value() < column.size;
+          if (faulty) std::fill(expected.begin(), expected.end(), 0);
+        }
+        EQUAL(direct.Mask(row) >> k & 1, static_cast<uint32_t>(faulty));
+        const size_t at = direct.layout.columns[k] + row * column.size;
+        CHECK(std::memcmp(direct.bytes.data() + at, expected.data(), column.size) == 0);
+        CHECK(std::memcmp(batched.bytes.data() + at, expected.data(), column.size) == 0);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vmi::test
+
+MAIN

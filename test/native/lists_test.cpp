@@ -1,0 +1,460 @@
+// List walks: in order, while the list changes, and over lists made to lead astray.
+#include <algorithm>
+#include <random>
+#include <set>
+
+#include "check.h"
+#include "core/lists.h"
+#include "fake_source.h"
+
+namespace vmi::test {
+namespace {
+
+constexpr uint64_t kPoison1 = 0xdead'0000'0000'0100;
+constexpr uint64_t kPoison2 = 0xdead'0000'0000'0122;
+constexpr uint64_t kLink = 0x48;
+constexpr uint64_t kNodeSize = 0x100;
+
+// Structures of 256 bytes with a list_head at kLink and a number at 0, in the direct map.
+struct Lists {
+  explicit Lists(bool is_mapped = true, uint64_t size = 1 << 20) : machine(size) {
+    machine.guest->is_mapped = is_mapped;
+    space = machine.Open();
+    CHECK(space->SetWindows({{kDirectMap, size, 0}}).ok());
+    const int32_t triples[] = {-1, 0, 4, -1, 0x10, 8, 1, 0, 4};
+    plan = std::move(Plan::Create(triples, 9).value());
+  }
+
+  static uint64_t Head(size_t i) { return 0x40000 + i * 16; }
+  static uint64_t Node(size_t i) { return 0x50000 + i * kNodeSize + kLink; }
+
+  uint64_t Next(uint64_t node) { return machine.guest->Get64(node) - kDirectMap; }
+  uint64_t Prev(uint64_t node) { return machine.guest->Get64(node + 8) - kDirectMap; }
+  void SetNext(uint64_t node, uint64_t to) { machine.guest->Put64(node, kDirectMap + to); }
+  void SetPrev(uint64_t node, uint64_t to) { machine.guest->Put64(node + 8, kDirectMap + to); }
+  void SetRaw(uint64_t at, uint64_t value) { machine.guest->Put64(at, value); }
+
+  void MakeHead(uint64_t head) {
+    SetNext(head, head);
+    SetPrev(head, head);
+  }
+  void Insert(uint64_t node, uint64_t prev, uint64_t next) {
+    SetNext(node, next);
+    SetPrev(node, prev);
+    SetNext(prev, node);
+    SetPrev(next, node);
+  }
+  void AddTail(uint64_t node, uint64_t head) { Insert(node, Prev(head), head); }
+  // list_del_rcu: `next` stays.
+  void Delete(uint64_t node) {
+    const uint64_t prev = Prev(node);
+    const uint64_t next = Next(node);
+    SetPrev(next, prev);
+    SetNext(prev, next);
+    SetRaw(node + 8, kPoison2);
+  }
+
+  // `count` nodes in an order that is not that of their addresses.
+  std::vector<uint64_t> Build(size_t head, size_t count, size_t first = 0) {
+    std::vector<uint64_t> nodes;
+    for (size_t i = 0; i < count; ++i) nodes.push_back(Node(first + i));
+    std::shuffle(nodes.begin(), nodes.end(), std::mt19937(static_cast<unsigned>(count)));
+    MakeHead(Head(head));
+    for (const uint64_t node : nodes) {
+      machine.guest->Put<uint32_t>(node - kLink, static_cast<uint32_t>(node));
+      machine.guest->Put64(node - kLink + 0x10, kDirectMap + node - kLink);
+      AddTail(node, Head(head));
+    }
+    return nodes;
+  }
+
+  Result<ListWalk> Walk(std::vector<size_t> heads = {0}, size_t max = 100'000) {
+    std::vector<uint64_t> addresses;
+    for (const size_t head : heads) addresses.push_back(kDirectMap + Head(head));
+    return WalkLists(space.get(), *plan, addresses.data(), addresses.size(), kLink, max);
+  }
+
+  // Columns of the walk's rows: the number at 0, and the same through a pointer.
+  void CheckRows(const ListWalk& walk) {
+    const RowLayout layout(*plan, walk.bases.size());
+    std::vector<uint8_t> rows(layout.total);
+    CHECK(FillRows(space.get(), *plan, walk, rows.data()).ok());
+    for (size_t i = 0; i < walk.bases.size(); ++i) {
+      uint32_t mask;
+      uint64_t base;
+      std::memcpy(&mask, rows.data() + i * 4, 4);
+      std::memcpy(&base, rows.data() + layout.bases + i * 8, 8);
+      EQUAL(mask, 0u);
+      EQUAL(base, walk.bases[i]);
+      for (const size_t column : {0, 2}) {
+        uint32_t number;
+        std::memcpy(&number, rows.data() + layout.columns[column] + i * 4, 4);
+        EQUAL(number, static_cast<uint32_t>(walk.bases[i] - kDirectMap + kLink));
+      }
+    }
+  }
+
+  DirectMapped machine;
+  std::unique_ptr<AddressSpace> space;
+  std::unique_ptr<Plan> plan;
+};
+
+std::vector<uint64_t> NodesOf(const ListWalk& walk) {
+  std::vector<uint64_t> nodes;
+  for (const uint64_t base : walk.bases) nodes.push_back(base - kDirectMap + kLink);
+  return nodes;
+}
+
+Error Fails(Lists& lists, Code code, std::vector<size_t> heads = {0}) {
+  Result<ListWalk> walk = lists.Walk(std::move(heads));
+  CHECK(!walk.ok());
+  EQUAL(walk.error().code, code);
+  return walk.TakeError();
+}
+
+TEST(walks_in_order) {
+  for (const bool mapped : {true, false}) {
+    for (const size_t count : {0, 1, 2, 255, 256, 257, 600}) {
+      Lists lists(mapped);
+      const auto nodes = lists.Build(0, count);
+      const ListWalk walk = lists.Walk().value();
+      CHECK(NodesOf(walk) == nodes);
+      EQUAL(walk.retries, 0u);
+      EQUAL(walk.counts.size(), 1u);
+      EQUAL(walk.counts[0], count);
+      lists.CheckRows(walk);
+    }
+  }
+}
+
+TEST(walks_many_lists) {
+  for (const bool mapped : {true, false}) {
+    Lists lists(mapped);
+    const auto a = lists.Build(0, 10);
+    lists.Build(1, 0);
+    const auto c = lists.Build(2, 300, 50);
+    const ListWalk walk = lists.Walk({2, 1, 0}).value();
+    auto expected = c;
+    expected.insert(expected.end(), a.begin(), a.end());
+    CHECK(NodesOf(walk) == expected);
+    CHECK(walk.counts == (std::vector<uint32_t>{300, 0, 10}));
+    lists.CheckRows(walk);
+    EQUAL(lists.Walk({}).value().bases.size(), 0u);
+  }
+}
+
+TEST(a_step_is_one_batch_of_one_element) {
+  Lists lists(false);
+  lists.Build(0, 100);
+  const size_t before = lists.machine.guest->reads;
+  CHECK(lists.Walk().ok());
+  EQUAL(lists.machine.guest->reads - before, 101u);
+  EQUAL(lists.machine.guest->requests, 101u);
+}
+
+TEST(refuses_more_rows_than_max) {
+  for (const bool mapped : {true, false}) {
+    Lists lists(mapped);
+    lists.Build(0, 300);
+    CHECK(lists.Walk({0}, 300).ok());
+    const auto walk = lists.Walk({0}, 299);
+    CHECK(walk.error().code == Code::kCorrupt);
+    EQUAL(walk.error().found, 299u);
+  }
+}
+
+TEST(wild_pointers_are_corrupt) {
+  for (const bool mapped : {true, false}) {
+    for (const uint64_t wild : {uint64_t{0}, uint64_t{0x7fff'0000'1000}, kPoison1, kDirectMap + 0x50004,
+                                uint64_t{0x8000'0000'0000'0000}, UINT64_MAX, kDirectMap + (uint64_t{1} << 30)}) {
+      Lists lists(mapped);
+      const auto nodes = lists.Build(0, 300);
+      lists.SetRaw(nodes[280], wild);
+      const Error error = Fails(lists, Code::kCorrupt);
+      EQUAL(error.found, 281u);
+      CHECK(error.address == kDirectMap + nodes[280] || error.address == wild);
+      CHECK(error.message.find(Hex(wild)) != std::string::npos);
+    }
+    Lists lists(mapped);
+    lists.Build(0, 1);
+    lists.SetRaw(Lists::Head(0), 0);
+    EQUAL(Fails(lists, Code::kCorrupt).found, 0u);
+  }
+}
+
+TEST(heads_must_be_readable_kernel_addresses) {
+  Lists lists;
+  for (const uint64_t head : {uint64_t{0}, uint64_t{0x1000}, kDirectMap + 4}) {
+    const auto walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 10);
+    CHECK(walk.error().code == Code::kCorrupt);
+    EQUAL(walk.error().address, head);
+  }
+  const uint64_t nowhere = kDirectMap + (uint64_t{1} << 30);
+  const auto walk = WalkLists(lists.space.get(), *lists.plan, &nowhere, 1, kLink, 10);
+  CHECK(walk.error().code == Code::kFault);
+  EQUAL(walk.error().fault.address, nowhere);
+}
+
+TEST(cycles_are_corrupt) {
+  for (const bool mapped : {true, false}) {
+    for (const size_t from : {0, 1, 150, 299}) {
+      for (const size_t to : {0, 1, 150, 298}) {
+        Lists lists(mapped);
+        const auto nodes = lists.Build(0, 300);
+        if (to == from + 1) continue;
+        lists.SetNext(nodes[from], nodes[to]);
+        Fails(lists, Code::kCorrupt);
+        if (to > from) continue;
+        // Even when the back pointer is made to fit.
+        lists.SetPrev(nodes[to], nodes[from]);
+        Fails(lists, Code::kCorrupt);
+      }
+    }
+    Lists lists(mapped);
+    const auto nodes = lists.Build(0, 3);
+    lists.SetNext(nodes[1], nodes[1]);
+    lists.SetPrev(nodes[1], nodes[1]);
+    Fails(lists, Code::kCorrupt);
+  }
+}
+
+TEST(lists_that_run_into_each_other_are_corrupt) {
+  for (const bool mapped : {true, false}) {
+    for (const bool fits : {false, true}) {
+      for (const bool listed : {false, true}) {
+        Lists lists(mapped);
+        const auto a = lists.Build(0, 20);
+        const auto b = lists.Build(1, 20, 100);
+        lists.SetNext(a[10], b[10]);
+        if (fits) lists.SetPrev(b[10], a[10]);
+        Fails(lists, Code::kCorrupt, listed ? std::vector<size_t>{0, 1} : std::vector<size_t>{0});
+      }
+      Lists lists(mapped);
+      const auto a = lists.Build(0, 20);
+      lists.Build(1, 20, 100);
+      lists.SetNext(a[10], Lists::Head(1));
+      if (fits) lists.SetPrev(Lists::Head(1), a[10]);
+      Fails(lists, Code::kCorrupt, {0, 1});
+    }
+    Lists lists(mapped);
+    lists.Build(0, 3);
+    Fails(lists, Code::kCorrupt, {0, 0});
+  }
+}
+
+TEST(a_guest_stopped_within_list_add_or_list_del_is_followed) {
+  for (const bool mapped : {true, false}) {
+    for (const size_t at : {0, 1, 150, 299}) {
+      // list_del_rcu after its first store, and after its second.
+      for (const int stores : {1, 2}) {
+        Lists lists(mapped);
+        auto nodes = lists.Build(0, 300);
+        const uint64_t prev = lists.Prev(nodes[at]);
+        const uint64_t next = lists.Next(nodes[at]);
+        lists.SetPrev(next, prev);
+        if (stores == 2) {
+          lists.SetNext(prev, next);
+          nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(at));
+        }
+        CHECK(NodesOf(lists.Walk().value()) == nodes);
+      }
+      // list_add_rcu before its last store.
+      Lists lists(mapped);
+      auto nodes = lists.Build(0, 300);
+      const uint64_t next = lists.Next(nodes[at]);
+      lists.Insert(Lists::Node(500), nodes[at], next);
+      lists.SetPrev(next, nodes[at]);
+      const auto walk = lists.Walk().value();
+      nodes.insert(nodes.begin() + static_cast<ptrdiff_t>(at) + 1, Lists::Node(500));
+      CHECK(NodesOf(walk) == nodes);
+      CHECK(walk.retries > 0);
+    }
+  }
+}
+
+TEST(nodes_unlinked_under_the_walk_are_stepped_back_from) {
+  // Before each read of a walk of 30 nodes: the node the walk is on goes, and the two before it.
+  for (size_t when = 1; when < 31; ++when) {
+    for (const size_t gone : {1, 2, 3}) {
+      Lists lists(false);
+      const auto nodes = lists.Build(0, 30);
+      const size_t at = when - 1;  // nodes[at - 1] was read last, nodes[at] comes now
+      std::set<uint64_t> deleted;
+      lists.machine.guest->before_read = [&](size_t n) {
+        if (n != when) return;
+        for (size_t i = 0; i < gone && at >= i + 1; ++i) {
+          lists.Delete(nodes[at - 1 - i]);
+          deleted.insert(nodes[at - 1 - i]);
+        }
+      };
+      const ListWalk walk = lists.Walk().value();
+      std::vector<uint64_t> expected;
+      for (const uint64_t node : nodes) {
+        if (deleted.count(node) == 0) expected.push_back(node);
+      }
+      CHECK(NodesOf(walk) == expected);
+      EQUAL(walk.retries > 0, !deleted.empty());
+      lists.CheckRows(walk);
+    }
+  }
+}
+
+TEST(a_node_that_is_freed_and_used_again_is_reported_once) {
+  for (size_t when = 1; when < 31; ++when) {
+    for (size_t which = 0; which < 30; ++which) {
+      Lists lists(false);
+      auto nodes = lists.Build(0, 30);
+      lists.machine.guest->before_read = [&](size_t n) {
+        if (n != when) return;
+        lists.Delete(nodes[which]);
+        lists.AddTail(nodes[which], Lists::Head(0));
+      };
+      const ListWalk walk = lists.Walk().value();
+      const uint64_t moved = nodes[which];
+      nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
+      nodes.push_back(moved);
+      CHECK(NodesOf(walk) == nodes);
+      EQUAL(walk.counts[0], 30u);
+      lists.CheckRows(walk);
+    }
+  }
+}
+
+// What stays in the list from beginning to end is found, once, in order; nothing is found that never was in it.
+TEST(a_list_under_constant_change_is_followed) {
+  std::mt19937_64 random(3);
+  size_t given_up = 0;
+  for (int round = 0; round < 400; ++round) {
+    const bool many = round % 2 == 0;
+    Lists lists(false);
+    const size_t lists_count = many ? 3 : 1;
+    std::vector<std::vector<uint64_t>> stable(lists_count);
+    std::vector<uint64_t> live;
+    std::set<uint64_t> ever;
+    std::vector<size_t> heads;
+    for (size_t list = 0; list < lists_count; ++list) {
+      heads.push_back(list);
+      for (const uint64_t node : lists.Build(list, 60, list * 60)) {
+        ever.insert(node);
+        if (random() % 2 == 0) {
+          stable[list].push_back(node);
+        } else {
+          live.push_back(node);
+        }
+      }
+    }
+    std::vector<uint64_t> unused;
+    for (size_t i = 0; i < 100; ++i) unused.push_back(Lists::Node(400 + i));
+    for (const uint64_t node : unused) {
+      lists.machine.guest->Put<uint32_t>(node - kLink, static_cast<uint32_t>(node));
+      lists.machine.guest->Put64(node - kLink + 0x10, kDirectMap + node - kLink);
+    }
+    const size_t every = 2 + random() % 6;
+    lists.machine.guest->before_read = [&](size_t n) {
+      if (n % every != 0) return;
+      if (random() % 2 == 0 && !live.empty()) {
+        const size_t i = random() % live.size();
+        lists.Delete(live[i]);
+        unused.push_back(live[i]);
+        live.erase(live.begin() + static_cast<ptrdiff_t>(i));
+      } else if (!unused.empty()) {
+        // Last freed, first used: what slabs do.
+        const uint64_t node = unused.back();
+        unused.pop_back();
+        lists.AddTail(node, Lists::Head(random() % lists_count));
+        live.push_back(node);
+        ever.insert(node);
+      }
+    };
+    const Result<ListWalk> walk = lists.Walk(heads);
+    lists.machine.guest->before_read = nullptr;
+    if (!walk.ok()) {
+      CHECK(walk.error().code == Code::kCorrupt);
+      ++given_up;
+      continue;
+    }
+    const auto nodes = NodesOf(walk.value());
+    EQUAL(std::set<uint64_t>(nodes.begin(), nodes.end()).size(), nodes.size());
+    for (const uint64_t node : nodes) CHECK(ever.count(node) != 0);
+    size_t from = 0;
+    for (size_t list = 0; list < lists_count; ++list) {
+      auto at = nodes.begin() + static_cast<ptrdiff_t>(from);
+      from += walk.value().counts[list];
+      const auto end = nodes.begin() + static_cast<ptrdiff_t>(from);
+      for (const uint64_t node : stable[list]) {
+        at = std::find(at, end, node);
+        CHECK(at != end);
+      }
+    }
+    EQUAL(from, nodes.size());
+  }
+  std::cerr << "    gave up " << given_up << " of 400\n";
+  CHECK(given_up < 20);
+}
+
+TEST(a_guest_that_grows_the_list_forever_is_left) {
+  Lists lists(false);
+  lists.Build(0, 10);
+  size_t next = 100;
+  lists.machine.guest->before_read = [&](size_t) {
+    if (next < 2500) lists.AddTail(Lists::Node(next++), Lists::Head(0));
+  };
+  CHECK(lists.Walk({0}, 200).error().code == Code::kCorrupt);
+}
+
+TEST(a_guest_that_spoils_every_read_is_left) {
+  std::mt19937_64 random(5);
+  for (int round = 0; round < 30; ++round) {
+    Lists lists(false);
+    const auto nodes = lists.Build(0, 50);
+    lists.machine.guest->before_read = [&](size_t) {
+      for (int i = 0; i < 3; ++i) {
+        const uint64_t node = nodes[random() % 50];
+        const uint64_t other = nodes[random() % 50];
+        random() % 2 == 0 ? lists.SetNext(node, other) : lists.SetPrev(node, other);
+        if (round % 2 == 0) lists.SetPrev(other, node);
+      }
+    };
+    const auto walk = lists.Walk({0}, 1000);
+    if (!walk.ok()) CHECK(walk.error().code == Code::kCorrupt);
+    CHECK(lists.machine.guest->reads < 30'000);
+  }
+}
+
+TEST(a_source_that_is_gone_is_no_broken_list) {
+  Lists first(false);
+  first.Build(0, 10);
+  CHECK(first.Walk().ok());
+  for (size_t n = 0; n < first.machine.guest->reads; ++n) {
+    Lists lists(false);
+    lists.Build(0, 10);
+    lists.machine.guest->fail_at = n;
+    Fails(lists, Code::kClosed);
+  }
+}
+
+TEST(columns_that_cannot_be_read_are_marked_while_the_list_goes_on) {
+  Lists lists(false);
+  const int32_t triples[] = {-1, 0, 4, -1, 0x2000, 8, -1, 0x40, 32};
+  lists.plan = std::move(Plan::Create(triples, 9).value());
+  const auto nodes = lists.Build(0, 5);
+  lists.machine.guest->bad_pages.insert(((nodes[2] - kLink) & ~kPageMask) + 0x2000);
+  const ListWalk walk = lists.Walk().value();
+  CHECK(NodesOf(walk) == nodes);
+  const RowLayout layout(*lists.plan, 5);
+  std::vector<uint8_t> rows(layout.total);
+  CHECK(FillRows(lists.space.get(), *lists.plan, walk, rows.data()).ok());
+  for (size_t i = 0; i < 5; ++i) {
+    uint32_t mask;
+    uint64_t next;
+    std::memcpy(&mask, rows.data() + i * 4, 4);
+    std::memcpy(&next, rows.data() + layout.columns[2] + i * 32 + 8, 8);
+    EQUAL(mask, 2u);
+    EQUAL(next, lists.machine.guest->Get64(nodes[i]));
+  }
+}
+
+}  // namespace
+}  // namespace vmi::test
+
+MAIN
