@@ -62,6 +62,16 @@ Status AddressSpace::SetWindows(const std::vector<Window>& windows) {
   }
   windows_ = std::move(clipped);
   window_count_ = windows_.size();
+  flat_.clear();
+  for (const Window& window : windows_) {
+    FlatWindow flat;
+    flat.start = window.start;
+    flat.length = window.length;
+    if (memory_->Flat(window.physical, window.length, &flat.run)) flat_.push_back(flat);
+  }
+  std::sort(flat_.begin(), flat_.end(),
+            [](const FlatWindow& a, const FlatWindow& b) { return a.length > b.length; });
+  flat_count_ = flat_.size();
   return {};
 }
 

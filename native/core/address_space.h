@@ -79,6 +79,14 @@ class AddressSpace {
 
   // Host address of `length` bytes that can be loaded as they are (under a BusGuard), or nullptr.
   const uint8_t* Direct(uint64_t address, size_t length) {
+    for (size_t i = 0; i < flat_count_; ++i) {
+      const FlatWindow& window = flat_[i];
+      const uint64_t from = address - window.start;
+      if (from >= window.length || length > window.length - from) continue;
+      const uint8_t* bytes = window.run.At(from, length);
+      if (bytes != nullptr) return bytes;
+      break;
+    }
     Run run;
     if (Resolve(address, &run) != kResolved || run.length < length) return nullptr;
     return memory_->Direct(run.physical, length);
@@ -122,6 +130,14 @@ class AddressSpace {
   // Clipped to RAM.
   std::vector<Window> windows_;
   size_t window_count_ = 0;
+  // Those of them that lie in one piece on the host, the longest (the direct map) first.
+  struct FlatWindow {
+    uint64_t start = 0;
+    uint64_t length = 0;
+    FlatRun run;
+  };
+  std::vector<FlatWindow> flat_;
+  size_t flat_count_ = 0;
   uint64_t generation_ = 1;
   std::array<TlbEntry, kTlbSize> tlb_{};
   std::array<TableEntry, kTableCacheSize> tables_{};

@@ -49,29 +49,6 @@ struct Rows {
   uint32_t sizes[Plan::kMaxColumns];
 };
 
-inline void CopyPart(uint8_t* into, const uint8_t* from, size_t size) {
-  // A call of memcpy costs more than the two or three instructions of the usual sizes.
-  switch (size) {
-    case 8:
-      std::memcpy(into, from, 8);
-      return;
-    case 4:
-      std::memcpy(into, from, 4);
-      return;
-    case 16:
-      std::memcpy(into, from, 16);
-      return;
-    case 1:
-      *into = *from;
-      return;
-    case 2:
-      std::memcpy(into, from, 2);
-      return;
-    default:
-      std::memcpy(into, from, size);
-  }
-}
-
 // A NULL pointer leads to zeroes that are not a fault; so does one that could not be read, whose own bit says it.
 bool FindStart(const Rows& rows, const ColumnWindow& window, size_t row, uint64_t* start) {
   uint64_t pointer;
@@ -100,24 +77,57 @@ void CopyParts(AddressSpace* space, const Rows& rows, const ColumnWindow& window
   }
 }
 
+// Rows whose windows are found before any of their columns is copied: enough for their cache misses to overlap.
+constexpr size_t kDirectBlock = 64;
+
+template <size_t kSize>
+void CopyColumn(uint8_t* cells, const uint8_t* const* windows, size_t offset, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (windows[i] != nullptr) std::memcpy(cells + i * kSize, windows[i] + offset, kSize);
+  }
+}
+
+void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindow::Part& part, size_t count) {
+  // The usual sizes as loads and stores of their own; a call of memcpy costs more than those.
+  switch (part.size) {
+    case 8:
+      return CopyColumn<8>(cells, windows, part.offset, count);
+    case 4:
+      return CopyColumn<4>(cells, windows, part.offset, count);
+    case 16:
+      return CopyColumn<16>(cells, windows, part.offset, count);
+    default:
+      for (size_t i = 0; i < count; ++i) {
+        if (windows[i] != nullptr) std::memcpy(cells + i * part.size, windows[i] + part.offset, part.size);
+      }
+  }
+}
+
 // Memory that is mapped: plain loads. Only trivial objects live in here, SIGBUS jumps out of it.
 void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t window_count, const Rows& rows,
-                  size_t first, size_t end) {
-  for (size_t row = first; row < end; ++row) {
+                  size_t count) {
+  const uint8_t* found[kDirectBlock];
+  for (size_t first = 0; first < count; first += kDirectBlock) {
+    const size_t block = std::min(kDirectBlock, count - first);
     for (size_t w = 0; w < window_count; ++w) {
       const ColumnWindow& window = windows[w];
-      uint64_t start;
-      if (!FindStart(rows, window, row, &start)) {
-        ZeroParts(rows, window, row);
-        continue;
-      }
-      const uint8_t* bytes = space->Direct(start, window.length);
-      if (bytes == nullptr) {
-        CopyParts(space, rows, window, row, start);
-        continue;
+      for (size_t i = 0; i < block; ++i) {
+        const size_t row = first + i;
+        uint64_t start;
+        found[i] = nullptr;
+        if (!FindStart(rows, window, row, &start)) {
+          ZeroParts(rows, window, row);
+          continue;
+        }
+        found[i] = space->Direct(start, window.length);
+        if (found[i] == nullptr) {
+          CopyParts(space, rows, window, row, start);
+        } else {
+          __builtin_prefetch(found[i]);
+        }
       }
       for (const ColumnWindow::Part& part : window.parts) {
-        CopyPart(rows.Cell(row, part.column), bytes + part.offset, part.size);
+        CopyColumn(rows.Cell(first, part.column), found, part, block);
       }
     }
   }
@@ -264,7 +274,7 @@ void GatherColumns(AddressSpace* space, const Plan& plan, size_t count, uint8_t*
     const size_t first = at_depth(first_depth);
     const ColumnWindow* of_depth = windows.data() + first;
     const size_t window_count = windows.size() - first;
-    if (WithBusGuard([&] { GatherDirect(space, of_depth, window_count, rows, 0, count); })) return;
+    if (WithBusGuard([&] { GatherDirect(space, of_depth, window_count, rows, count); })) return;
     // A file was truncated under the mapping. Again, with a guard around every copy; the jump may
     // have left a translation half-written.
     space->Flush();

@@ -208,6 +208,7 @@ class Walker {
  public:
   Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count, uint64_t link, size_t max)
       : space_(space),
+        plan_(plan),
         heads_(heads, heads + head_count),
         link_(link),
         max_(max),
@@ -341,8 +342,34 @@ class Walker {
         Status status = Accept(block[i], after[i]);
         if (!status.ok()) return status;
       }
+      GatherBlock();
       if (count < kSprint) return {};
     }
+  }
+
+  // The walk has just brought the nodes' pages in; a second look at all of them in the end would bring them in again.
+  void GatherBlock() {
+    const size_t count = nodes_.size() - gathered_;
+    if (!gathers_ || count < kSprint) return;
+    ListWalk::Block block;
+    block.count = count;
+    const RowLayout layout(plan_, count);
+    block.rows.reset(new uint8_t[layout.total]);
+    for (size_t i = 0; i < count; ++i) {
+      const uint64_t base = nodes_[gathered_ + i] - link_;
+      std::memcpy(block.rows.get() + layout.bases + i * sizeof base, &base, sizeof base);
+    }
+    const uint64_t* bases = reinterpret_cast<const uint64_t*>(block.rows.get() + layout.bases);
+    // A source that is gone is noticed at the end of the walk.
+    if (!Gather(space_, plan_, bases, count, block.rows.get()).ok()) return ForgetBlocks();
+    blocks_.push_back(std::move(block));
+    gathered_ = nodes_.size();
+  }
+
+  void ForgetBlocks() {
+    blocks_.clear();
+    gathered_ = 0;
+    gathers_ = false;
   }
 
   Status Step() {
@@ -385,6 +412,7 @@ class Walker {
       if (!status.ok()) return status;
       nodes_[number] = 0;
       --live_;
+      if (number < gathered_) ForgetBlocks();
     }
     return Accept(node, next);
   }
@@ -488,6 +516,7 @@ class Walker {
   void Pop() {
     nodes_.pop_back();
     ++dropped_;
+    if (nodes_.size() < gathered_) ForgetBlocks();
     if (captures_) captured_.resize(nodes_.size() * reader_.captured_size());
   }
 
@@ -509,10 +538,13 @@ class Walker {
     }
     captured_.resize(kept * size);
     walk.captured = std::move(captured_);
+    // A hole after the blocks moves only rows that are not gathered yet.
+    walk.blocks = std::move(blocks_);
     return walk;
   }
 
   AddressSpace* space_;
+  const Plan& plan_;
   std::vector<uint64_t> heads_;
   uint64_t link_;
   size_t max_;
@@ -525,6 +557,10 @@ class Walker {
   std::vector<uint64_t> nodes_;
   std::vector<uint8_t> captured_;
   std::vector<size_t> starts_;
+  // Rows gathered so far, as long as no node was taken back.
+  std::vector<ListWalk::Block> blocks_;
+  size_t gathered_ = 0;
+  bool gathers_ = true;
   size_t live_ = 0;
   size_t dropped_ = 0;
   uint32_t retries_ = 0;
@@ -550,10 +586,42 @@ Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t
   return Walker(space, plan, heads, head_count, link, max).Run();
 }
 
+namespace {
+
+void CopyBlock(const Plan& plan, const RowLayout& layout, size_t first, const uint8_t* block, size_t count,
+               uint8_t* rows) {
+  const RowLayout from(plan, count);
+  std::memcpy(rows + first * sizeof(uint32_t), block, count * sizeof(uint32_t));
+  std::memcpy(rows + layout.bases + first * sizeof(uint64_t), block + from.bases, count * sizeof(uint64_t));
+  for (size_t k = 0; k < plan.columns().size(); ++k) {
+    const size_t size = plan.columns()[k].size;
+    std::memcpy(rows + layout.columns[k] + first * size, block + from.columns[k], count * size);
+  }
+}
+
+Status FillFromBlocks(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows) {
+  const size_t count = walk.bases.size();
+  if (walk.blocks.empty()) return Gather(space, plan, walk.bases.data(), count, rows);
+  const RowLayout layout(plan, count);
+  size_t first = 0;
+  for (const ListWalk::Block& block : walk.blocks) {
+    CopyBlock(plan, layout, first, block.rows.get(), block.count, rows);
+    first += block.count;
+  }
+  if (first == count) return space->memory()->Check();
+  const std::unique_ptr<uint8_t[]> rest(new uint8_t[RowLayout(plan, count - first).total]);
+  Status status = Gather(space, plan, walk.bases.data() + first, count - first, rest.get());
+  if (!status.ok()) return status;
+  CopyBlock(plan, layout, first, rest.get(), count - first, rows);
+  return {};
+}
+
+}  // namespace
+
 Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows) {
   const size_t count = walk.bases.size();
   if (count == 0) return {};
-  if (walk.captured.empty()) return Gather(space, plan, walk.bases.data(), count, rows);
+  if (walk.captured.empty()) return FillFromBlocks(space, plan, walk, rows);
 
   const RowLayout layout(plan, count);
   std::memcpy(rows + layout.bases, walk.bases.data(), count * sizeof(uint64_t));

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "address_space.h"
@@ -17,6 +18,14 @@ struct ListWalk {
   // Columns of depth 0 as they were when the node was followed: for each row its fault mask (u32) and the
   // columns one after the other. Empty for mapped memory, where reading them later costs nothing.
   std::vector<uint8_t> captured;
+  // Mapped memory: rows that were gathered while their pages were still in the CPU's TLB. They follow each other
+  // from row 0 on; the rows after the last block are gathered when they are filled in.
+  struct Block {
+    size_t count = 0;
+    // RowLayout(plan, count).
+    std::unique_ptr<uint8_t[]> rows;
+  };
+  std::vector<Block> blocks;
   // Rows that came from each head.
   std::vector<uint32_t> counts;
   // Times a list changed under the walk and was followed again.

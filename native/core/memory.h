@@ -46,6 +46,7 @@ class Memory {
   void CopyBatch(ReadRequest* requests, size_t count);
   bool LoadU64(uint64_t physical, uint64_t* value);
   const uint8_t* Direct(uint64_t physical, size_t length) { return source_->Direct(physical, length); }
+  bool Flat(uint64_t physical, uint64_t length, FlatRun* run) { return source_->Flat(physical, length, run); }
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
     return source_->NextData(from, last, limit, run);
   }

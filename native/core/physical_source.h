@@ -30,6 +30,29 @@ struct ReadRequest {
   size_t transferred = 0;
 };
 
+// A run of physical memory that lies in one piece on the host.
+struct FlatRun {
+  // Host address of its first byte.
+  const uint8_t* host = nullptr;
+  // One bit per host page, set once the page may be loaded; null: all may. `first_page` is the bit of `host`'s page,
+  // `skew` where in that page `host` lies.
+  const uint64_t* known = nullptr;
+  uint64_t first_page = 0;
+  uint64_t skew = 0;
+
+  // Host address of `length` bytes, or nullptr when a page of theirs is not known to be loadable.
+  const uint8_t* At(uint64_t from, size_t length) const {
+    if (known != nullptr) {
+      const uint64_t first = first_page + ((from + skew) >> 12);
+      const uint64_t last = first_page + ((from + skew + length - 1) >> 12);
+      for (uint64_t page = first; page <= last; ++page) {
+        if ((__atomic_load_n(&known[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1) == 0) return nullptr;
+      }
+    }
+    return host + from;
+  }
+};
+
 // One kind of source. Every call may come from several threads at once, Close only when no other runs;
 // a source whose library is not thread-safe takes a lock of its own.
 class PhysicalSource {
@@ -52,6 +75,14 @@ class PhysicalSource {
     (void)physical;
     (void)length;
     return nullptr;
+  }
+
+  // The same for a whole run that is used often; false: ask Direct. Valid until Close.
+  virtual bool Flat(uint64_t physical, uint64_t length, FlatRun* run) {
+    (void)physical;
+    (void)length;
+    (void)run;
+    return false;
   }
 
   // The first run of at most `limit` bytes in [from, last] that may hold anything but zeroes; false: none.

@@ -53,6 +53,15 @@ class SegmentSource final : public PhysicalSource {
     return segment->file->Direct(from, length);
   }
 
+  bool Flat(uint64_t physical, uint64_t length, FlatRun* run) override {
+    const Segment* segment = Find(physical);
+    if (segment == nullptr || segment->file == nullptr) return false;
+    const uint64_t from = physical - segment->range.start;
+    if (length > segment->range.length - from) return false;
+    *run = segment->file->Flat(from);
+    return true;
+  }
+
   Status Read(ReadRequest* requests, size_t count) override {
     PieceBatch batch;
     for (size_t i = 0; i < count; ++i) {

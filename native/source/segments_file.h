@@ -74,6 +74,11 @@ class FileMapping {
     return base_ + from;
   }
 
+  FlatRun Flat(uint64_t from) const {
+    const uint64_t at = from + skew_;
+    return {base_ + from, known_.get(), at / kPageSize, at % kPageSize};
+  }
+
   // The first run of at most `limit` bytes in [from, last] that may hold data; what it reports counts as known.
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run);
 
