@@ -1,14 +1,22 @@
 import { hex } from '../errors.js';
 import type { GuestCpu } from '../guest/guest.js';
 import type { Cr3Source } from '../tasks/cr3.js';
+import type { CrossRow } from '../tasks/cross-view.js';
 import type { Task, TaskJson } from '../tasks/task.js';
 import { table } from './table.js';
 import type { Styles } from './text.js';
 
-/** Tasks as lines: the columns of `vmi ps`, and the user half of each pair where the guest has one. */
-export function taskTable(tasks: Iterable<TaskJson>, styles?: Styles): string[] {
+/** A task as `vmi ps --cross --json` prints it. */
+export type CrossJson = TaskJson & Pick<CrossRow, 'views' | 'missing'>;
+
+/**
+ * Tasks as lines: the columns of `vmi ps`, the user half of each pair where the guest has one, and the views that lack a
+ * task where that was asked.
+ */
+export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles): string[] {
   const rows = [...tasks];
   const pti = rows.some((row) => row.userCr3 !== undefined);
+  const crossed = rows.some((row) => 'missing' in row);
   return table(
     rows,
     [
@@ -22,11 +30,21 @@ export function taskTable(tasks: Iterable<TaskJson>, styles?: Styles): string[] 
         ? [{ heading: 'USERCR3', align: 'right' as const, cell: (row: TaskJson) => row.userCr3 ?? '-' }]
         : []),
       { heading: 'SOURCE', cell: (row) => row.cr3Source },
+      ...(crossed
+        ? [
+            { heading: 'MISSING', cell: (row: TaskJson | CrossJson) => viewsText(row, 'missing') },
+            { heading: 'FOUND', cell: (row: TaskJson | CrossJson) => viewsText(row, 'views') },
+          ]
+        : []),
       // A kernel thread in brackets, as ps(1) does.
       { heading: 'COMM', cell: (row) => (row.kthread ? `[${row.comm}]` : row.comm) },
     ],
     styles === undefined ? {} : { styles },
   );
+}
+
+function viewsText(row: TaskJson | CrossJson, which: 'missing' | 'views'): string {
+  return which in row ? (row as CrossJson)[which].join(',') : '';
 }
 
 /** CPUs as lines: what each runs and has loaded. */

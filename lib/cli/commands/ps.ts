@@ -1,6 +1,10 @@
+import type { Guest } from '../../guest/guest.js';
+import type { TaskJson } from '../../tasks/task.js';
+import { onlyOne } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { taskTable } from '../task-text.js';
+import type { Output } from '../output.js';
+import { type CrossJson, taskTable } from '../task-text.js';
 
 /** Broken tasks that are named on standard error; the rest is counted. */
 const MAX_NAMED = 5;
@@ -11,23 +15,56 @@ export const ps: Command = {
   operands: [TARGET],
   options: {
     threads: { short: 't', summary: 'every thread of every process, not only processes' },
+    cross: { summary: 'compare every list that the kernel keeps of its tasks; show those that one lacks' },
     ...JSON_OPTION,
     ...ATTACH_OPTIONS,
   },
   details: [
     "SOURCE says where CR3 comes from: mm, the task's own; active_mm and loaded_mm, borrowed by a task that is on a CPU without one; thread, of a leader that exited before its threads; none, a kernel thread off the CPU; exited, a zombie. A kernel thread's name is in brackets.",
     'A task whose memory is damaged has the source "corrupt" and no CR3; the exit code is then 4.',
+    'With --cross the list of processes, the threads of each, the PID tree and what the CPUs run are joined. A task that its kind of list lacks, in MISSING, is one that something hides or that a bug has lost; FOUND is where it was met. The exit code is 1 when there is such a task. With --json every task and thread is printed, with the fields "views" and "missing".',
   ],
-  examples: ['vmi ps qemu:4242', "vmi ps qemu:4242 --threads --json | jq -r '[.pid, .cr3] | @tsv'"],
-  run({ has, out, withGuest }) {
+  examples: [
+    'vmi ps qemu:4242',
+    "vmi ps qemu:4242 --threads --json | jq -r '[.pid, .cr3] | @tsv'",
+    'vmi ps qemu:4242 --cross',
+  ],
+  run(invocation) {
+    const { has, out, withGuest } = invocation;
+    onlyOne(invocation, 'cross', 'threads');
     return withGuest((guest) => {
+      if (has('cross')) return cross(guest, out, has('json'));
       const tasks = guest.tasks({ threads: has('threads') }).map((task) => task.toJSON());
-      if (has('json')) out.json(tasks);
-      else out.lines(taskTable(tasks, out.styles));
-      const broken = tasks.filter((task) => task.error !== undefined);
-      for (const task of broken.slice(0, MAX_NAMED)) out.error(task.error!);
-      if (broken.length > MAX_NAMED) out.error(`… and ${broken.length - MAX_NAMED} more tasks like these`);
-      return broken.length > 0 ? EXIT.memory : EXIT.done;
+      print(tasks, out, has('json'));
+      return tellBroken(tasks, out);
     });
   },
 };
+
+function cross(guest: Guest, out: Output, json: boolean): number {
+  const all = guest
+    .crossView()
+    .map(({ task, views, missing }): CrossJson => ({ ...task.toJSON(), views, missing }));
+  const hidden = all.filter(({ missing }) => missing.length > 0);
+  if (json || hidden.length > 0) print(json ? all : hidden, out, json);
+  const tasks = `${all.length} tasks and threads`;
+  out.note(
+    hidden.length === 0
+      ? `${tasks}: every view has all of them`
+      : `${tasks}, ${hidden.length} of them missing from a view`,
+  );
+  return Math.max(hidden.length > 0 ? EXIT.no : EXIT.done, tellBroken(all, out));
+}
+
+function print(tasks: readonly TaskJson[], out: Output, json: boolean): void {
+  if (json) out.json(tasks);
+  else out.lines(taskTable(tasks, out.styles));
+}
+
+/** Names damaged tasks on standard error. @returns the exit code */
+function tellBroken(tasks: readonly TaskJson[], out: Output): number {
+  const broken = tasks.filter((task) => task.error !== undefined);
+  for (const task of broken.slice(0, MAX_NAMED)) out.error(task.error!);
+  if (broken.length > MAX_NAMED) out.error(`… and ${broken.length - MAX_NAMED} more tasks like these`);
+  return broken.length > 0 ? EXIT.memory : EXIT.done;
+}

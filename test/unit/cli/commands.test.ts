@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { BROKEN, DATA, fakeTask, vmi } from './fake-guest.js';
+import { BROKEN, DATA, type FakeGuest, fakeTask, TASKS, vmi } from './fake-guest.js';
 
 const TARGET = 'qemu:4242';
 const json = (text: string) =>
@@ -71,6 +71,53 @@ describe('vmi ps', () => {
     expect(code).toBe(4);
     expect(stdout).toContain(' 13    13     1     0  S          -  corrupt  broken\n');
     expect(stderr).toBe(`vmi: ${BROKEN.toJSON().error}\n`);
+  });
+});
+
+describe('vmi ps --cross', () => {
+  it('exits with 0 and prints nothing but a remark when all views agree', async () => {
+    expect(await vmi(['ps', TARGET, '--cross'])).toMatchObject({
+      code: 0,
+      stdout: '',
+      stderr: 'vmi: 4 tasks and threads: every view has all of them\n',
+    });
+    expect(await vmi(['ps', TARGET, '--cross', '-q'])).toMatchObject({ code: 0, stdout: '', stderr: '' });
+  });
+
+  const hidden = (guest: FakeGuest) => {
+    guest.cross = [
+      { task: TASKS[0]!, views: ['list', 'threads', 'pids'], missing: [] },
+      { task: TASKS[2]!, views: ['pids', 'cpu'], missing: ['list', 'threads'] },
+    ];
+  };
+
+  it('prints the tasks that a view lacks, and exits with 1', async () => {
+    const { code, stdout, stderr } = await vmi(['ps', TARGET, '--cross'], hidden);
+    expect(code).toBe(1);
+    expect(stdout).toBe(
+      [
+        'PID  TGID  PPID   UID  S        CR3  SOURCE  MISSING       FOUND     COMM',
+        '  7     7     1  1000  R  0x3000000  mm      list,threads  pids,cpu  bad\\x1b[31m\\nname',
+        '',
+      ].join('\n'),
+    );
+    expect(stderr).toBe('vmi: 2 tasks and threads, 1 of them missing from a view\n');
+  });
+
+  it('prints every task with its views as JSON', async () => {
+    const { code, stdout } = await vmi(['ps', TARGET, '--cross', '--json'], hidden);
+    expect(code).toBe(1);
+    expect(json(stdout).map(({ pid, views, missing }) => ({ pid, views, missing }))).toEqual([
+      { pid: 1, views: ['list', 'threads', 'pids'], missing: [] },
+      { pid: 7, views: ['pids', 'cpu'], missing: ['list', 'threads'] },
+    ]);
+  });
+
+  it('has threads in any case', async () => {
+    expect(await vmi(['ps', TARGET, '--cross', '--threads'])).toMatchObject({
+      code: 2,
+      stderr: "vmi: --cross and --threads do not go together; see 'vmi ps --help'\n",
+    });
   });
 });
 

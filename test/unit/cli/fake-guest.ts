@@ -3,6 +3,7 @@ import { CorruptError, FaultError, hex, VmiError } from '../../../lib/errors.js'
 import type { AttachOptions, Guest, GuestCpu, SpaceOptions } from '../../../lib/guest/guest.js';
 import type { WalkResult } from '../../../lib/memory/virtual-memory.js';
 import { formatTarget, type Target } from '../../../lib/target.js';
+import type { CrossRow } from '../../../lib/tasks/cross-view.js';
 import { Task, type TaskJson } from '../../../lib/tasks/task.js';
 
 /** Guest-physical address of the kernel's own page table. */
@@ -140,6 +141,14 @@ export class FakeGuest {
 
   pidToCr3(pid: number): bigint | null {
     return this.task(pid).cr3;
+  }
+
+  /** What the join of all views says; every view has every task unless a test says otherwise. */
+  cross: CrossRow[] | undefined;
+
+  crossView(): CrossRow[] {
+    this.#check();
+    return this.cross ?? this.tasksNow.map((task) => ({ task, views: ['list', 'pids'], missing: [] }));
   }
 
   cr3ToTasks(cr3: bigint): Task[] {
