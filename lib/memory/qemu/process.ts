@@ -130,6 +130,26 @@ export function hostMappings(pid: number): HostMapping[] {
   return mappings;
 }
 
+/**
+ * Where a RAM block of `size` bytes may be: runs of neighbouring mappings that are exactly that long. Advice and NUMA policy
+ * split a block into several, and the kernel places whatever is mapped next right in front of it: neither where a
+ * run begins nor where it ends shows but by its length.
+ * @returns host addresses, ascending
+ */
+export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigint[] {
+  const starts: bigint[] = [];
+  for (const [i, first] of mappings.entries()) {
+    let end = first.start;
+    for (const { start, end: next, readable, inode, shared } of mappings.slice(i)) {
+      const follows = start === end && readable && inode === first.inode && shared === first.shared;
+      if (!follows || end - first.start >= size) break;
+      end = next;
+    }
+    if (end - first.start === size) starts.push(first.start);
+  }
+  return starts;
+}
+
 /** A path that opens the file behind a shared mapping: the process's own descriptor, else the file's path. */
 export function pathOfMapping(pid: number, mapping: HostMapping): string | undefined {
   const same = (path: string) => {

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import type { NativeSegment } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
-import { fromNative, VmiError } from '../../errors.js';
+import { fromNative, hex, VmiError } from '../../errors.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
@@ -14,6 +14,7 @@ import {
   pathOfMapping,
   type QemuProcess,
   qemuProcess,
+  runsOfSize,
 } from './process.js';
 import { QmpClient } from './qmp.js';
 import { parseRegisters } from './registers.js';
@@ -90,8 +91,8 @@ async function hostRanges(client: QmpClient, ranges: readonly BlockRange[]): Pro
 }
 
 /**
- * Works the map out without a monitor: RAM is the one readable mapping of the size that `-m` asked for. Where a PC
- * of that size may be split in more than one way, every way is a candidate, and the guest's page tables decide.
+ * Works the map out without a monitor: RAM is a readable mapping of the size that `-m` asked for. Where there are several, or
+ * a PC of that size may be split in more than one way, every way is a candidate, and the guest's page tables decide.
  */
 function fromProcess(process: QemuProcess, refusals: readonly string[]): Source {
   const why = refusals.length > 0 ? ` (${refusals.join('; ')})` : '';
@@ -106,32 +107,31 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
       `QEMU ${process.pid} has several memory blocks, whose places only its monitor tells: ${advice}`,
     );
   }
-  const blocks = joinMappings(hostMappings(process.pid)).filter((block) => block.length === size);
-  if (blocks.length !== 1) {
+  const blocks = runsOfSize(hostMappings(process.pid), size);
+  if (blocks.length === 0) {
     throw new VmiError(
       'VMI_ATTACH',
-      `QEMU ${process.pid} has ${blocks.length === 0 ? 'no' : 'more than one'} mapping of ${size >> 20n} MiB, the size of its RAM: ${advice}`,
+      `QEMU ${process.pid} has no mapping of ${size >> 20n} MiB, the size of its RAM: ${advice}`,
     );
   }
-  const host = blocks[0]!.start;
   const splits = ramSplits(size, process.machine);
-  return {
-    candidates: splits.map(({ low, assumption }) => ({
-      assumption,
+  const candidates = blocks.flatMap((block) =>
+    splits.map(({ low, assumption }) => ({
+      assumption: blocks.length === 1 ? assumption : `${assumption}, mapped at ${hex(block)}`,
       // Below 2.75 GiB every PC keeps its RAM in one piece.
-      proven: splits.length === 1 && low === size && process.machine !== undefined,
+      proven: blocks.length === 1 && splits.length === 1 && low === size && process.machine !== undefined,
       open: () =>
         openRanges(
           process,
           splitRanges(size, low).map(({ physical, length, offset }) => ({
             physical,
             length,
-            host: host + offset,
+            host: block + offset,
           })),
         ),
     })),
-    close: async () => {},
-  };
+  );
+  return { candidates, close: async () => {} };
 }
 
 function hasMemoryDevices(args: readonly string[]): boolean {
@@ -142,28 +142,6 @@ function hasMemoryDevices(args: readonly string[]): boolean {
     (args.some((arg) => /^--?numa$/.test(arg)) &&
       args.filter((arg) => /^memory-backend-/.test(arg)).length > 1)
   );
-}
-
-/** Neighbouring pieces of one mapping: the kernel splits a VMA where advice or NUMA policy differs. */
-function joinMappings(mappings: readonly HostMapping[]): { start: bigint; length: bigint }[] {
-  const blocks: { start: bigint; length: bigint; inode: bigint; shared: boolean }[] = [];
-  for (const mapping of mappings) {
-    if (!mapping.readable) continue;
-    const last = blocks.at(-1);
-    const length = mapping.end - mapping.start;
-    if (
-      last !== undefined &&
-      last.start + last.length === mapping.start &&
-      last.inode === mapping.inode &&
-      last.shared === mapping.shared &&
-      (mapping.inode !== 0n || last.length % (2n << 20n) !== 0n)
-    ) {
-      last.length += length;
-    } else {
-      blocks.push({ start: mapping.start, length, inode: mapping.inode, shared: mapping.shared });
-    }
-  }
-  return blocks;
 }
 
 /** Opens host ranges: mapped where the process shares them through a file, read from the process elsewhere. */
