@@ -1,26 +1,47 @@
 // @ts-check
 /**
- * Holds every cell of kernel × layout × source against the oracle: `npm run test:matrix [-- --only TEXT] [--markdown]`.
+ * Holds every cell of kernel × machine × source against the oracle.
+ *
+ *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--markdown]
+ *
  * A cell agrees when every task and thread of a real guest has, from outside, each fact that the kernel module
  * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 20 minutes.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpus, freemem, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { run } from './lab/run.mjs';
 import { setUpProject } from './setup.mjs';
 
 const { values } = parseArgs({
-  options: { only: { type: 'string', default: '' }, markdown: { type: 'boolean', default: false } },
+  options: {
+    only: { type: 'string', multiple: true, default: [''] },
+    jobs: { type: 'string', default: '2' },
+    markdown: { type: 'boolean', default: false },
+  },
 });
 const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 setUpProject(log);
 const { attach } = await import('node-libvmi');
 const { bootGuest } = await import('./lab/guest.mjs');
-const { compareTasks } = await import('./lab/compare.mjs');
+const { compareTasks, expectedSharers } = await import('./lab/compare.mjs');
 
 /** @typedef {import('./lab/guest.mjs').GuestOptions} GuestOptions */
-/** @typedef {{ name: string, options: GuestOptions, image?: boolean }} Cell */
+/** @typedef {import('./lab/guest.mjs').LabGuest} LabGuest */
+/** @typedef {import('./lab/truth.mjs').Truth} Truth */
+/**
+ * @typedef {object} Cell
+ * @property {string} name
+ * @property {GuestOptions} options
+ * @property {boolean} [core] an ELF core of the guest is a source too
+ * @property {(lab: LabGuest) => Promise<void>} [prepare] what is done to the guest before it is looked at
+ */
+/** @typedef {{ release: string, sources: string[], tasks: number, seconds: number, verdict: string }} Result */
+
+const AGREES = 'agrees';
+/** Memory that is left to the host, MiB. */
+const RESERVE = 2048;
 
 /** Suites in the order of their kernels: 5.10, 6.1, 6.12, 7.2, 7.3. */
 const SUITES = /** @type {const} */ (['bullseye', 'bookworm', 'trixie', 'sid', 'experimental']);
@@ -28,8 +49,8 @@ const SUITES = /** @type {const} */ (['bullseye', 'bookworm', 'trixie', 'sid', '
 /** @type {Cell[]} */
 const cells = [];
 for (const suite of SUITES) {
-  const add = (/** @type {string} */ name, /** @type {GuestOptions} */ options, image = false) =>
-    cells.push({ name: `${suite}: ${name}`, options: { suite, flavour: 'cloud', ...options }, image });
+  const add = (/** @type {string} */ name, /** @type {GuestOptions} */ options, core = false) =>
+    cells.push({ name: `${suite}: ${name}`, options: { suite, flavour: 'cloud', ...options }, core });
   add('q35, anonymous RAM', {}, true);
   add('pc, shared file, 1 CPU', { machine: 'pc', backend: 'file', cpus: 1 });
   add('5 levels, memfd, 4 CPUs', { levels5: true, backend: 'memfd', cpus: 4 });
@@ -43,87 +64,255 @@ cells.push(
   { name: 'bookworm: generic', options: { suite: 'bookworm', flavour: 'generic' } },
   { name: 'bookworm: rt', options: { suite: 'bookworm', flavour: 'rt' } },
   { name: 'trixie: generic', options: { suite: 'trixie', flavour: 'generic' } },
+  { name: 'trixie: rt', options: { suite: 'trixie', flavour: 'rt' } },
   { name: 'bookworm: PTI by CPU model', options: { suite: 'bookworm', cpu: 'Skylake-Client' } },
   { name: 'bookworm: two NUMA nodes', options: { suite: 'bookworm', numa: 2, memory: 1024 } },
+  {
+    name: 'trixie: two NUMA nodes, memfd, 4 GiB',
+    options: { suite: 'trixie', numa: 2, memory: 4096, backend: 'memfd' },
+    core: true,
+  },
   { name: 'trixie: 8 GiB, pc', options: { suite: 'trixie', machine: 'pc', memory: 8192 } },
+  {
+    name: 'bookworm: no monitor, shared file, 5 levels',
+    options: { suite: 'bookworm', qmp: false, memory: 4096, backend: 'file', levels5: true },
+  },
+  {
+    name: 'bookworm: two DIMMs plugged in',
+    options: { suite: 'bookworm', flavour: 'generic', ...withSlots() },
+    prepare: plugDimms,
+    core: true,
+  },
+  {
+    name: 'trixie: two DIMMs plugged in',
+    options: { suite: 'trixie', flavour: 'generic', ...withSlots() },
+    prepare: plugDimms,
+  },
 );
-
-/** @type {{ name: string, release: string, sources: string, tasks: number, verdict: string }[]} */
-const results = [];
-for (const cell of cells.filter(({ name }) => name.includes(values.only))) {
-  log(cell.name);
-  results.push(await run(cell));
-  log(`  ${results.at(-1)?.verdict}`);
+for (const suite of /** @type {const} */ (['bullseye', 'bookworm', 'trixie', 'experimental'])) {
+  cells.push({
+    name: `${suite}: after a warm reset`,
+    options: { suite, flavour: 'cloud', reboot: true, backend: 'file' },
+    prepare: (lab) => lab.reboot(),
+  });
 }
-print();
-process.exitCode = results.every(({ verdict }) => verdict === 'agrees') ? 0 : 1;
+cells.push({
+  name: 'sid: after a warm reset, no monitor',
+  options: { suite: 'sid', flavour: 'cloud', reboot: true, qmp: false },
+  prepare: (lab) => lab.reboot(),
+});
 
-/** @param {Cell} cell */
-async function run(cell) {
-  const result = { name: cell.name, release: '–', sources: '', tasks: 0, verdict: 'agrees' };
+/** @returns {GuestOptions} a machine that memory can be plugged into, and a kernel that uses it at once */
+function withSlots() {
+  return { append: 'memhp_default_state=online', extraArgs: ['-m', 'slots=2,maxmem=4G'] };
+}
+
+/** Plugs two DIMMs into the running guest and starts tasks, whose page tables then lie in them. @param {LabGuest} lab */
+async function plugDimms(lab) {
+  const before = await guestMemory(lab);
+  for (const node of [0, 1]) {
+    const memory = `extra${node}`;
+    await lab.qmp('object-add', { 'qom-type': 'memory-backend-ram', id: memory, size: 256 << 20 });
+    await lab.qmp('device_add', { driver: 'pc-dimm', id: `dimm${node}`, memdev: memory });
+  }
+  const end = Date.now() + 60_000;
+  while ((await guestMemory(lab)) < before + 500_000) {
+    if (Date.now() > end) throw new Error('the guest does not use the DIMMs');
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  await lab.command('tasks 200');
+}
+
+/** @param {LabGuest} lab @returns {Promise<number>} KiB that the guest's kernel has */
+async function guestMemory(lab) {
+  return Number(/\d+/.exec(await lab.shell('grep MemTotal /proc/meminfo'))?.[0]);
+}
+
+const started = performance.now();
+const chosen = cells.filter(({ name }) => values.only.some((text) => name.includes(text)));
+/** @type {(Result | undefined)[]} */
+const results = chosen.map(() => undefined);
+await runAll();
+const done = results.filter((result) => result !== undefined);
+const ran = done.filter(({ verdict }) => !verdict.startsWith('skipped'));
+const agreeing = ran.filter(({ verdict }) => verdict === AGREES);
+console.log(values.markdown ? await markdown() : plain());
+process.exitCode = agreeing.length === ran.length ? 0 : 1;
+
+/** Runs as many cells at a time as asked for and as fit into the host's memory. */
+async function runAll() {
+  const room = Math.floor(freemem() / 2 ** 20) - RESERVE;
+  const waiting = chosen.map((cell, at) => ({ cell, at, memory: cell.options.memory ?? 512 }));
+  for (const { cell, at, memory } of waiting.filter((one) => one.memory > room)) {
+    const verdict = `skipped: needs ${memory} MiB, the host has ${room} MiB to spare`;
+    results[at] = { release: '–', sources: [], tasks: 0, seconds: 0, verdict };
+    log(`${cell.name}: ${verdict}`);
+  }
+  const fitting = waiting.filter((one) => one.memory <= room);
+  /** @type {Map<number, Promise<void>>} */
+  const running = new Map();
+  let used = 0;
+  while (fitting.length > 0 || running.size > 0) {
+    const next =
+      running.size < Number(values.jobs) ? fitting.findIndex((one) => used + one.memory <= room) : -1;
+    if (next < 0) {
+      await Promise.race(running.values());
+      continue;
+    }
+    const [{ cell, at, memory }] = /** @type {[typeof fitting[0]]} */ (fitting.splice(next, 1));
+    used += memory;
+    const work = runCell(cell).then((result) => {
+      results[at] = result;
+      used -= memory;
+      running.delete(at);
+      log(`${cell.name}: ${result.verdict} (${result.release}, ${result.seconds} s)`);
+    });
+    running.set(at, work);
+  }
+}
+
+/** @param {Cell} cell @returns {Promise<Result>} */
+async function runCell(cell) {
+  /** @type {Result} */
+  const result = { release: '–', sources: [], tasks: 0, seconds: 0, verdict: AGREES };
+  const start = performance.now();
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-matrix-'));
-  /** @type {Awaited<ReturnType<typeof bootGuest>> | undefined} */
+  /** @type {LabGuest | undefined} */
   let lab;
   try {
-    lab = await bootGuest({ ...cell.options, log: () => {} });
+    lab = await bootGuest({ ...cell.options, log });
     result.release = lab.release;
+    await cell.prepare?.(lab);
     const truth = await lab.truth({ freeze: 'halt' });
+    await lab.stop();
     result.tasks = truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread').length;
-    const targets = [`qemu:${lab.pid}`];
-    if (lab.memoryPath !== undefined && cell.options.numa === undefined)
-      targets.push(`image:${lab.memoryPath}`);
-    if (cell.image) {
-      const core = join(folder, 'core.elf');
-      await lab.dumpElf(core);
-      targets.push(`image:${core}`);
-    }
-    for (const target of targets) {
-      const guest = await attach(target, { cache: false });
+    for (const target of await targetsOf(cell, lab, folder)) {
       try {
-        result.sources += `${result.sources === '' ? '' : ', '}${guest.kernel.provenance.located}`;
-        const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
-        const [first, ...rest] = compareTasks(truth, tasks);
-        if (first !== undefined) {
-          const { pid, fact, expected, actual } = first;
-          throw new Error(
-            `${target}: PID ${pid}: ${fact} is ${expected}, not ${actual} (and ${rest.length} more)`,
-          );
-        }
-        for (const task of tasks) {
-          const cr3 = guest.pidToCr3(task.pid);
-          if ((cr3 === null ? null : `0x${cr3.toString(16)}`) !== task.cr3)
-            throw new Error(`PID ${task.pid}: looked up otherwise`);
-        }
-        for (const cpu of guest.cpus()) {
-          const told = truth.cpus.find((row) => row.cpu === cpu.cpu);
-          if (told === undefined || told.task !== cpu.task.address || told.loadedPgd !== cpu.cr3)
-            throw new Error(`CPU ${cpu.cpu} differs`);
-        }
-        if (guest.crossView().some((row) => row.missing.length > 0)) throw new Error('the views disagree');
-      } finally {
-        await guest.close();
+        result.sources.push(await compare(target, truth));
+      } catch (error) {
+        throw new Error(`${target}: ${error instanceof Error ? error.message : error}`, { cause: error });
       }
     }
   } catch (error) {
-    result.verdict = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
+    result.verdict = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, '; ');
   } finally {
     await lab?.close();
     rmSync(folder, { recursive: true, force: true });
   }
+  result.seconds = Math.round((performance.now() - start) / 1000);
   return result;
 }
 
-function print() {
-  const bar = values.markdown ? '| ' : '';
-  const line = (/** @type {(string | number)[]} */ [name, release, sources, tasks, verdict]) =>
-    console.log(
-      `${bar}${String(name).padEnd(40)} ${bar}${String(release).padEnd(28)} ${bar}${String(sources).padEnd(24)} ${bar}${String(tasks).padStart(6)} ${bar}${verdict}${values.markdown ? ' |' : ''}`,
-    );
-  line(['guest', 'kernel', 'found by', 'tasks', 'verdict']);
-  if (values.markdown) console.log('|---|---|---|---:|---|');
-  for (const { name, release, sources, tasks, verdict } of results)
-    line([name, release, sources, tasks, verdict]);
-  console.log(
-    `${results.filter(({ verdict }) => verdict === 'agrees').length} of ${results.length} cells agree with the oracle`,
+/** Every way to this guest. @param {Cell} cell @param {LabGuest} lab @param {string} folder */
+async function targetsOf(cell, lab, folder) {
+  const targets = [`qemu:${lab.pid}`];
+  if (lab.memoryPath !== undefined && cell.options.numa === undefined)
+    targets.push(`image:${lab.memoryPath}`);
+  if (cell.core) {
+    const core = join(folder, 'core.elf');
+    await lab.dumpElf(core);
+    targets.push(`image:${core}`);
+  }
+  return targets;
+}
+
+/**
+ * Holds everything that a target tells against the truth.
+ *
+ * @param {string} target
+ * @param {Truth} truth
+ * @returns {Promise<string>} the kind of target, and how the kernel was found
+ * @throws {Error} the first difference
+ */
+async function compare(target, truth) {
+  const guest = await attach(target, { cache: false });
+  try {
+    const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
+    const [first, ...rest] = compareTasks(truth, tasks);
+    if (first !== undefined) {
+      const { pid, fact, expected, actual } = first;
+      throw new Error(`PID ${pid}: ${fact} is ${expected}, not ${actual} (and ${rest.length} more)`);
+    }
+    for (const task of tasks) {
+      const cr3 = guest.pidToCr3(task.pid);
+      if ((cr3 === null ? null : `0x${cr3.toString(16)}`) !== task.cr3)
+        throw new Error(`PID ${task.pid}: looked up otherwise`);
+    }
+    for (const [cr3, pids] of expectedSharers(truth)) {
+      const found = guest.cr3ToTasks(cr3).map(({ pid }) => pid);
+      if (inOrder(found) !== inOrder(pids))
+        throw new Error(`CR3 0x${cr3.toString(16)} is of ${inOrder(pids)}, not of ${inOrder(found)}`);
+    }
+    const running = guest.cpus();
+    if (running.length !== truth.cpus.length)
+      throw new Error(`there are ${truth.cpus.length} CPUs, not ${running.length}`);
+    for (const { cpu, task, cr3 } of running) {
+      const told = truth.cpus.find((row) => row.cpu === cpu);
+      if (told === undefined || told.task !== task.address || told.loadedPgd !== cr3)
+        throw new Error(`CPU ${cpu} differs`);
+    }
+    if (guest.crossView().some((row) => row.missing.length > 0)) throw new Error('the views disagree');
+    return `${target.slice(0, target.indexOf(':'))} by ${guest.kernel.provenance.located}`;
+  } finally {
+    await guest.close();
+  }
+}
+
+/** @param {readonly number[]} pids */
+function inOrder(pids) {
+  return [...pids].sort((a, b) => a - b).join();
+}
+
+function summary() {
+  const skipped = done.length - ran.length;
+  return (
+    `${agreeing.length} of ${ran.length} cells agree with the oracle` +
+    (skipped > 0 ? `; ${skipped} skipped` : '') +
+    ` (${agreeing.reduce((sum, { tasks, sources }) => sum + tasks * sources.length, 0)} tasks compared, ` +
+    `${Math.round((performance.now() - started) / 60_000)} minutes on ${cpus().length} cores)`
   );
+}
+
+function rows() {
+  return done.map(({ release, sources, tasks, verdict }, at) => [
+    chosen[at]?.name ?? '',
+    release,
+    sources.join(', '),
+    String(tasks),
+    verdict,
+  ]);
+}
+
+function plain() {
+  const lines = [['guest', 'kernel', 'sources', 'tasks', 'verdict'], ...rows()];
+  const widths = lines[0]?.map((_, at) => Math.max(...lines.map((line) => line[at]?.length ?? 0))) ?? [];
+  const text = lines.map((line) =>
+    line
+      .map((cell, at) => cell.padEnd(widths[at] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
+  return `${text.join('\n')}\n${summary()}`;
+}
+
+/** The whole of docs/matrix.md. */
+async function markdown() {
+  const qemu = /version (\S+)/.exec(String(await run('qemu-system-x86_64', ['--version'])))?.[1];
+  return `# Guests that were compared
+
+Made by \`npm run --silent test:matrix -- --markdown > docs/matrix.md\`; do not edit.
+
+Each line is a real Debian guest in an unmodified QEMU ${qemu}, halted, and listed through every source named: \`qemu\` is the
+running process, \`image\` its file of RAM or an ELF core. It agrees when all of this is what the kernel module inside the guest
+tells: of every task and thread CR3 and where it comes from, mm, active_mm, PIDs in all namespaces, parent, name, user, start
+time; the look-up of each PID; the tasks of each CR3; what each CPU runs and has loaded. How the kernel was found is behind
+\`by\`.
+
+${summary()}.
+
+| guest | kernel | sources | tasks | verdict |
+|---|---|---|---:|---|
+${rows()
+  .map((row) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
+  .join('\n')}`;
 }

@@ -39,6 +39,22 @@ export function expectedCr3(truth, task) {
 }
 
 /**
+ * Who runs on which CR3, from the oracle's facts alone; an idle task counts where its CPU has the address space loaded.
+ *
+ * @param {Truth} truth
+ * @returns {Map<bigint, number[]>} PIDs by CR3
+ */
+export function expectedSharers(truth) {
+  const sharers = new Map();
+  for (const task of truth.tasks) {
+    const { cr3 } = expectedCr3(truth, task);
+    if (cr3 === null || task.kind === 'hidden') continue;
+    sharers.set(cr3, [...(sharers.get(cr3) ?? []), task.pid]);
+  }
+  return sharers;
+}
+
+/**
  * What differs; empty when every task agrees.
  *
  * @param {Truth} truth
