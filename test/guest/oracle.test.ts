@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -185,7 +185,7 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     truth = await lab.truth({ freeze: 'halt' });
   });
 
-  it('reads the same through an ELF core of the guest', async () => {
+  it('reads the same through an ELF core and a LiME dump of the guest', async () => {
     const core = join(folder, 'guest.elf');
     await lab.stop();
     await lab.dumpElf(core);
@@ -193,6 +193,28 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     expect(stderr).toBe('');
     expect(status).toBe(0);
     expect(compareTasks(truth, rows as unknown as TaskJson[])).toEqual([]);
+    // The same RAM as LiME writes it: a header of 32 bytes before each range, the last byte's address in it.
+    const lime = join(folder, 'guest.lime');
+    const raw = join(folder, 'guest.raw');
+    writeFileSync(lime, '');
+    for (const { start, length } of guest.memory.ranges) {
+      await lab.dumpRange(raw, start, Number(length));
+      const header = Buffer.alloc(32);
+      header.writeUInt32LE(0x4c694d45, 0);
+      header.writeUInt32LE(1, 4);
+      header.writeBigUInt64LE(start, 8);
+      header.writeBigUInt64LE(start + length - 1n, 16);
+      appendFileSync(lime, header);
+      appendFileSync(lime, readFileSync(raw));
+    }
+    const image = await attach(`image:${lime}`);
+    expect(
+      compareTasks(
+        truth,
+        image.tasks({ threads: true }).map((task) => task.toJSON()),
+      ),
+    ).toEqual([]);
+    await image.close();
     await lab.cont();
   });
 });

@@ -1,15 +1,17 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { addon } from '../../addon.js';
+import { PAGE_MASK } from '../../address.js';
 import { fromNative, VmiError } from '../../errors.js';
 import { type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { type FileRange, isElf, type ReadAt, readElfCore } from './elf-core.js';
+import { isLime, readLime } from './lime.js';
 
 /** Smallest file that can hold a Linux guest's RAM; anything less is a mistake. */
 const MIN_IMAGE = 16n << 20n;
 
 /**
- * Opens a memory image: an ELF core, or raw RAM (a `memory-backend-file`, `pmemsave`).
+ * Opens a memory image: an ELF core, a LiME dump, or raw RAM (a `memory-backend-file`, `pmemsave`).
  * @throws {VmiError} `VMI_ATTACH`: no such file, no right, truncated, or no image
  */
 export function openImage(path: string): Source {
@@ -35,6 +37,11 @@ export function openImage(path: string): Source {
         close: async () => {},
       };
     }
+    if (isLime(head)) {
+      const ranges = readLime(readAt, size, path);
+      const open = () => openRanges(path, ranges, 'LiME dump', []);
+      return { candidates: [{ assumption: 'LiME dump', proven: true, open }], close: async () => {} };
+    }
     return rawSource(path, size, head);
   } finally {
     closeSync(fd);
@@ -47,7 +54,6 @@ const FOREIGN: readonly (readonly [magic: string, name: string, advice: string])
     'a compressed kdump',
     "convert it: 'makedumpfile -R' or crash's 'extract'; or dump with format elf",
   ],
-  ['EMiL', 'a LiME dump', 'take it with format=raw or as an ELF core'],
   ['QFI\xfb', 'a qcow2 disk', 'give a memory image: dump-guest-memory or a memory-backend-file'],
   ['LibvirtQemudSave', 'a libvirt save file', "use 'virsh dump --memory-only --format elf'"],
   ['\x1f\x8b', 'a gzip file', 'unpack it first'],
@@ -94,15 +100,10 @@ function openRanges(
 ): PhysicalMemory {
   const fd = openFile(path);
   try {
-    const native = addon().openMemory({
-      segments: ranges.map(({ physical, length, offset }) => ({
-        physical,
-        length,
-        offset,
-        kind: 'file',
-        fd,
-      })),
-    });
+    const segments = ranges.flatMap((range) =>
+      wholePages(range).map((pages) => ({ ...pages, kind: 'file' as const, fd })),
+    );
+    const native = addon().openMemory({ segments });
     const machine: Machine | undefined =
       registers.length > 0 ? { registers: async () => [...registers], close: async () => {} } : undefined;
     return new PhysicalMemory({
@@ -134,4 +135,11 @@ function openFile(path: string): number {
       cause: error,
     });
   }
+}
+
+/** The whole pages of a range: firmware's map of RAM may start or end within one, and no page table names a part. */
+function wholePages({ physical, length, offset }: FileRange): FileRange[] {
+  const start = (physical + PAGE_MASK) & ~PAGE_MASK;
+  const end = (physical + length) & ~PAGE_MASK;
+  return end > start ? [{ physical: start, length: end - start, offset: offset + (start - physical) }] : [];
 }
