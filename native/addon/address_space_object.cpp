@@ -128,8 +128,6 @@ void AddressSpaceObject::Gather(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value AddressSpaceObject::Lists(const Napi::CallbackInfo& info) {
-  // More than any guest has; V8 aborts the process where it cannot allocate a buffer.
-  constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
   const Napi::Env env = info.Env();
   AddressSpace& space = Receiver(info);
   const Plan& plan = ToObject<PlanObject>(info[0], "plan")->plan();
@@ -139,13 +137,6 @@ Napi::Value AddressSpaceObject::Lists(const Napi::CallbackInfo& info) {
 
   const ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
   const RowLayout layout(plan, walk.bases.size());
-  if (layout.total > kMaxBytes) {
-    Error error;
-    error.code = Code::kCorrupt;
-    error.message = std::to_string(walk.bases.size()) + " rows would take " + std::to_string(layout.total) + " bytes";
-    error.found = walk.bases.size();
-    throw ToException(env, error);
-  }
   auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
   Check(env, FillRows(&space, plan, walk, static_cast<uint8_t*>(buffer.Data())));
 

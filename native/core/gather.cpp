@@ -309,8 +309,9 @@ void GatherColumns(AddressSpace* space, const Plan& plan, size_t count, uint8_t*
 Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, uint8_t* rows) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
+  if (count == 0) return {};
   const RowLayout layout(plan, count);
-  if (count > 0) std::memmove(rows + layout.bases, bases, count * sizeof *bases);
+  std::memmove(rows + layout.bases, bases, count * sizeof *bases);
   std::memset(rows, 0, count * sizeof(uint32_t));
   GatherColumns(space, plan, count, rows, 0);
   return space->memory()->Check();

@@ -211,7 +211,7 @@ class Walker {
         plan_(plan),
         heads_(heads, heads + head_count),
         link_(link),
-        max_(max),
+        max_(static_cast<size_t>(std::min<uint64_t>(max, kMaxRowBytes / RowLayout(plan, 1).total))),
         captures_(!space->memory()->mapped()),
         reader_(space, plan, link, captures_) {}
 

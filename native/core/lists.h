@@ -32,6 +32,7 @@ struct ListWalk {
   uint32_t retries = 0;
 };
 
+// kCorrupt beyond `max` nodes, or beyond what kMaxRowBytes hold.
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
                            uint64_t link, size_t max);
 

@@ -55,6 +55,9 @@ class Plan {
   int max_depth_ = 0;
 };
 
+// No rows are larger: a guest can make a list as long as its memory allows.
+constexpr uint64_t kMaxRowBytes = uint64_t{1} << 30;
+
 // Offsets in the buffer of NativeRows for `count` rows.
 struct RowLayout {
   RowLayout(const Plan& plan, uint64_t count);

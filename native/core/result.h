@@ -74,8 +74,9 @@ class [[nodiscard]] Result {
   Result(Code code, std::string message) : status_(code, std::move(message)) {}
 
   bool ok() const { return status_.ok(); }
-  const T& value() const { return value_; }
-  T& value() { return value_; }
+  const T& value() const& { return value_; }
+  T& value() & { return value_; }
+  T&& value() && { return std::move(value_); }
   const Error& error() const { return status_.error(); }
   Error TakeError() { return status_.Take(); }
 

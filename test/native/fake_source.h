@@ -1,6 +1,7 @@
 // Memory that tests build byte by byte, and that changes or fails while it is read.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -31,6 +32,8 @@ struct Guest {
   size_t requests = 0;
   // Called before each Read with its number, from 0.
   std::function<void(size_t)> before_read;
+  // Called before memory is loaded directly.
+  std::function<void()> before_load;
   // The read that finds the guest gone.
   size_t fail_at = SIZE_MAX;
 
@@ -63,6 +66,7 @@ class FakeSource final : public PhysicalSource {
 
   const uint8_t* Direct(uint64_t physical, size_t length) override {
     if (!guest_->is_mapped || length == 0) return nullptr;
+    if (guest_->before_load) guest_->before_load();
     for (const uint64_t page : guest_->bad_pages) {
       if (page - (physical & ~kPageMask) < length + (physical & kPageMask)) return nullptr;
     }
@@ -84,9 +88,12 @@ class FakeSource final : public PhysicalSource {
       while (request.transferred < request.length) {
         const uint64_t address = request.physical + request.transferred;
         if (address < request.physical) break;
-        const uint8_t* byte = guest_->At(address);
-        if (byte == nullptr || guest_->bad_pages.count(address & ~kPageMask) != 0) break;
-        request.into[request.transferred++] = *byte;
+        const uint8_t* bytes = guest_->At(address);
+        if (bytes == nullptr || guest_->bad_pages.count(address & ~kPageMask) != 0) break;
+        // Ranges are whole pages.
+        const size_t part = std::min<size_t>(request.length - request.transferred, kPageSize - (address & kPageMask));
+        std::memcpy(request.into + request.transferred, bytes, part);
+        request.transferred += part;
       }
     }
     return {};
