@@ -4,6 +4,7 @@ import { cr3 } from './commands/cr3.js';
 import { doctor } from './commands/doctor.js';
 import { info } from './commands/info.js';
 import { list } from './commands/list.js';
+import { profile } from './commands/profile.js';
 import { ps } from './commands/ps.js';
 import { read } from './commands/read.js';
 import { repl } from './commands/repl.js';
@@ -23,5 +24,6 @@ export const COMMANDS: readonly Command[] = [
   sym,
   read,
   translate,
+  profile,
   repl,
 ];

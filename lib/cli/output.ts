@@ -30,6 +30,11 @@ export class Output {
   lines(lines: Iterable<string>): void {
     let text = '';
     for (const line of lines) text += `${line}\n`;
+    this.text(text);
+  }
+
+  /** Text that is safe to print already, line feeds included. */
+  text(text: string): void {
     if (text !== '') this.#streams.stdout.write(text);
   }
 

@@ -18,7 +18,16 @@ export function printableLines(text: string): string {
 
 /** One line of JSON that holds nothing a terminal acts on; `JSON.parse` gives `value` back. */
 export function jsonLine(value: unknown): string {
-  return JSON.stringify(value).replace(UNSAFE, (char) =>
+  return escapedJson(JSON.stringify(value));
+}
+
+/** The same for JSON text of several lines. */
+export function jsonSafe(text: string): string {
+  return text.split('\n').map(escapedJson).join('\n');
+}
+
+function escapedJson(text: string): string {
+  return text.replace(UNSAFE, (char) =>
     Array.from(
       { length: char.length },
       (_, i) => `\\u${char.charCodeAt(i).toString(16).padStart(4, '0')}`,

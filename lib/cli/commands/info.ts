@@ -1,12 +1,10 @@
 import { hex } from '../../errors.js';
 import type { Guest } from '../../guest/guest.js';
+import { kaslrOffset } from '../../kernel/profile/linked.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
 import { pairs } from '../table.js';
 import { bytesText } from '../text.js';
-
-/** Where KASLR would leave the image alone: CONFIG_PHYSICAL_START of every distribution, 16 MiB above the map's start. */
-const DEFAULT_TEXT = 0xffff_ffff_8100_0000n;
 
 export const info: Command = {
   name: 'info',
@@ -44,7 +42,7 @@ export const info: Command = {
             ['cache', cached ? 'knew this kernel' : 'did not know this kernel'],
             ['cr3', `${facts.cr3} (the kernel's own page table)`],
             ['levels', String(facts.levels)],
-            ['image', `${facts.image} at physical ${facts.imagePhysical}, ${slideText(guest)}`],
+            ['image', `${facts.image} at physical ${facts.imagePhysical}, ${slideText(facts.kaslr)}`],
             ['page offset', facts.pageOffset],
             ['isolation', facts.pti ? 'on (PTI): CR3 of user mode has bit 12 set' : 'off'],
             ['cpus', String(facts.cpus)],
@@ -76,7 +74,7 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
     levels: kernel.levels,
     image: hex(kernel.image.virtual),
     imagePhysical: hex(kernel.image.physical),
-    kaslr: slide(kernel.image.virtual),
+    kaslr: hex(kaslrOffset(kernel)),
     pageOffset: hex(kernel.pageOffset),
     pti: kernel.pti,
     cpus: kernel.cpuCount,
@@ -84,13 +82,8 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
   };
 }
 
-function slide(image: bigint): string {
-  return image < DEFAULT_TEXT ? '0x0' : hex(image - DEFAULT_TEXT);
-}
-
-function slideText({ kernel }: Guest): string {
-  const by = slide(kernel.image.virtual);
-  return by === '0x0' ? 'not moved by KASLR' : `moved by ${by} (KASLR)`;
+function slideText(kaslr: string): string {
+  return kaslr === '0x0' ? 'not moved by KASLR' : `moved by ${kaslr} (KASLR)`;
 }
 
 function rangeText({ start, length }: { start: string; length: string }): string {

@@ -3,11 +3,13 @@ import { dirname, resolve } from 'node:path';
 import { VmiError } from '../../errors.js';
 import { parseIsf } from './isf.js';
 import { confProfile, parseConf } from './libvmi-conf.js';
+import { isPlain, parsePlain } from './plain.js';
 import type { Profile } from './profile.js';
 import { parseSystemMap } from './system-map.js';
 
 /**
- * Reads a profile from files, each recognised by its contents: a Volatility 3 symbol file, a System.map, a libvmi.conf.
+ * Reads a profile from files, each recognised by its contents: a Volatility 3 symbol file, a System.map, a libvmi.conf,
+ * or what `vmi profile --format json` wrote.
  * Several are joined: symbols from the first that has them, types likewise.
  * @param paths a path; `PATH#NAME` takes the entry `NAME` of a libvmi.conf
  * @throws {VmiError} `VMI_ATTACH`: no such file, or none of these forms
@@ -29,6 +31,7 @@ async function loadOne(text: string): Promise<Profile> {
   const [, path = text, entry] = /^(.*?)(?:#([^#/]+))?$/.exec(text) ?? [];
   const bytes = await read(path);
   const head = bytes.toString('latin1', 0, 4096);
+  if (isPlain(head)) return parsePlain(bytes, path);
   if (/^[0-9a-f]{8,16} [a-zA-Z?] /m.test(head)) return parseSystemMap(bytes.toString('utf8'), path);
   if (/^\s*([#"]|[^\s{}=;"#]+\s*\{)/.test(head) && !/^\s*\{/.test(head)) {
     const profile = confProfile(parseConf(bytes.toString('utf8'), path), entry, path);
