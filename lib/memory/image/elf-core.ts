@@ -100,7 +100,8 @@ const STATE_RIP = 8 + 16 * 8;
 const STATE_CR = 8 + 18 * 8 + 10 * 24;
 const STATE_SIZE = STATE_CR + 5 * 8;
 
-function readQemuNotes(notes: Buffer): VcpuRegisters[] {
+/** Registers out of the notes that QEMU writes, one a vCPU; other notes are passed over. */
+export function readQemuNotes(notes: Buffer): VcpuRegisters[] {
   const rows: VcpuRegisters[] = [];
   let at = 0;
   while (at + 12 <= notes.length) {

@@ -5,13 +5,14 @@ import { fromNative, VmiError } from '../../errors.js';
 import { type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { type FileRange, isElf, type ReadAt, readElfCore } from './elf-core.js';
+import { isKdump, unpackKdump } from './kdump.js';
 import { isLime, readLime } from './lime.js';
 
 /** Smallest file that can hold a Linux guest's RAM; anything less is a mistake. */
 const MIN_IMAGE = 16n << 20n;
 
 /**
- * Opens a memory image: an ELF core, a LiME dump, or raw RAM (a `memory-backend-file`, `pmemsave`).
+ * Opens a memory image: an ELF core, a kdump, a LiME dump, or raw RAM (a `memory-backend-file`, `pmemsave`).
  * @throws {VmiError} `VMI_ATTACH`: no such file, no right, truncated, or no image
  */
 export function openImage(path: string): Source {
@@ -42,6 +43,11 @@ export function openImage(path: string): Source {
       const open = () => openRanges(path, ranges, 'LiME dump', []);
       return { candidates: [{ assumption: 'LiME dump', proven: true, open }], close: async () => {} };
     }
+    if (isKdump(head)) {
+      const { fd: unpacked, ranges, registers } = unpackKdump(readAt, size, path);
+      const open = () => openDescriptor(unpacked, path, ranges, 'kdump, unpacked', registers);
+      return { candidates: [{ assumption: 'kdump', proven: true, open }], close: async () => {} };
+    }
     return rawSource(path, size, head);
   } finally {
     closeSync(fd);
@@ -49,11 +55,6 @@ export function openImage(path: string): Source {
 }
 
 const FOREIGN: readonly (readonly [magic: string, name: string, advice: string])[] = [
-  [
-    'KDUMP   ',
-    'a compressed kdump',
-    "convert it: 'makedumpfile -R' or crash's 'extract'; or dump with format elf",
-  ],
   ['QFI\xfb', 'a qcow2 disk', 'give a memory image: dump-guest-memory or a memory-backend-file'],
   ['LibvirtQemudSave', 'a libvirt save file', "use 'virsh dump --memory-only --format elf'"],
   ['\x1f\x8b', 'a gzip file', 'unpack it first'],
@@ -98,7 +99,17 @@ function openRanges(
   format: string,
   registers: readonly VcpuRegisters[],
 ): PhysicalMemory {
-  const fd = openFile(path);
+  return openDescriptor(openFile(path), path, ranges, format, registers);
+}
+
+/** Maps ranges of an open file; the descriptor is closed, the mapping keeps the file. */
+function openDescriptor(
+  fd: number,
+  path: string,
+  ranges: readonly FileRange[],
+  format: string,
+  registers: readonly VcpuRegisters[],
+): PhysicalMemory {
   try {
     const segments = ranges.flatMap((range) =>
       wholePages(range).map((pages) => ({ ...pages, kind: 'file' as const, fd })),
