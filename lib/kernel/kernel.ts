@@ -222,7 +222,7 @@ export class Kernel {
     }
     const table = this.symbols.find('__per_cpu_offset');
     // Without CONFIG_SMP per-cpu variables are plain ones.
-    return table === undefined ? 0n : this.memory.readU64(table + BigInt(cpu * 8));
+    return table === undefined ? 0n : this.memory.readU64(wrap(table + BigInt(cpu * 8)));
   }
 
   /** The address in the direct map of a physical one. */
@@ -872,7 +872,7 @@ function verifyTasks(
   image: KernelImage,
 ): void {
   const task = symbols.address('init_task');
-  const at = (member: string) => task + BigInt(types.offset('task_struct', member));
+  const at = (member: string) => wrap(task + BigInt(types.offset('task_struct', member)));
   const pid = memory.readU32(at('pid'));
   const comm = memory.read(at('comm'), COMM_LENGTH).toString('latin1').split('\0', 1)[0]!;
   if (pid !== 0 || !comm.startsWith('swapper')) {
@@ -885,13 +885,13 @@ function verifyTasks(
   const mm = memory.readU64(at('mm'));
   if (mm !== 0n) throw new CorruptError(`init_task at ${hex(task)} has an mm (${hex(mm)})`, task);
   const activeAt = types.findOffset('task_struct', 'active_mm');
-  const active = activeAt === undefined ? 0n : memory.readU64(task + BigInt(activeAt));
+  const active = activeAt === undefined ? 0n : memory.readU64(wrap(task + BigInt(activeAt)));
   if (active !== 0n && active < KERNEL_HALF) {
     throw new CorruptError(`active_mm of init_task is ${hex(active)}, no kernel address`, task);
   }
   const initMm = symbols.find('init_mm');
   if (initMm === undefined) return;
-  const pgd = memory.readU64(initMm + BigInt(types.offset('mm_struct', 'pgd')));
+  const pgd = memory.readU64(wrap(initMm + BigInt(types.offset('mm_struct', 'pgd'))));
   let root: bigint | undefined;
   try {
     root = pgd < KERNEL_HALF ? undefined : memory.translate(pgd);
@@ -911,13 +911,13 @@ function verifyList(memory: VirtualMemory, head: bigint): void {
   let why = '';
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const next = memory.readU64(head);
-    const prev = memory.readU64(head + 8n);
+    const prev = memory.readU64(wrap(head + 8n));
     if (next < KERNEL_HALF || prev < KERNEL_HALF) {
       why = `its neighbours are ${hex(next)} and ${hex(prev)}`;
       continue;
     }
     try {
-      const back = memory.readU64(next + 8n);
+      const back = memory.readU64(wrap(next + 8n));
       const forth = memory.readU64(prev);
       if (back === head && forth === head) return;
       why = `its neighbours point to ${hex(back)} and ${hex(forth)}`;
@@ -934,7 +934,7 @@ function readPti(memory: VirtualMemory, symbols: SymbolTable, types: TypeTable, 
   const data = symbols.find('boot_cpu_data');
   const capability = tryAnswer(() => types.findOffset('cpuinfo_x86', 'x86_capability'));
   if (data !== undefined && capability !== undefined) {
-    return (memory.readU32(data + BigInt(capability + PTI_WORD * 4)) & PTI_FLAG) !== 0;
+    return (memory.readU32(wrap(data + BigInt(capability + PTI_WORD * 4))) & PTI_FLAG) !== 0;
   }
   // No types: a kernel that can isolate keeps the user's half of init_top_pgt behind it, and fills it when it does.
   if (symbols.find('__pti_set_user_pgtbl') === undefined || (root & 0x1000n) !== 0n) return false;
@@ -968,7 +968,7 @@ function wallClock({ memory, symbols, types }: Parts): bigint | undefined {
     if (core === undefined) return undefined;
     // Up to 6.12 the structure has no name: a 4-byte sequence count, then the timekeeper, which is aligned to 8.
     const keeper = types.findOffset('tk_data', 'timekeeper') ?? 8;
-    return memory.readU64(core + BigInt(keeper + types.offset('timekeeper', 'xtime_sec')));
+    return memory.readU64(wrap(core + BigInt(keeper + types.offset('timekeeper', 'xtime_sec'))));
   });
 }
 

@@ -1,10 +1,10 @@
-import { wrap } from '../address.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { readCpus } from './cpus.js';
 import type { TaskLayout } from './layout.js';
 import { Listing } from './listing.js';
 import { allTasks } from './pid-tree.js';
 import { Task } from './task.js';
+import { walkThreads } from './threads.js';
 
 /** A way to come by a task: the list of processes, the threads of a process, the PID tree, a CPU that runs it. */
 export type View = 'list' | 'threads' | 'pids' | 'cpu';
@@ -63,9 +63,12 @@ function look(kernel: Kernel, layout: TaskLayout): CrossRow[] {
   // The threads of every process that any view has shown.
   const signals = new Set(layout.gather(kernel, BigUint64Array.from(views.keys())).longs('signal'));
   signals.delete(0n);
-  const heads = BigUint64Array.from(signals, (signal) => wrap(signal + BigInt(layout.threadHead)));
-  const threads = memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
-  add(layout.rows(threads.buffer, threads.count).bases, 'threads');
+  const threads = walkThreads(kernel, layout, BigUint64Array.from(signals));
+  const left = new Set(threads.left);
+  add(
+    threads.rows.bases.filter((_, row) => !left.has(row)),
+    'threads',
+  );
 
   const addresses = BigUint64Array.from(views.keys());
   const listing = new Listing(kernel, layout, layout.gather(kernel, addresses));

@@ -4,6 +4,7 @@ import { type Cpu, readCpus } from './cpus.js';
 import type { Cr3Source } from './cr3.js';
 import { MAX_PID_NS_LEVEL, type TaskLayout } from './layout.js';
 import { FAULT, type TaskRows } from './rows.js';
+import { walkThreads } from './threads.js';
 
 /** `task_struct.flags`: a kernel thread. include/linux/sched.h, PF_KTHREAD. */
 export const PF_KTHREAD = 0x0020_0000;
@@ -49,13 +50,15 @@ export class Listing {
   readonly #foreignPgd = new Map<number, bigint>();
   readonly #nsPids = new Map<number, readonly number[]>();
 
-  constructor(kernel: Kernel, layout: TaskLayout, rows: TaskRows, retries = 0) {
+  /** @param left rows of tasks that are known to have left */
+  constructor(kernel: Kernel, layout: TaskLayout, rows: TaskRows, retries = 0, left: readonly number[] = []) {
     this.kernel = kernel;
     this.layout = layout;
     this.rows = rows;
     this.retries = retries;
     this.settled = new Uint8Array(rows.count);
     this.#settle();
+    for (const row of left) this.settled[row] = SETTLED.gone;
   }
 
   /** Whether the task left while it was read: it belongs in no result. */
@@ -176,23 +179,38 @@ export class Listing {
       (row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n,
     );
     if (leaders.length === 0) return;
-    const heads = BigUint64Array.from(leaders, (row) =>
-      BigInt.asUintN(64, signal[row]! + BigInt(layout.threadHead)),
+    const threads = walkThreads(
+      kernel,
+      layout,
+      BigUint64Array.from(leaders, (row) => signal[row]!),
     );
-    const found = kernel.memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
-    const threads = layout.rows(found.buffer, found.count);
-    this.retries += found.retries;
-    const classify = classifier(threads, layout);
+    this.retries += threads.retries;
+    const left = new Set(threads.left);
+    const classify = classifier(threads.rows, layout);
     let at = 0;
     for (const [i, row] of leaders.entries()) {
-      const end = at + found.counts[i]!;
+      const end = at + threads.counts[i]!;
       for (; at < end; at++) {
-        if (this.settled[row] === SETTLED.exited && classify(at) === SETTLED.mm) {
-          this.settled[row] = SETTLED.thread;
-          this.#foreignPgd.set(row, threads.longs('pgd')[at]!);
-        }
+        if (this.settled[row] === SETTLED.thread || left.has(at)) continue;
+        const settled = classify(at);
+        // One thread without a page table does not speak for the others.
+        if (settled === SETTLED.corrupt && this.#isCorrupt(threads.rows.bases[at]!))
+          this.settled[row] = SETTLED.corrupt;
+        if (settled !== SETTLED.mm) continue;
+        this.settled[row] = SETTLED.thread;
+        this.#foreignPgd.set(row, threads.rows.longs('pgd')[at]!);
       }
     }
+  }
+
+  /** Whether a task goes on to name an address space that is none; on a live guest it may just have exited. */
+  #isCorrupt(task: bigint): boolean {
+    for (let look = 0; look < MAX_ROW_RETRIES && this.kernel.memory.physical.live; look++) {
+      this.retries++;
+      const fresh = this.layout.gather(this.kernel, BigUint64Array.of(task));
+      if (classifier(fresh, this.layout)(0) !== SETTLED.corrupt) return false;
+    }
+    return true;
   }
 
   #readNamespaces(nested: readonly number[]): void {

@@ -25,26 +25,26 @@ export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigin
   if (structPid === undefined) return undefined;
   // A struct pid that outlives its task (it still names a session or a group) has no task here. That the task found is the
   // one asked for, the task's own pid tells.
-  const first = kernel.memory.readU64(structPid + BigInt(layout.pidTasks));
+  const first = kernel.memory.readU64(wrap(structPid + BigInt(layout.pidTasks)));
   return first === 0n ? undefined : wrap(first - BigInt(layout.pidLinks));
 }
 
 function findEntry(kernel: Kernel, layout: TaskLayout, index: number): bigint | undefined {
   const { memory } = kernel;
-  const head = kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead);
+  const head = wrap(kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead));
   for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
     let entry = memory.readU64(head);
     // A tree without nodes holds index 0 only.
     if (!isNode(entry)) return undefined;
     // Levels follow each other without a gap: the top one's shift tells those of the others.
-    let shift = memory.readU32(entry - NODE_TAG + BigInt(layout.xaShift)) & 0xff;
+    let shift = memory.readU32(wrap(entry - NODE_TAG + BigInt(layout.xaShift))) & 0xff;
     if (shift > MAX_SHIFT || shift % CHUNK_SHIFT !== 0) {
       throw new CorruptError(`the top node of the PID tree has the shift ${shift}`, entry - NODE_TAG);
     }
     if (index >= 2 ** (shift + CHUNK_SHIFT)) return undefined;
     for (; isNode(entry) && shift >= 0; shift -= CHUNK_SHIFT) {
       const slot = Math.floor(index / 2 ** shift) & SLOT_MASK;
-      entry = memory.readU64(entry - NODE_TAG + BigInt(layout.xaSlots + 8 * slot));
+      entry = memory.readU64(wrap(entry - NODE_TAG + BigInt(layout.xaSlots + 8 * slot)));
     }
     if (entry === RETRY_ENTRY) continue;
     if (entry === 0n) return undefined;
@@ -62,14 +62,14 @@ function isNode(entry: bigint): boolean {
 
 /**
  * The task of every PID in the tree, in the order of the tree.
- * @throws {CorruptError} the tree is none, or holds more nodes than its tasks can need
+ * @throws {CorruptError} the tree is none, or holds more than the guest can
  */
 export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
   const { memory } = kernel;
   const head = memory.readU64(wrap(kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead)));
   const pids: bigint[] = [];
-  // Every node holds an entry, and every level has at most as many nodes as there are tasks.
-  let budget = layout.maxTasks * (MAX_SHIFT / CHUNK_SHIFT + 1);
+  // No node has two parents. Without this, a few nodes that lead to each other make a tree without end.
+  const seen = new Set<bigint>();
   const visit = (entry: bigint, above: number): void => {
     if (!isNode(entry)) {
       if (entry !== 0n && (entry & TAG_MASK) === 0n) pids.push(entry);
@@ -77,13 +77,15 @@ export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
     }
     const node = entry - NODE_TAG;
     const shift = memory.readU32(wrap(node + BigInt(layout.xaShift))) & 0xff;
-    if (shift >= above || shift % CHUNK_SHIFT !== 0 || --budget < 0) {
+    if (shift >= above || shift % CHUNK_SHIFT !== 0) {
       throw new CorruptError(
         `a node of the PID tree has the shift ${shift} below ${above}`,
         node,
         pids.length,
       );
     }
+    if (seen.has(node)) throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
+    seen.add(node);
     const slots = memory.read(wrap(node + BigInt(layout.xaSlots)), 8 << CHUNK_SHIFT);
     for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
     if (pids.length > layout.maxTasks) {

@@ -1,5 +1,4 @@
-import { wrap } from '../address.js';
-import { CorruptError, FaultError } from '../errors.js';
+import { CorruptError, FaultError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type TaskColumns, toColumns } from './columns.js';
 import { type Cpu, readCpus } from './cpus.js';
@@ -8,7 +7,9 @@ import { type CrossRow, crossView } from './cross-view.js';
 import { TaskLayout } from './layout.js';
 import { classifier, Listing, SETTLED } from './listing.js';
 import { findTask } from './pid-tree.js';
+import type { TaskRows } from './rows.js';
 import { Task } from './task.js';
+import { walkThreads } from './threads.js';
 
 /** Whether the guest ran while it was read. */
 export type Consistency = 'live' | 'paused' | 'static';
@@ -65,17 +66,31 @@ export class Tasks {
     const layout = this.#layout;
     const { memory } = kernel;
     memory.begin();
-    const head = kernel.symbols.address('init_task') + BigInt(layout.tasks);
-    let found = memory.lists(layout.plan, BigUint64Array.of(head), layout.tasks, layout.maxTasks);
-    let { retries } = found;
-    if (options.threads === true) {
-      const signal = layout.rows(found.buffer, found.count).longs('signal');
-      const threadHead = BigInt(layout.threadHead);
-      const heads = signal.filter((address) => address !== 0n).map((address) => wrap(address + threadHead));
-      found = memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
+    const head = BigUint64Array.of(kernel.symbols.address('init_task') + BigInt(layout.tasks));
+    let retries = 0;
+    let suspects = new Set<string>();
+    for (;;) {
+      const found = memory.lists(layout.plan, head, layout.tasks, layout.maxTasks);
       retries += found.retries;
+      const processes = layout.rows(found.buffer, found.count);
+      if (options.threads !== true) return new Listing(kernel, layout, processes, retries);
+      const threads = walkThreads(kernel, layout, signalsOf(kernel, layout, processes));
+      retries += threads.retries;
+      // The leader stays in the list until the process is reaped. Between the two walks it may be; a second look tells.
+      const empty = threads.counts.includes(0) ? withoutThreads(processes, threads.counts) : [];
+      const same = empty.find(({ key }) => suspects.has(key) || !memory.physical.live);
+      if (same !== undefined) {
+        throw new CorruptError(
+          `the process at ${hex(same.task)} is in the list of processes and has no thread`,
+          same.task,
+          processes.count,
+        );
+      }
+      if (empty.length === 0 || suspects.size > 0)
+        return new Listing(kernel, layout, threads.rows, retries, threads.left);
+      retries++;
+      suspects = new Set(empty.map(({ key }) => key));
     }
-    return new Listing(kernel, layout, layout.rows(found.buffer, found.count), retries);
   }
 
   /**
@@ -157,6 +172,39 @@ export class Tasks {
     const listing = new Listing(kernel, this.#layout, rows);
     return cpus.map((cpu, row) => ({ cpu, task: new Task(listing, row) }));
   }
+}
+
+/**
+ * `signal` of every process. On a live guest, one without may have left while it was read.
+ * @throws {CorruptError} a process that has none, whose threads could only be left out
+ */
+function signalsOf(kernel: Kernel, layout: TaskLayout, processes: TaskRows): BigUint64Array {
+  const signals = processes.longs('signal');
+  if (!signals.includes(0n)) return signals;
+  for (let row = 0; row < processes.count; row++) {
+    if (signals[row] !== 0n) continue;
+    const address = processes.bases[row]!;
+    const again = kernel.memory.physical.live ? layout.gather(kernel, BigUint64Array.of(address)) : undefined;
+    const same =
+      again === undefined ||
+      (again.longs('signal')[0] === 0n &&
+        (again.faults[0] !== 0 || again.longs('startTime')[0] === processes.longs('startTime')[row]));
+    if (same) throw new CorruptError(`the process at ${hex(address)} has no signal_struct`, address, row);
+  }
+  return signals.filter((signal) => signal !== 0n);
+}
+
+/** Processes whose list of threads was empty. @param counts threads of each process that has a `signal_struct` */
+function withoutThreads(processes: TaskRows, counts: Uint32Array): { task: bigint; key: string }[] {
+  const signals = processes.longs('signal');
+  const empty: { task: bigint; key: string }[] = [];
+  let process = 0;
+  for (let row = 0; row < processes.count; row++) {
+    if (signals[row] === 0n || counts[process++] !== 0) continue;
+    const task = processes.bases[row]!;
+    empty.push({ task, key: `${task} ${processes.longs('startTime')[row]}` });
+  }
+  return empty;
 }
 
 function toTasks(listing: Listing, keep?: (task: Task) => boolean): TaskList {

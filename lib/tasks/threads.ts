@@ -1,0 +1,78 @@
+import { wrap } from '../address.js';
+import { CorruptError, hex } from '../errors.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { TaskLayout } from './layout.js';
+import type { TaskRows } from './rows.js';
+
+/** The threads of some processes, process by process. */
+export interface Threads {
+  readonly rows: TaskRows;
+  /** Threads of each process; none when it was reaped, or when its list is not one of threads. */
+  readonly counts: Uint32Array;
+  readonly retries: number;
+  /** Rows that are no thread of their process any more: it exited, and its memory serves another task. */
+  readonly left: readonly number[];
+}
+
+/** Times that a live guest is looked at again before a thread that is none counts as corrupt. */
+const MAX_LOOKS = 3;
+
+/**
+ * Walks `signal->thread_head` of each process. A list of any other sort that a `signal` is made to lead to has back
+ * pointers that agree, too; so every thread must name the `signal_struct` whose list it is in.
+ * @param signals address of each process's `signal_struct`, all different
+ * @throws {CorruptError} a list that is none, or that holds what is no thread of the process
+ */
+export function walkThreads(kernel: Kernel, layout: TaskLayout, signals: BigUint64Array): Threads {
+  const heads = signals.map((signal) => wrap(signal + BigInt(layout.threadHead)));
+  const { memory } = kernel;
+  const found = memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
+  const { counts, retries } = found;
+  const rows = layout.rows(found.buffer, found.count);
+  // Compared as words: a bigint each for thousands of threads takes longer than the walk.
+  const own = rows.words('signal');
+  const expected = new Uint32Array(signals.buffer, signals.byteOffset, 2 * signals.length);
+  const left: number[] = [];
+  let row = 0;
+  for (let i = 0; i < signals.length; i++) {
+    const low = expected[2 * i];
+    const high = expected[2 * i + 1];
+    const end = row + counts[i]!;
+    for (; row < end; row++) {
+      if (own[2 * row] === low && own[2 * row + 1] === high) continue;
+      const task = rows.bases[row]!;
+      if (isStillThere(kernel, layout, heads[i]!, signals[i]!, task)) {
+        throw new CorruptError(
+          `the list of threads at ${hex(heads[i]!)} leads to ${hex(task)}, which is no thread of that process`,
+          task,
+          row,
+        );
+      }
+      left.push(row);
+    }
+  }
+  return { rows, counts, retries, left };
+}
+
+/** Whether a list goes on to hold a task that names another `signal_struct`. */
+function isStillThere(
+  kernel: Kernel,
+  layout: TaskLayout,
+  head: bigint,
+  signal: bigint,
+  task: bigint,
+): boolean {
+  if (!kernel.memory.physical.live) return true;
+  for (let look = 0; look < MAX_LOOKS; look++) {
+    const again = kernel.memory.lists(
+      layout.plan,
+      BigUint64Array.of(head),
+      layout.threadNode,
+      layout.maxTasks,
+    );
+    const rows = layout.rows(again.buffer, again.count);
+    const row = rows.bases.indexOf(task);
+    if (row < 0 || rows.longs('signal')[row] === signal) return false;
+  }
+  return true;
+}
