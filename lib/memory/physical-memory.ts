@@ -163,9 +163,9 @@ export class PhysicalMemory implements AsyncDisposable {
   readInto(address: AddressLike, into: Uint8Array): number {
     this.#checkOpen();
     try {
-      return this.#native.read(toAddress(address), into);
+      return this.#native.read(typeof address === 'bigint' ? address : toAddress(address), into);
     } catch (error) {
-      throw fromNative(error);
+      throw failed(error, address);
     }
   }
 
@@ -187,9 +187,9 @@ export class PhysicalMemory implements AsyncDisposable {
   readU64(address: AddressLike): bigint {
     this.#checkOpen();
     try {
-      return this.#native.readU64(toAddress(address));
+      return this.#native.readU64(typeof address === 'bigint' ? address : toAddress(address));
     } catch (error) {
-      throw fromNative(error);
+      throw failed(error, address);
     }
   }
 
@@ -285,4 +285,10 @@ export class PhysicalMemory implements AsyncDisposable {
 
 function aborted(what: string, signal: AbortSignal): VmiError {
   return new VmiError('VMI_ABORTED', `${what} was aborted`, { cause: signal.reason });
+}
+
+/** Native checks a bigint in passing, so that no read pays for it twice; the error is the one of every address. */
+function failed(error: unknown, address: AddressLike): unknown {
+  toAddress(address);
+  return fromNative(error);
 }

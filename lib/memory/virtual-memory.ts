@@ -86,9 +86,9 @@ export class VirtualMemory {
    */
   translate(address: AddressLike): bigint {
     try {
-      return this.#native.translate(toAddress(address));
+      return this.#native.translate(typeof address === 'bigint' ? address : toAddress(address));
     } catch (error) {
-      throw fromNative(error);
+      throw failed(error, address);
     }
   }
 
@@ -157,27 +157,27 @@ export class VirtualMemory {
   /** Fills `into`; returns the bytes read before the first address that is not mapped. */
   readInto(address: AddressLike, into: Uint8Array): number {
     try {
-      return this.#native.read(toAddress(address), into);
+      return this.#native.read(typeof address === 'bigint' ? address : toAddress(address), into);
     } catch (error) {
-      throw fromNative(error);
+      throw failed(error, address);
     }
   }
 
   /** Loads a little-endian 64-bit value. @throws {FaultError} not mapped */
   readU64(address: AddressLike): bigint {
     try {
-      return this.#native.readU64(toAddress(address));
+      return this.#native.readU64(typeof address === 'bigint' ? address : toAddress(address));
     } catch (error) {
-      throw fromNative(error);
+      throw failed(error, address);
     }
   }
 
   /** Loads a little-endian 32-bit value. @throws {FaultError} not mapped */
   readU32(address: AddressLike): number {
     try {
-      return this.#native.readU32(toAddress(address));
+      return this.#native.readU32(typeof address === 'bigint' ? address : toAddress(address));
     } catch (error) {
-      throw fromNative(error);
+      throw failed(error, address);
     }
   }
 
@@ -218,4 +218,10 @@ export class VirtualMemory {
     const level = last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt');
     return new FaultError({ address, space: 'virtual', cr3: this.root, requested, transferred, level });
   }
+}
+
+/** Native checks a bigint in passing, so that no read pays for it twice; the error is the one of every address. */
+function failed(error: unknown, address: AddressLike): unknown {
+  toAddress(address);
+  return fromNative(error);
 }

@@ -9,24 +9,96 @@
 #include "../core/gather.h"
 #include "../core/lists.h"
 #include "arguments.h"
+#include "bound.h"
 #include "memory_object.h"
 #include "plan_object.h"
 
 namespace vmi {
 
+namespace verbs {
+
+namespace {
+
+Napi::Value Flush(Napi::Env env, AddressSpace& space, const Napi::Value*) {
+  Check(env, space.memory()->Check());
+  space.Flush();
+  return env.Undefined();
+}
+
+Napi::Value Translate(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  return FromU64(env, Check(env, space.Translate(ToAddress(arguments[0], "address"))));
+}
+
+Napi::Value Read(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  const uint64_t address = ToAddress(arguments[0], "address");
+  const Elements<uint8_t> into = ToBytes(arguments[1], "into");
+  return Napi::Number::New(env,
+                           static_cast<double>(Check(env, space.Read(address, into.data, into.length))));
+}
+
+Napi::Value ReadU64(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  uint64_t value;
+  Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
+  return FromU64(env, value);
+}
+
+Napi::Value ReadU32(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  uint32_t value;
+  Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
+  return Napi::Number::New(env, value);
+}
+
+Napi::Value Gather(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  const Plan& plan = ToObject<PlanObject>(arguments[0], "plan")->plan();
+  const Elements<uint64_t> bases = ToWords(arguments[1], "bases");
+  const Elements<uint8_t> into = ToBytes(arguments[2], "into");
+  const RowLayout layout(plan, bases.length);
+  if (into.length < layout.total) {
+    ThrowRange(env, "into with at least " + std::to_string(layout.total) + " bytes",
+               std::to_string(into.length));
+  }
+  Check(env, vmi::Gather(&space, plan, bases.data, bases.length, into.data));
+  return env.Undefined();
+}
+
+Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  const Plan& plan = ToObject<PlanObject>(arguments[0], "plan")->plan();
+  const Elements<uint64_t> heads = ToWords(arguments[1], "heads");
+  const auto link = static_cast<uint64_t>(ToInteger(arguments[2], "link", 0, 1 << 20));
+  const auto max = static_cast<size_t>(ToInteger(arguments[3], "max", 0, 1 << 24));
+
+  const ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
+  const RowLayout layout(plan, walk.bases.size());
+  auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
+  Check(env, FillRows(&space, plan, walk, static_cast<uint8_t*>(buffer.Data())));
+
+  auto counts = Napi::Uint32Array::New(env, walk.counts.size());
+  std::copy(walk.counts.begin(), walk.counts.end(), counts.Data());
+  auto rows = Napi::Object::New(env);
+  rows.Set("count", Napi::Number::New(env, static_cast<double>(walk.bases.size())));
+  rows.Set("buffer", buffer);
+  rows.Set("counts", counts);
+  rows.Set("retries", Napi::Number::New(env, walk.retries));
+  return rows;
+}
+
+}  // namespace
+
+}  // namespace verbs
+
 void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
   exports.Set(kName, DefineClass(env, kName,
                                  {
                                      InstanceMethod<&AddressSpaceObject::SetWindows>("setWindows"),
-                                     InstanceMethod<&AddressSpaceObject::Flush>("flush"),
-                                     InstanceMethod<&AddressSpaceObject::Translate>("translate"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Flush>>("flush"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Translate>>("translate"),
                                      InstanceMethod<&AddressSpaceObject::Walk>("walk"),
                                      InstanceMethod<&AddressSpaceObject::Mappings>("mappings"),
-                                     InstanceMethod<&AddressSpaceObject::Read>("read"),
-                                     InstanceMethod<&AddressSpaceObject::ReadU64>("readU64"),
-                                     InstanceMethod<&AddressSpaceObject::ReadU32>("readU32"),
-                                     InstanceMethod<&AddressSpaceObject::Gather>("gather"),
-                                     InstanceMethod<&AddressSpaceObject::Lists>("lists"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Read>>("read"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
                                  }));
 }
 
@@ -37,7 +109,20 @@ AddressSpaceObject::AddressSpaceObject(const Napi::CallbackInfo& info) : Napi::O
   const auto levels = static_cast<int>(ToInteger(info[2], "levels", 4, 5));
   Check(env, memory->Check());
   space_ = Check(env, AddressSpace::Create(memory, root, levels));
-  info.This().As<Napi::Object>().TypeTag(&kTag);
+  const auto self = info.This().As<Napi::Object>();
+  self.TypeTag(&kTag);
+  Bind<AddressSpace, verbs::Flush>(self, "flush", space_);
+  Bind<AddressSpace, verbs::Translate>(self, "translate", space_);
+  Bind<AddressSpace, verbs::Read>(self, "read", space_);
+  Bind<AddressSpace, verbs::ReadU64>(self, "readU64", space_);
+  Bind<AddressSpace, verbs::ReadU32>(self, "readU32", space_);
+  Bind<AddressSpace, verbs::Gather>(self, "gather", space_);
+  Bind<AddressSpace, verbs::Lists>(self, "lists", space_);
+}
+
+template <Verb<AddressSpace> kVerb>
+Napi::Value AddressSpaceObject::Method(const Napi::CallbackInfo& info) {
+  return CallVerb<AddressSpace, kVerb>(info, Receiver(info));
 }
 
 AddressSpace& AddressSpaceObject::Receiver(const Napi::CallbackInfo& info) {
@@ -54,17 +139,6 @@ void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
   }
   Check(info.Env(), space.memory()->Check());
   Check(info.Env(), space.SetWindows(windows));
-}
-
-void AddressSpaceObject::Flush(const Napi::CallbackInfo& info) {
-  AddressSpace& space = Receiver(info);
-  Check(info.Env(), space.memory()->Check());
-  space.Flush();
-}
-
-Napi::Value AddressSpaceObject::Translate(const Napi::CallbackInfo& info) {
-  AddressSpace& space = Receiver(info);
-  return FromU64(info.Env(), Check(info.Env(), space.Translate(ToAddress(info[0], "address"))));
 }
 
 Napi::Value AddressSpaceObject::Walk(const Napi::CallbackInfo& info) {
@@ -90,64 +164,6 @@ Napi::Value AddressSpaceObject::Mappings(const Napi::CallbackInfo& info) {
     }
   }
   return FromWords(info.Env(), words.data(), words.size());
-}
-
-Napi::Value AddressSpaceObject::Read(const Napi::CallbackInfo& info) {
-  AddressSpace& space = Receiver(info);
-  const uint64_t address = ToAddress(info[0], "address");
-  const Elements<uint8_t> into = ToBytes(info[1], "into");
-  return Napi::Number::New(info.Env(),
-                           static_cast<double>(Check(info.Env(), space.Read(address, into.data, into.length))));
-}
-
-Napi::Value AddressSpaceObject::ReadU64(const Napi::CallbackInfo& info) {
-  AddressSpace& space = Receiver(info);
-  uint64_t value;
-  Check(info.Env(), space.ReadExact(ToAddress(info[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
-  return FromU64(info.Env(), value);
-}
-
-Napi::Value AddressSpaceObject::ReadU32(const Napi::CallbackInfo& info) {
-  AddressSpace& space = Receiver(info);
-  uint32_t value;
-  Check(info.Env(), space.ReadExact(ToAddress(info[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
-  return Napi::Number::New(info.Env(), value);
-}
-
-void AddressSpaceObject::Gather(const Napi::CallbackInfo& info) {
-  AddressSpace& space = Receiver(info);
-  const Plan& plan = ToObject<PlanObject>(info[0], "plan")->plan();
-  const Elements<uint64_t> bases = ToWords(info[1], "bases");
-  const Elements<uint8_t> into = ToBytes(info[2], "into");
-  const RowLayout layout(plan, bases.length);
-  if (into.length < layout.total) {
-    ThrowRange(info.Env(), "into with at least " + std::to_string(layout.total) + " bytes",
-               std::to_string(into.length));
-  }
-  Check(info.Env(), vmi::Gather(&space, plan, bases.data, bases.length, into.data));
-}
-
-Napi::Value AddressSpaceObject::Lists(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  AddressSpace& space = Receiver(info);
-  const Plan& plan = ToObject<PlanObject>(info[0], "plan")->plan();
-  const Elements<uint64_t> heads = ToWords(info[1], "heads");
-  const auto link = static_cast<uint64_t>(ToInteger(info[2], "link", 0, 1 << 20));
-  const auto max = static_cast<size_t>(ToInteger(info[3], "max", 0, 1 << 24));
-
-  const ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
-  const RowLayout layout(plan, walk.bases.size());
-  auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
-  Check(env, FillRows(&space, plan, walk, static_cast<uint8_t*>(buffer.Data())));
-
-  auto counts = Napi::Uint32Array::New(env, walk.counts.size());
-  std::copy(walk.counts.begin(), walk.counts.end(), counts.Data());
-  auto rows = Napi::Object::New(env);
-  rows.Set("count", Napi::Number::New(env, static_cast<double>(walk.bases.size())));
-  rows.Set("buffer", buffer);
-  rows.Set("counts", counts);
-  rows.Set("retries", Napi::Number::New(env, walk.retries));
-  return rows;
 }
 
 }  // namespace vmi

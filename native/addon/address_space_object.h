@@ -6,6 +6,7 @@
 #include <napi.h>
 
 #include "../core/address_space.h"
+#include "bound.h"
 
 namespace vmi {
 
@@ -19,19 +20,14 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
 
  private:
   static AddressSpace& Receiver(const Napi::CallbackInfo& info);
+  template <Verb<AddressSpace> kVerb>
+  Napi::Value Method(const Napi::CallbackInfo& info);
   void SetWindows(const Napi::CallbackInfo& info);
-  void Flush(const Napi::CallbackInfo& info);
-  Napi::Value Translate(const Napi::CallbackInfo& info);
   Napi::Value Walk(const Napi::CallbackInfo& info);
   Napi::Value Mappings(const Napi::CallbackInfo& info);
-  Napi::Value Read(const Napi::CallbackInfo& info);
-  Napi::Value ReadU64(const Napi::CallbackInfo& info);
-  Napi::Value ReadU32(const Napi::CallbackInfo& info);
-  void Gather(const Napi::CallbackInfo& info);
-  Napi::Value Lists(const Napi::CallbackInfo& info);
 
   // Keeps the memory alive.
-  std::unique_ptr<AddressSpace> space_;
+  std::shared_ptr<AddressSpace> space_;
 };
 
 }  // namespace vmi

@@ -10,6 +10,7 @@
 
 #include "../source/segments.h"
 #include "arguments.h"
+#include "bound.h"
 #include "instance.h"
 #include "scan_worker.h"
 
@@ -58,6 +59,29 @@ Napi::Value OpenMemory(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
+namespace verbs {
+
+namespace {
+
+Napi::Value Begin(Napi::Env env, Memory& memory, const Napi::Value*) {
+  Check(env, memory.Begin());
+  return env.Undefined();
+}
+
+Napi::Value Read(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
+  const uint64_t address = ToAddress(arguments[0], "address");
+  const Elements<uint8_t> into = ToBytes(arguments[1], "into");
+  return Napi::Number::New(env, static_cast<double>(Check(env, memory.Read(address, into.data, into.length))));
+}
+
+Napi::Value ReadU64(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
+  return FromU64(env, Check(env, memory.ReadU64(ToAddress(arguments[0], "address"))));
+}
+
+}  // namespace
+
+}  // namespace verbs
+
 Napi::Value NewMemory(Napi::Env env, std::shared_ptr<Memory> memory) {
   Instance* instance = Instance::Of(env);
   instance->pending_memory = std::move(memory);
@@ -70,10 +94,10 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
                   {
                       InstanceAccessor<&MemoryObject::Ranges>("ranges"),
                       InstanceAccessor<&MemoryObject::Mapped>("mapped"),
-                      InstanceMethod<&MemoryObject::Begin>("begin"),
-                      InstanceMethod<&MemoryObject::Read>("read"),
+                      InstanceMethod<&MemoryObject::Method<verbs::Begin>>("begin"),
+                      InstanceMethod<&MemoryObject::Method<verbs::Read>>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),
-                      InstanceMethod<&MemoryObject::ReadU64>("readU64"),
+                      InstanceMethod<&MemoryObject::Method<verbs::ReadU64>>("readU64"),
                       InstanceMethod<&MemoryObject::Scan>("scan"),
                       InstanceMethod<&MemoryObject::Close>("close"),
                   });
@@ -87,7 +111,16 @@ MemoryObject::MemoryObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Me
   if (memory_ == nullptr) {
     throw Napi::TypeError::New(info.Env(), "Expected a call of openMemory() but received new Memory()");
   }
-  info.This().As<Napi::Object>().TypeTag(&kTag);
+  const auto self = info.This().As<Napi::Object>();
+  self.TypeTag(&kTag);
+  Bind<Memory, verbs::Begin>(self, "begin", memory_);
+  Bind<Memory, verbs::Read>(self, "read", memory_);
+  Bind<Memory, verbs::ReadU64>(self, "readU64", memory_);
+}
+
+template <Verb<Memory> kVerb>
+Napi::Value MemoryObject::Method(const Napi::CallbackInfo& info) {
+  return CallVerb<Memory, kVerb>(info, Receiver(info));
 }
 
 Memory& MemoryObject::Receiver(const Napi::CallbackInfo& info) {
@@ -108,17 +141,6 @@ Napi::Value MemoryObject::Mapped(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), Receiver(info).mapped());
 }
 
-void MemoryObject::Begin(const Napi::CallbackInfo& info) {
-  Check(info.Env(), Receiver(info).Begin());
-}
-
-Napi::Value MemoryObject::Read(const Napi::CallbackInfo& info) {
-  Memory& memory = Receiver(info);
-  const uint64_t address = ToAddress(info[0], "address");
-  const Elements<uint8_t> into = ToBytes(info[1], "into");
-  return Napi::Number::New(info.Env(), static_cast<double>(Check(info.Env(), memory.Read(address, into.data, into.length))));
-}
-
 Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Memory& memory = Receiver(info);
@@ -136,11 +158,6 @@ Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
   auto transferred = Napi::Uint32Array::New(env, requests.size());
   for (size_t i = 0; i < requests.size(); ++i) transferred[i] = static_cast<uint32_t>(requests[i].transferred);
   return transferred;
-}
-
-Napi::Value MemoryObject::ReadU64(const Napi::CallbackInfo& info) {
-  Memory& memory = Receiver(info);
-  return FromU64(info.Env(), Check(info.Env(), memory.ReadU64(ToAddress(info[0], "address"))));
 }
 
 Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {

@@ -6,6 +6,7 @@
 #include <napi.h>
 
 #include "../core/memory.h"
+#include "bound.h"
 
 namespace vmi {
 
@@ -23,10 +24,9 @@ class MemoryObject : public Napi::ObjectWrap<MemoryObject> {
   static Memory& Receiver(const Napi::CallbackInfo& info);
   Napi::Value Ranges(const Napi::CallbackInfo& info);
   Napi::Value Mapped(const Napi::CallbackInfo& info);
-  void Begin(const Napi::CallbackInfo& info);
-  Napi::Value Read(const Napi::CallbackInfo& info);
+  template <Verb<Memory> kVerb>
+  Napi::Value Method(const Napi::CallbackInfo& info);
   Napi::Value ReadMany(const Napi::CallbackInfo& info);
-  Napi::Value ReadU64(const Napi::CallbackInfo& info);
   Napi::Value Scan(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 
