@@ -1,0 +1,205 @@
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+/**
+ * The package as its users get it: packed, installed beside their code, imported, required, typechecked, run.
+ * Nothing is fetched: what it depends on is linked from this checkout.
+ */
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const modules = join(root, 'node_modules');
+let project: string;
+let packageRoot: string;
+let files: string[];
+
+beforeAll(async () => {
+  project = await mkdtemp(join(tmpdir(), 'node-libvmi-packed-'));
+  const pack = await run('npm', ['pack', root, '--ignore-scripts', '--json', '--loglevel=error']);
+  const [packed] = JSON.parse(pack.stdout) as { filename: string; files: { path: string }[] }[];
+  files = packed!.files.map(({ path }) => path);
+  await writeFile(
+    join(project, 'package.json'),
+    '{ "name": "consumer", "version": "1.0.0", "private": true }\n',
+  );
+  const dependencies = ['bindings', 'node-addon-api', 'file-uri-to-path'].map((name) => join(modules, name));
+  await run('npm', [
+    'install',
+    `./${packed!.filename}`,
+    ...dependencies,
+    ...['--ignore-scripts', '--offline', '--no-audit', '--no-fund', '--loglevel=error'],
+  ]);
+  packageRoot = join(project, 'node_modules', 'node-libvmi');
+}, 60_000);
+
+afterAll(() => rm(project, { recursive: true, force: true }));
+
+interface Result {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function run(command: string, args: readonly string[], expected: number | 'any' = 0): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    execFile(command, args, { cwd: project, timeout: 40_000 }, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+      if (expected === 'any' || code === expected) resolve({ code, stdout, stderr });
+      else reject(new Error(`${command} ${args.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`));
+    });
+  });
+}
+
+const node = (code: string, type: 'module' | 'commonjs') =>
+  run(process.execPath, [`--input-type=${type}`, '-e', code]);
+
+/** A file of every form that TypeScript code comes in, over everything that is exported. */
+async function typecheck(name: string, source: string, options: object): Promise<string> {
+  const folder = join(project, `check-${name.replace(/\W/g, '-')}`);
+  await mkdir(folder);
+  await writeFile(join(folder, name), source);
+  const compilerOptions = {
+    target: 'ES2023',
+    lib: ['ES2023', 'ESNext.Disposable'],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    // The shipped declarations are what is checked.
+    skipLibCheck: false,
+    noEmit: true,
+    typeRoots: [join(modules, '@types')],
+    types: ['node'],
+    ...options,
+  };
+  await writeFile(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [name] }));
+  const { stdout, stderr } = await run(
+    process.execPath,
+    [join(modules, 'typescript', 'bin', 'tsc'), '-p', folder],
+    'any',
+  );
+  return stdout + stderr;
+}
+
+const USE = `
+export async function use(): Promise<bigint | null> {
+  const options: AttachOptions = { cache: false, signal: AbortSignal.timeout(1) };
+  await using guest: Guest = await attach('qemu:1', options);
+  const rows: CrossRow[] = guest.crossView();
+  const task: Task = guest.task(1);
+  const columns: TaskColumns = guest.taskColumns({ threads: true });
+  const symbols: string[] = guest.kernel.symbols.complete('init_');
+  const offset: number = guest.type('task_struct').member('mm').offset;
+  const base: bigint = cr3Base(guest.kernel.cr3, guest.kernel.pti);
+  const report: LibvmiReport = libvmiReport();
+  const mode: LibvmiOptions = { mode: 'file', name: report.path ?? '' };
+  await using libvmi: Libvmi = await Libvmi.init(mode);
+  await libvmi.initOs({ kernel: guest.kernel });
+  const symbol: bigint = await libvmi.translateKsym2v('init_task', { deadline: 10 });
+  // @ts-expect-error an address is no string
+  guest.read('0x1000', 8);
+  // @ts-expect-error no such mode
+  await Libvmi.init({ mode: 'vmware', name: '' });
+  void [rows, task, columns, symbols, offset, base, symbol];
+  return guest.pidToCr3(1);
+}
+`;
+const ESM = `
+import { type AttachOptions, attach, type CrossRow, cr3Base, type Guest, type Task, type TaskColumns } from 'node-libvmi';
+import { Libvmi, type LibvmiOptions, type LibvmiReport, libvmiReport } from 'node-libvmi/libvmi';
+${USE}`;
+
+describe('the packed package', () => {
+  it('holds what it needs to be built and used, and nothing else', async () => {
+    expect(files).toEqual(
+      expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'binding.gyp', 'types/addon.d.ts']),
+    );
+    const strangers = files.filter(
+      (path) =>
+        !/^(dist\/.*\.(js|d\.ts|js\.map)|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|[\w.]+)$/.test(
+          path,
+        ),
+    );
+    expect(strangers).toEqual([]);
+  });
+
+  it('says how to build the addon where there is none', async () => {
+    const { stdout } = await run(join(project, 'node_modules', '.bin', 'vmi'), ['doctor'], 3);
+    expect(stdout).toMatch(/problem\s+addon\s+cannot load the native addon/);
+    expect(stdout).toContain('npm rebuild node-libvmi');
+    await writeFile(join(project, 'ram'), Buffer.alloc(1 << 20));
+    const code = `const { attach } = await import('node-libvmi');
+      await attach('image:ram').catch((error) => console.log(error.code));`;
+    expect((await node(code, 'module')).stdout).toBe('VMI_ADDON_MISSING\n');
+  });
+});
+
+describe('the installed package', () => {
+  beforeAll(() => symlink(join(root, 'build'), join(packageRoot, 'build')));
+
+  it('is imported', async () => {
+    const code = `import * as vmi from 'node-libvmi';
+      import * as raw from 'node-libvmi/libvmi';
+      console.log(JSON.stringify({ attach: typeof vmi.attach, hex: vmi.hex(4096n), raw: Object.keys(raw).sort() }));
+      await vmi.attach('image:/nowhere').catch((error) => console.log(error.code, error instanceof raw.VmiError));`;
+    const { stdout, stderr } = await node(code, 'module');
+    expect(stdout.split('\n')).toEqual([
+      JSON.stringify({
+        attach: 'function',
+        hex: '0x1000',
+        raw: ['FaultError', 'Libvmi', 'VmiError', 'libvmiReport'],
+      }),
+      'VMI_ATTACH true',
+      '',
+    ]);
+    expect(stderr).toBe('');
+  });
+
+  it('is required, and is the same package then', async () => {
+    const code = `const vmi = require('node-libvmi');
+      const raw = require('node-libvmi/libvmi');
+      console.log(typeof vmi.attach, typeof raw.libvmiReport().loaded, require('node-libvmi/package.json').name);
+      import('node-libvmi').then((again) => console.log(again.Guest === vmi.Guest));`;
+    expect((await node(code, 'commonjs')).stdout).toBe('function boolean node-libvmi\ntrue\n');
+  });
+
+  it('exports nothing else', async () => {
+    const code = `await import('node-libvmi/dist/addon.js').catch((error) => console.log(error.code));`;
+    expect((await node(code, 'module')).stdout).toBe('ERR_PACKAGE_PATH_NOT_EXPORTED\n');
+  });
+
+  it('is typed for ES modules, CommonJS and bundlers', async () => {
+    const nodeNext = { module: 'NodeNext', moduleResolution: 'NodeNext' };
+    const results = await Promise.all([
+      typecheck('esm.mts', ESM, nodeNext),
+      typecheck('commonjs.cts', ESM, nodeNext),
+      typecheck('bundled.ts', ESM, { module: 'ESNext', moduleResolution: 'Bundler' }),
+    ]);
+    expect(results).toEqual(['', '', '']);
+  });
+
+  it('has declarations that stay within the package', async () => {
+    const outside: string[] = [];
+    const all = await readdir(join(packageRoot, 'dist'), { recursive: true });
+    for (const path of all.filter((path) => path.endsWith('.d.ts'))) {
+      const text = await readFile(join(packageRoot, 'dist', path), 'utf8');
+      for (const [, from = ''] of text.matchAll(/(?:from|import\()\s*'([^']+)'/g)) {
+        if (from.startsWith('node:')) continue;
+        const target = join('dist', path, '..', from).replace(/\.js$/, '.d.ts');
+        if (!files.includes(target)) outside.push(`${path}: ${from}`);
+      }
+    }
+    expect(outside).toEqual([]);
+  });
+
+  it('has a command that runs', async () => {
+    const vmi = join(project, 'node_modules', '.bin', 'vmi');
+    const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
+      version: string;
+    };
+    expect((await run(vmi, ['--version'])).stdout).toContain(version);
+    expect((await run(vmi, ['doctor'], 'any')).stdout).toMatch(/ok\s+addon\s+the native addon loads/);
+    const { stderr } = await run(vmi, ['ps', 'image:/nowhere'], 3);
+    expect(stderr).toMatch(/^vmi: .*\/nowhere/);
+  });
+});
