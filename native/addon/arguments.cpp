@@ -98,16 +98,13 @@ std::string Describe(const Napi::Value& value) {
 
 template <typename T>
 Elements<T> ToElements(const Napi::Value& value, const char* name, napi_typedarray_type wanted, const char* type) {
-  bool is_typed = false;
-  napi_is_typedarray(value.Env(), value, &is_typed);
-  if (is_typed) {
-    napi_typedarray_type actual;
-    size_t length = 0;
-    void* data = nullptr;
-    const napi_status status =
-        napi_get_typedarray_info(value.Env(), value, &actual, &length, &data, nullptr, nullptr);
-    if (status == napi_ok && actual == wanted) return {static_cast<T*>(data), data == nullptr ? 0 : length};
-  }
+  napi_typedarray_type actual;
+  size_t length = 0;
+  void* data = nullptr;
+  // Fails for what is no typed array.
+  const napi_status status =
+      napi_get_typedarray_info(value.Env(), value, &actual, &length, &data, nullptr, nullptr);
+  if (status == napi_ok && actual == wanted) return {static_cast<T*>(data), data == nullptr ? 0 : length};
   ThrowType(value.Env(), std::string(name) + " as a " + type, value);
 }
 
