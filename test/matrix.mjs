@@ -5,7 +5,7 @@
  *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--markdown]
  *
  * A cell agrees when every task and thread of a real guest has, from outside, each fact that the kernel module
- * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 20 minutes.
+ * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 10 minutes.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, freemem, tmpdir } from 'node:os';
