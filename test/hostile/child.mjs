@@ -5,10 +5,8 @@
  * standard output: a failure each, and what was done at the end.
  */
 import { closeSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
-import { addon } from '../../dist/addon.js';
-import { attach, Guest } from '../../dist/guest/guest.js';
-import { Kernel } from '../../dist/kernel/kernel.js';
-import { PhysicalMemory } from '../../dist/memory/physical-memory.js';
+import { createRequire } from 'node:module';
+import { attach, Guest, Kernel, PhysicalMemory } from 'node-libvmi';
 import { bendOf, GuestFile } from './bend.mjs';
 import { guestImage } from './image.mjs';
 import { codeOf, differences, operations } from './operations.mjs';
@@ -32,6 +30,8 @@ import { survey as surveyOf } from './survey.mjs';
 const BEYOND = 250;
 const ATTACH_LIMIT = 5000;
 
+/** @type {typeof import('../../types/addon.js')} */
+const native = createRequire(import.meta.url)('../../build/Release/vmi_addon.node');
 /** @type {Options} */
 const options = JSON.parse(process.argv[2] ?? '{}');
 const progress = openSync(options.progress, 'w');
@@ -42,7 +42,7 @@ const target = `image:${options.ram}`;
 /** The same RAM, reached in each way there is. @param {'file' | 'process'} kind @param {boolean} live */
 async function open(kind, live) {
   const memory = new PhysicalMemory({
-    native: addon().openMemory(kind === 'file' ? fileSegments() : processSegments()),
+    native: native.openMemory(kind === 'file' ? fileSegments() : processSegments()),
     source: 'image',
     description: `${target}, ${kind}${live ? ', live' : ''}`,
     live,

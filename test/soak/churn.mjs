@@ -1,0 +1,142 @@
+// @ts-check
+/**
+ * Walks a guest that forks, executes and exits all the time: `node test/soak/churn.mjs [--walks 2000] [--backend file]
+ * [--suite bookworm]`. What lives longer than the run must be in every walk, with the oracle's answer.
+ */
+import { parseArgs } from 'node:util';
+import { attach } from 'node-libvmi';
+import { expectedCr3 } from '../lab/compare.mjs';
+import { bootGuest } from '../lab/guest.mjs';
+
+/** A walk that takes longer hangs, milliseconds. */
+const HANG = 2000;
+/** Walks that may end with an error: a vCPU may be scheduled away in the middle of list_del for longer than a walk waits. */
+const MAX_ERRORS = 0.001;
+
+const { values } = parseArgs({
+  options: {
+    walks: { type: 'string', default: '2000' },
+    backend: { type: 'string', default: 'file' },
+    suite: { type: 'string', default: 'bookworm' },
+  },
+});
+
+const lab = await bootGuest({
+  suite: values.suite,
+  flavour: 'cloud',
+  backend: /** @type {'file' | 'anonymous'} */ (values.backend),
+  memory: 256,
+  cpus: 2,
+  tasks: 40,
+});
+try {
+  await lab.command('churn on');
+  const before = await lab.truth();
+  const result = await churn(Number(values.walks), before);
+  const after = await lab.truth();
+  await lab.command('churn off');
+  check(result, before, after);
+  const { seen: _, unfound: __, ...told } = result;
+  console.log(JSON.stringify({ backend: values.backend, suite: values.suite, ...told }));
+  if (result.wrong.length > 0 || result.errorCount > result.walks * MAX_ERRORS) process.exitCode = 1;
+} finally {
+  await lab.close();
+}
+
+/**
+ * @param {number} walks
+ * @param {import('../lab/truth.mjs').Truth} before
+ */
+async function churn(walks, before) {
+  const guest = await attach(`qemu:${lab.pid}`);
+  /** @type {Record<string, number>} */ const errors = {};
+  /** What each walk that was no error said of each task, by PID and start time; as one line, and how often. @type {Map<string, Map<string, number>>} */
+  const seen = new Map();
+  /** Long-lived tasks that a look-up missed. @type {number[]} */ const unfound = [];
+  const result = {
+    walks: 0,
+    errorCount: 0,
+    errors,
+    retries: 0,
+    slowest: 0,
+    rows: 0,
+    lookups: 0,
+    lived: 0,
+    tasks: 0,
+    wrong: /** @type {string[]} */ ([]),
+    seen,
+    unfound,
+  };
+  const known = before.tasks
+    .filter(({ kind }) => kind === 'process' || kind === 'thread')
+    .map(({ pid }) => pid);
+  try {
+    for (let walk = 0; walk < walks; walk++) {
+      const start = performance.now();
+      try {
+        const columns = guest.taskColumns({ threads: true });
+        result.walks++;
+        result.retries += columns.retries;
+        result.rows += columns.count;
+        const pids = new Set();
+        for (let row = 0; row < columns.count; row++) {
+          const pid = columns.pid[row] ?? 0;
+          const key = `${pid} ${columns.startTime[row]}`;
+          if (pids.has(key)) result.wrong.push(`walk ${walk}: PID ${pid} twice`);
+          pids.add(key);
+          const facts = `${columns.task[row]} ${columns.tgid[row]} ${columns.mm[row]} ${columns.cr3[row]} ${columns.cr3Source[row]}`;
+          const answers = seen.get(key) ?? new Map();
+          seen.set(key, answers);
+          answers.set(facts, (answers.get(facts) ?? 0) + 1);
+        }
+        const pid = known[walk % known.length] ?? 1;
+        result.lookups++;
+        if (guest.findTask(pid)?.pid !== pid) unfound.push(pid);
+      } catch (error) {
+        const { code, message } = /** @type {Error & { code?: string }} */ (error);
+        if (code === undefined) throw error;
+        result.errorCount++;
+        errors[code] = (errors[code] ?? 0) + 1;
+        if (result.errorCount <= 5) console.error(`walk ${walk}: ${message}`);
+      }
+      const took = performance.now() - start;
+      result.slowest = Math.max(result.slowest, took);
+      if (took > HANG) result.wrong.push(`walk ${walk} took ${Math.round(took)} ms`);
+      // Lets the guest run: a walk that spins on every core of the host sees no churn.
+      if (walk % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  } finally {
+    await guest.close();
+  }
+  return result;
+}
+
+/**
+ * @param {Awaited<ReturnType<typeof churn>>} result
+ * @param {import('../lab/truth.mjs').Truth} before
+ * @param {import('../lab/truth.mjs').Truth} after
+ */
+function check(result, before, after) {
+  const { seen, wrong } = result;
+  result.tasks = seen.size;
+  for (const task of before.tasks) {
+    if (task.kind !== 'process' && task.kind !== 'thread') continue;
+    const later = after.task(task.pid);
+    if (later === undefined || later.startTime !== task.startTime) continue;
+    result.lived++;
+    const unfound = result.unfound.filter((pid) => pid === task.pid).length;
+    if (unfound > 0) wrong.push(`PID ${task.pid} was not found ${unfound} times`);
+    const answers = seen.get(`${task.pid} ${task.startTime}`) ?? new Map();
+    const count = [...answers.values()].reduce((sum, n) => sum + n, 0);
+    if (count !== result.walks) wrong.push(`PID ${task.pid} is in ${count} of ${result.walks} walks`);
+    // A task that executed something else between the two tables has two address spaces.
+    if (later.mm !== task.mm || later.cr3 !== task.cr3) continue;
+    for (const [facts, n] of answers) {
+      const [address, tgid, mm, cr3] = facts.split(' ');
+      if (address !== String(task.task) || tgid !== String(task.tgid) || mm !== String(task.mm))
+        wrong.push(`PID ${task.pid} is ${facts} in ${n} walks`);
+      if (task.mm !== 0n && cr3 !== String(expectedCr3(before, task).cr3))
+        wrong.push(`PID ${task.pid} has cr3 ${cr3} in ${n} walks, not ${task.cr3}`);
+    }
+  }
+}
