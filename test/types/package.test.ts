@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -127,7 +127,9 @@ describe('the packed package', () => {
     const { stdout } = await run(join(project, 'node_modules', '.bin', 'vmi'), ['doctor'], 3);
     expect(stdout).toMatch(/problem\s+addon\s+cannot load the native addon/);
     expect(stdout).toContain('npm rebuild node-libvmi');
-    await writeFile(join(project, 'ram'), Buffer.alloc(1 << 20));
+    // The size of a guest's RAM, without its contents.
+    await writeFile(join(project, 'ram'), '');
+    await truncate(join(project, 'ram'), 64 << 20);
     const code = `const { attach } = await import('node-libvmi');
       await attach('image:ram').catch((error) => console.log(error.code));`;
     expect((await node(code, 'module')).stdout).toBe('VMI_ADDON_MISSING\n');
