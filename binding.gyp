@@ -9,6 +9,7 @@
         "native/core/lists.cpp",
         "native/core/memory.cpp",
         "native/core/plan.cpp",
+        "native/core/radix_tree.cpp",
         "native/core/result.cpp",
         "native/core/scan.cpp",
         "native/source/libvmi_call.cpp",

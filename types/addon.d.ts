@@ -133,6 +133,14 @@ export class AddressSpace {
   read(address: bigint, into: Uint8Array): number;
   readU64(address: bigint): bigint;
   readU32(address: bigint): number;
+  /**
+   * Entry `index` (0 to 2^31 - 1) of a radix tree, 0 where it has none. `head`: address of the root's slot. `tree`: seven
+   * numbers: a slot holds a node when its bits under (tag mask) are (tag) and its value is above (max internal); the node
+   * is at the value minus (tag), and has one byte of shift at (shift offset) and 2^(chunk shift) slots at (slots offset).
+   * The top node's shift is a multiple of (chunk shift) up to (max shift), every level's is (chunk shift) less. Throws
+   * VMI_CORRUPT for another shift, and where an entry that is not tagged ends the walk early; VMI_FAULT.
+   */
+  lookUp(tree: Int32Array, head: bigint, index: number): bigint;
   /** Fills `into`, laid out as {@link NativeRows}, for the given bases; returns nothing. */
   gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void;
   /**

@@ -83,6 +83,8 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly description: string;
   readonly live: boolean;
   readonly ranges: readonly PhysicalRange[];
+  /** End of the highest range: one more than the last physical address. */
+  readonly end: bigint;
   readonly capabilities: Capabilities;
   readonly #native: Memory;
   readonly #machine: Machine | undefined;
@@ -98,6 +100,8 @@ export class PhysicalMemory implements AsyncDisposable {
     const ranges: PhysicalRange[] = [];
     for (let i = 0; i < pairs.length; i += 2) ranges.push({ start: pairs[i]!, length: pairs[i + 1]! });
     this.ranges = ranges;
+    const last = ranges.at(-1);
+    this.end = last === undefined ? 0n : last.start + last.length;
     this.capabilities = {
       registers: options.machine?.registers !== undefined,
       pause: options.machine?.pause !== undefined,
@@ -110,12 +114,6 @@ export class PhysicalMemory implements AsyncDisposable {
   /** Bytes of RAM in all. */
   get size(): bigint {
     return this.ranges.reduce((sum, range) => sum + range.length, 0n);
-  }
-
-  /** End of the highest range: one more than the last physical address. */
-  get end(): bigint {
-    const last = this.ranges.at(-1);
-    return last === undefined ? 0n : last.start + last.length;
   }
 
   /** Whether `length` bytes at `address` are RAM. */

@@ -195,6 +195,15 @@ export class VirtualMemory {
   }
 
   /** @internal */
+  lookUp(tree: Int32Array, head: bigint, index: number): bigint {
+    try {
+      return this.#native.lookUp(tree, head, index);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** @internal */
   gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void {
     try {
       this.#native.gather(plan, bases, into);

@@ -1,6 +1,6 @@
 import type { Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
-import { PAGE_MASK, PHYSICAL_MASK } from '../address.js';
+import { PAGE_MASK, PHYSICAL_MASK, wrap } from '../address.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
 
@@ -13,6 +13,11 @@ export const MAX_TASKS = 4_194_304;
  * the PML4 and of the PML5 alike. Documentation/arch/x86/x86_64/mm.rst.
  */
 const TEXT_ENTRY = 511 * 8;
+
+/** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node, XA_CHUNK_SHIFT. */
+export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, maxShift: 60 } as const;
+/** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid (4 bytes), mm, pgd, text entry. */
+const ANSWER_LENGTH = 56;
 
 interface ColumnSpec {
   readonly from: Column | undefined;
@@ -44,12 +49,18 @@ export class TaskLayout {
   readonly xaHead: number;
   readonly xaShift: number;
   readonly xaSlots: number;
+  /** The PID tree as `AddressSpace.lookUp` takes it, and the address of its root. */
+  readonly pidTree: Int32Array;
+  readonly pidTreeHead: bigint;
   /** Most tasks and threads that this guest can hold. */
   readonly maxTasks: number;
   #firstTaskPlan: Plan | undefined;
-  readonly #oneBase = new BigUint64Array(1);
-  readonly #oneBytes: Uint8Array;
-  readonly #one: TaskRows;
+  readonly #answerPlan: Plan;
+  readonly #answerBase = new BigUint64Array(1);
+  readonly #answer = new Uint8Array(ANSWER_LENGTH);
+  readonly #answerWords = new Uint32Array(this.#answer.buffer);
+  readonly #answerLongs = new BigUint64Array(this.#answer.buffer);
+  readonly #entryWords: Uint32Array;
   readonly #numbersPlans: (Plan | undefined)[] = [];
   /** The kernel's own top-level entry for its text; every true page table has the same one. */
   readonly textEntry: bigint;
@@ -93,9 +104,6 @@ export class TaskLayout {
     const pgd = types.offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
     this.#sizes = COLUMNS.map((name) => specs[name].size);
-    const one = new ArrayBuffer(rowsLength(1, this.#sizes));
-    this.#oneBytes = new Uint8Array(one);
-    this.#one = this.rows(one, 1);
     this.tasks = task('tasks');
     this.threadNode = task('thread_node');
     this.threadHead = types.offset('signal_struct', 'thread_head');
@@ -110,7 +118,22 @@ export class TaskLayout {
       types.offset('xarray', 'xa_head');
     this.xaShift = types.offset('xa_node', 'shift');
     this.xaSlots = types.offset('xa_node', 'slots');
+    const { tag, tagMask, maxInternal, chunkShift, maxShift } = XA_NODE;
+    this.pidTree = Int32Array.of(tag, tagMask, maxInternal, this.xaShift, this.xaSlots, chunkShift, maxShift);
+    this.pidTreeHead = wrap(kernel.symbols.address('init_pid_ns') + BigInt(this.xaHead));
+    // From a `struct pid` by its first task to that task's page table.
+    const member = (name: string) => task(name) - this.pidLinks;
+    this.#answerPlan = new Plan(
+      Int32Array.of(
+        ...[-1, this.pidTasks, 8],
+        ...[0, member('pid'), 4],
+        ...[0, member('mm'), 8],
+        ...[2, pgd, 8],
+        ...[3, TEXT_ENTRY, 8],
+      ),
+    );
     this.textEntry = kernel.memory.physical.readU64(kernel.cr3 + BigInt(TEXT_ENTRY));
+    this.#entryWords = new Uint32Array(BigUint64Array.of(this.textEntry & PHYSICAL_MASK).buffer);
     // A task_struct takes this much RAM, so RAM bounds how many there can be.
     const fit = kernel.memory.physical.size / BigInt(types.size('task_struct'));
     this.maxTasks = fit < BigInt(MAX_TASKS) ? Number(fit) : MAX_TASKS;
@@ -166,10 +189,18 @@ export class TaskLayout {
     return this.rows(bytes.buffer, bases.length);
   }
 
-  /** Gathers one row into a place of its own, which the next call overwrites. */
-  gatherOne(kernel: Kernel, base: bigint): TaskRows {
-    this.#oneBase[0] = base;
-    kernel.memory.gather(this.plan, this.#oneBase, this.#oneBytes);
-    return this.#one;
+  /**
+   * PGD of the task that a `struct pid` leads to, checked as by {@link pgds}.
+   * @returns 0 where it has no address space of its own, and where it is not the task `pid`
+   */
+  pgdOfPid(kernel: Kernel, structPid: bigint, pid: number): bigint {
+    const words = this.#answerWords;
+    const entry = this.#entryWords;
+    this.#answerBase[0] = structPid;
+    kernel.memory.gather(this.#answerPlan, this.#answerBase, this.#answer);
+    const same =
+      ((words[12]! ^ entry[0]!) & 0xffff_f000) === 0 && ((words[13]! ^ entry[1]!) & 0x000f_ffff) === 0;
+    const found = words[0] === 0 && words[6] === pid && (words[8]! | words[9]!) !== 0;
+    return found && same && (words[10]! & 0xfff) === 0 ? this.#answerLongs[5]! : 0n;
   }
 }

@@ -9,7 +9,6 @@ const TAG_MASK = 3n;
 const MAX_INTERNAL = 4096n;
 const RETRY_ENTRY = (256n << 2n) | NODE_TAG;
 const CHUNK_SHIFT = 6;
-const SLOT_MASK = 63;
 const MAX_SHIFT = 60;
 /** Times a tree that changes under the look-up is started again. */
 const MAX_RETRIES = 16;
@@ -21,7 +20,7 @@ const MAX_RETRIES = 16;
  * @throws {CorruptError} the tree is none
  */
 export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
-  const structPid = findEntry(kernel, layout, pid);
+  const structPid = findPid(kernel, layout, pid);
   if (structPid === undefined) return undefined;
   // A struct pid that outlives its task (it still names a session or a group) has no task here. That the task found is the
   // one asked for, the task's own pid tells.
@@ -29,31 +28,22 @@ export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigin
   return first === 0n ? undefined : wrap(first - BigInt(layout.pidLinks));
 }
 
-function findEntry(kernel: Kernel, layout: TaskLayout, index: number): bigint | undefined {
-  const { memory } = kernel;
-  const head = wrap(kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead));
+/**
+ * The `struct pid` at an index of the tree.
+ * @returns its address, `undefined` when there is none
+ * @throws {CorruptError} the tree is none
+ */
+export function findPid(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
   for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
-    let entry = memory.readU64(head);
-    // A tree without nodes holds index 0 only.
-    if (!isNode(entry)) return undefined;
-    // Levels follow each other without a gap: the top one's shift tells those of the others.
-    let shift = memory.readU32(wrap(entry - NODE_TAG + BigInt(layout.xaShift))) & 0xff;
-    if (shift > MAX_SHIFT || shift % CHUNK_SHIFT !== 0) {
-      throw new CorruptError(`the top node of the PID tree has the shift ${shift}`, entry - NODE_TAG);
-    }
-    if (index >= 2 ** (shift + CHUNK_SHIFT)) return undefined;
-    for (; isNode(entry) && shift >= 0; shift -= CHUNK_SHIFT) {
-      const slot = Math.floor(index / 2 ** shift) & SLOT_MASK;
-      entry = memory.readU64(wrap(entry - NODE_TAG + BigInt(layout.xaSlots + 8 * slot)));
-    }
-    if (entry === RETRY_ENTRY) continue;
+    const entry = kernel.memory.lookUp(layout.pidTree, layout.pidTreeHead, pid);
     if (entry === 0n) return undefined;
-    if (shift >= 0 || (entry & TAG_MASK) !== 0n) {
-      throw new CorruptError(`the PID tree holds 0x${entry.toString(16)} for PID ${index}`, head);
+    // xa_is_internal and the tags of values: none of it is a pointer.
+    if ((entry & TAG_MASK) === 0n) return entry;
+    if (entry !== RETRY_ENTRY) {
+      throw new CorruptError(`the PID tree holds 0x${entry.toString(16)} for PID ${pid}`, layout.pidTreeHead);
     }
-    return entry;
   }
-  throw new CorruptError(`the PID tree kept changing while PID ${index} was looked up`, head);
+  throw new CorruptError(`the PID tree kept changing while PID ${pid} was looked up`, layout.pidTreeHead);
 }
 
 function isNode(entry: bigint): boolean {

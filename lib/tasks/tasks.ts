@@ -5,8 +5,8 @@ import { type Cpu, readCpus } from './cpus.js';
 import { cr3Base, pgdToCr3 } from './cr3.js';
 import { type CrossRow, crossView } from './cross-view.js';
 import { TaskLayout } from './layout.js';
-import { classifier, Listing, SETTLED } from './listing.js';
-import { findTask } from './pid-tree.js';
+import { Listing } from './listing.js';
+import { findPid, findTask } from './pid-tree.js';
 import type { TaskRows } from './rows.js';
 import { Task } from './task.js';
 import { walkThreads } from './threads.js';
@@ -39,7 +39,6 @@ const MAX_RETRIES = 8;
 export class Tasks {
   readonly #kernel: Kernel;
   readonly #layout: TaskLayout;
-  #classifyOne: ((row: number) => number) | undefined;
 
   /** @throws {VmiError} `VMI_TYPE`: this kernel's types lack what a task row needs */
   constructor(kernel: Kernel) {
@@ -123,14 +122,10 @@ export class Tasks {
   cr3(pid: number): bigint | null | undefined {
     const kernel = this.#kernel;
     kernel.memory.begin();
-    const address = findTask(kernel, this.#layout, pid);
-    if (address === undefined) return undefined;
-    const row = this.#layout.gatherOne(kernel, address);
-    this.#classifyOne ??= classifier(row, this.#layout);
-    if (row.words('pid')[0] === pid && this.#classifyOne(0) === SETTLED.mm) {
-      return pgdToCr3(kernel, row.longs('pgd')[0]!);
-    }
-    return this.find(pid)?.cr3;
+    const structPid = findPid(kernel, this.#layout, pid);
+    if (structPid === undefined) return undefined;
+    const pgd = this.#layout.pgdOfPid(kernel, structPid, pid);
+    return pgd === 0n ? this.find(pid)?.cr3 : pgdToCr3(kernel, pgd);
   }
 
   /**

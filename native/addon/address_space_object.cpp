@@ -8,6 +8,7 @@
 
 #include "../core/gather.h"
 #include "../core/lists.h"
+#include "../core/radix_tree.h"
 #include "arguments.h"
 #include "bound.h"
 #include "memory_object.h"
@@ -46,6 +47,23 @@ Napi::Value ReadU32(Napi::Env env, AddressSpace& space, const Napi::Value* argum
   uint32_t value;
   Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
   return Napi::Number::New(env, value);
+}
+
+Napi::Value LookUp(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+  constexpr int32_t kMaxOffset = 1 << 20;
+  const Elements<int32_t> numbers = ToInt32s(arguments[0], "tree");
+  const uint64_t head = ToAddress(arguments[1], "head");
+  const auto index = static_cast<uint64_t>(ToInteger(arguments[2], "index", 0, INT_MAX));
+  bool is_tree = numbers.length == 7;
+  for (size_t i = 0; is_tree && i < numbers.length; ++i) is_tree = numbers.data[i] >= 0 && numbers.data[i] <= kMaxOffset;
+  is_tree = is_tree && numbers.data[5] >= 1 && numbers.data[5] <= 16 && numbers.data[6] <= 63;
+  if (!is_tree) {
+    ThrowRange(env, "tree as (tag, tag mask, max internal, shift offset, slots offset, chunk shift, max shift)",
+               "other numbers");
+  }
+  const auto number = [&](size_t i) { return static_cast<uint32_t>(numbers.data[i]); };
+  const RadixTree tree = {number(0), number(1), number(2), number(3), number(4), number(5), number(6)};
+  return FromU64(env, Check(env, vmi::LookUp(&space, tree, head, index)));
 }
 
 Napi::Value Gather(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
@@ -97,6 +115,7 @@ void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Read>>("read"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
+                                     InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
                                  }));
@@ -116,6 +135,7 @@ AddressSpaceObject::AddressSpaceObject(const Napi::CallbackInfo& info) : Napi::O
   Bind<AddressSpace, verbs::Read>(self, "read", space_);
   Bind<AddressSpace, verbs::ReadU64>(self, "readU64", space_);
   Bind<AddressSpace, verbs::ReadU32>(self, "readU32", space_);
+  Bind<AddressSpace, verbs::LookUp>(self, "lookUp", space_);
   Bind<AddressSpace, verbs::Gather>(self, "gather", space_);
   Bind<AddressSpace, verbs::Lists>(self, "lists", space_);
 }

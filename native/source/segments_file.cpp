@@ -187,7 +187,10 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
     const bool known = IsKnown(first);
     uint64_t next = first + 1;
     const uint64_t end = (from + length - 1 + skew_) / kPageSize + 1;
-    while (next < end && IsKnown(next) == known) ++next;
+    while (next < end && IsKnown(next) == known) {
+      const bool whole = next % 64 == 0 && end - next >= 64 && WordOfKnown(next) == (known ? ~uint64_t{0} : 0);
+      next += whole ? 64 : 1;
+    }
     const size_t part = static_cast<size_t>(std::min<uint64_t>(next * kPageSize - position, length - done));
 
     size_t copied = 0;

@@ -89,9 +89,8 @@ class FileMapping {
   };
 
   FileMapping() = default;
-  bool IsKnown(uint64_t page) const {
-    return (__atomic_load_n(&known_.get()[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1) != 0;
-  }
+  uint64_t WordOfKnown(uint64_t page) const { return __atomic_load_n(&known_.get()[page / 64], __ATOMIC_RELAXED); }
+  bool IsKnown(uint64_t page) const { return (WordOfKnown(page) >> (page % 64) & 1) != 0; }
   void Know(uint64_t first, uint64_t end);
   Page Probe(uint64_t page);
   size_t ReadUnknown(uint64_t from, uint8_t* into, size_t length);
