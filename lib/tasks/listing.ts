@@ -1,4 +1,4 @@
-import { CorruptError } from '../errors.js';
+import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Cpu, readCpus } from './cpus.js';
 import type { Cr3Source } from './cr3.js';
@@ -30,6 +30,11 @@ export const CR3_SOURCES: readonly (Cr3Source | 'corrupt')[] = [
   'exited',
   'corrupt',
 ];
+
+/** What tells two tasks at one address apart. */
+const IDENTITY = FAULT.pid | FAULT.startTime;
+/** What must be readable for a row to mean anything: read as zero, an mm would be a task without one. */
+const OWN = IDENTITY | FAULT.flags | FAULT.mm | FAULT.activeMm;
 
 /** Times a row that does not hold together is read again before it counts as corrupt. */
 const MAX_ROW_RETRIES = 3;
@@ -110,8 +115,15 @@ export class Listing {
     const exited: number[] = [];
     const nested: number[] = [];
     let bad: number[] = [];
+    const { faults } = rows;
+    // What could not be read reads as zero; on a live guest a second look may tell.
+    let looks = this.kernel.memory.physical.live ? MAX_ROW_RETRIES : 0;
     const classify = classifier(rows, this.layout);
     const sort = (row: number) => {
+      if (faults[row] !== 0 && looks > 0) {
+        bad.push(row);
+        return;
+      }
       const settled = classify(row);
       this.settled[row] = settled;
       if (settled === SETTLED.mm) return;
@@ -119,18 +131,16 @@ export class Listing {
       else if (settled === SETTLED.exited) exited.push(row);
       else if (settled === SETTLED.corrupt) bad.push(row);
     };
-    const level = rows.words('level');
-    for (let row = 0; row < rows.count; row++) {
-      sort(row);
-      if (level[row] !== 0) nested.push(row);
-    }
-    for (let attempt = 0; bad.length > 0 && attempt < MAX_ROW_RETRIES; attempt++) {
-      if (!this.kernel.memory.physical.live) break;
+    for (let row = 0; row < rows.count; row++) sort(row);
+    while (bad.length > 0 && looks > 0) {
+      looks--;
       const again = bad;
       bad = [];
       this.retries += again.length;
       this.#readAgain(again, sort);
     }
+    const level = rows.words('level');
+    for (let row = 0; row < rows.count; row++) if (level[row] !== 0 && !this.gone(row)) nested.push(row);
     if (borrowed.length > 0) this.#settleBorrowed(borrowed);
     if (exited.length > 0) this.#settleExited(exited);
     if (nested.length > 0) this.#readNamespaces(nested);
@@ -141,10 +151,15 @@ export class Listing {
     const bases = BigUint64Array.from(again, (row) => rows.bases[row]!);
     const fresh = this.layout.gather(this.kernel, bases);
     for (const [i, row] of again.entries()) {
+      // A second look that fails says nothing about the task: what the first one read stays.
+      if ((fresh.faults[i]! & IDENTITY) !== 0) {
+        sort(row);
+        continue;
+      }
       const same =
         fresh.words('pid')[i] === rows.words('pid')[row] &&
         fresh.longs('startTime')[i] === rows.longs('startTime')[row];
-      if (same) {
+      if (same || (rows.faults[row]! & IDENTITY) !== 0) {
         rows.copyRow(row, fresh, i);
         sort(row);
       } else {
@@ -232,10 +247,16 @@ export class Listing {
       const size = layout.upidSize * (level + 1);
       const header = ((4 * group.length + 7) & ~7) + 8 * group.length;
       const bytes = new Uint8Array(header + ((size * group.length + 7) & ~7));
-      kernel.memory.gather(layout.numbersPlan(level), bases, bytes);
+      for (let look = kernel.memory.physical.live ? MAX_ROW_RETRIES : 0; look >= 0; look--) {
+        kernel.memory.gather(layout.numbersPlan(level), bases, bytes);
+        if (new Uint32Array(bytes.buffer, 0, group.length).every((faults) => faults === 0)) break;
+      }
       const view = new DataView(bytes.buffer);
       for (const [i, row] of group.entries()) {
-        if (view.getUint32(4 * i, true) !== 0) continue;
+        if (view.getUint32(4 * i, true) !== 0) {
+          this.settled[row] = SETTLED.corrupt;
+          continue;
+        }
         const pids: number[] = [];
         for (let n = 0; n <= level; n++) {
           pids.push(view.getInt32(header + size * i + layout.upidSize * n + layout.upidNr, true));
@@ -247,6 +268,9 @@ export class Listing {
 
   #corrupt(row: number): CorruptError {
     const { rows } = this;
+    if ((rows.faults[row]! & OWN) !== 0) {
+      return new CorruptError(`the task at ${hex(rows.bases[row]!)} cannot be read`, rows.bases[row]!);
+    }
     const mm = rows.longs('mm')[row]! || rows.longs('activeMm')[row]!;
     return new CorruptError(
       `task ${rows.words('pid')[row]} at 0x${rows.bases[row]!.toString(16)} names an address space (mm 0x${mm.toString(16)}) whose page table does not map the kernel's text`,
@@ -270,6 +294,7 @@ export function classifier(rows: TaskRows, layout: TaskLayout): (row: number) =>
   const entryHigh = Number(layout.textEntry >> 32n);
   const unreadable = FAULT.pgd | FAULT.textEntry;
   return (row) => {
+    if ((faults[row]! & OWN) !== 0) return SETTLED.corrupt;
     const low = 2 * row;
     const high = low + 1;
     if ((mm[low]! | mm[high]!) !== 0) {
