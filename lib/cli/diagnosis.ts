@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { addon } from '../addon.js';
 import { cacheFolder } from '../kernel/cache.js';
 import { type LibvmiReport, libvmiReport } from '../libvmi/report.js';
+import { INSTALLATION_GUIDE, MINIMUM_VERSION } from '../libvmi/session.js';
 import { listGuests } from './commands/list.js';
 
 /** One thing that was looked at, and what to do about it. */
@@ -120,38 +121,56 @@ export function libvmiFinding(report: LibvmiReport | undefined): Finding {
       fix: 'build the addon first',
     };
   }
-  if (!report.usable) {
-    // The library's own words: what is wrong; what to do.
-    const [why, fix] = (report.error ?? '').split(/; (?=install )/);
-    const which = report.loaded ? `libvmi (${report.path}) is too old` : 'libvmi was not found';
+  const without = 'so no xen:, kvm: and libvmi: targets; all others work without it';
+  const install = `install libvmi ${MINIMUM_VERSION} or later: ${INSTALLATION_GUIDE}`;
+  if (!report.loaded) {
+    const tried = report.tried.map(({ name, error = 'cannot be loaded' }) =>
+      error.startsWith(`${name}: `) ? error : `${name}: ${error}`,
+    );
     return {
       check,
       status: 'warning',
-      detail: `${which}, so no xen:, kvm: and libvmi: targets; all others work without it: ${why}`,
-      fix: fix ?? 'install libvmi, or name its file in LIBVMI_LIBRARY',
+      detail: `libvmi was not found, ${without} (${tried.join('; ')})`,
+      fix: `${install}; or name its file in LIBVMI_LIBRARY`,
+    };
+  }
+  if (!report.usable) {
+    // Every release has this one.
+    const what = report.needed.includes('vmi_init') ? 'is no libvmi' : 'is too old';
+    return {
+      check,
+      status: 'warning',
+      detail: `${report.path} ${what}, ${without}; it lacks ${listed(report.needed)}`,
+      fix: install,
     };
   }
   const { missing, drivers } = report;
   const lacking = drivers.flatMap((driver) =>
     driver.present === false ? [] : driver.missing.map((library) => `${library} for ${driver.name}`),
   );
-  const built = drivers
-    .filter((driver) => driver.present !== false)
-    .map(({ name, present }) => (present === undefined ? `${name}?` : name));
-  const detail = `libvmi ${report.version ?? ''} (${report.path}), drivers ${built.join(', ') || 'none'}`;
-  if (lacking.length > 0) {
-    return {
-      check,
-      status: 'warning',
-      detail: `${detail}; missing on this host: ${lacking.join(', ')}`,
-      fix: 'install these libraries to use that driver; the other drivers work',
-    };
-  }
+  const built = drivers.filter(({ present }) => present !== false);
+  const absent = drivers.filter(({ present }) => present === false);
+  const name = report.version === undefined ? 'libvmi' : `libvmi ${report.version}`;
+  const parts = [
+    `${name} (${report.path})`,
+    `drivers ${built.map(({ name, present }) => (present === undefined ? `${name}?` : name)).join(', ') || 'none'}`,
+    ...(absent.length === 0 ? [] : [`built without ${absent.map(({ name }) => name).join(', ')}`]),
+    ...(missing.length === 0 ? [] : [`lacks ${listed(missing)}`]),
+  ];
+  if (lacking.length === 0) return { check, status: 'ok', detail: parts.join(', ') };
   return {
     check,
-    status: 'ok',
-    detail: missing.length === 0 ? detail : `${detail}; without ${missing.join(', ')}`,
+    status: 'warning',
+    detail: `${parts.join(', ')}; missing on this host: ${lacking.join(', ')}`,
+    fix: `install these libraries to use that driver; the other drivers work. What each needs: ${INSTALLATION_GUIDE}`,
   };
+}
+
+/** Names that stay readable where there are many. */
+function listed(names: readonly string[], most = 4): string {
+  return names.length <= most
+    ? names.join(', ')
+    : `${names.slice(0, most).join(', ')} and ${names.length - most} more`;
 }
 
 export function qemuFinding(found: string | undefined): Finding {

@@ -77,30 +77,49 @@ describe('vmi doctor', () => {
     expect(libvmiFinding(report)).toMatchObject({
       status: 'warning',
       detail:
-        'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers xen, file; missing on this host: libxenstore.so for xen',
+        'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers xen, file, built without kvm; missing on this host: libxenstore.so for xen',
+      fix: expect.stringContaining('https://libvmi.com/docs/'),
     });
     expect(libvmiFinding({ ...report, drivers: report.drivers.slice(1) })).toEqual({
       check: 'libvmi',
       status: 'ok',
-      detail: 'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers file',
+      detail: 'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers file, built without kvm',
+    });
+    const unclear = report.drivers.map((driver) => ({ ...driver, present: undefined, missing: [] }));
+    expect(
+      libvmiFinding({ ...report, version: undefined, drivers: unclear, missing: ['vmi_get_tsc_info'] }),
+    ).toEqual({
+      check: 'libvmi',
+      status: 'ok',
+      detail: 'libvmi (/usr/lib/libvmi.so.0.0.15), drivers xen?, kvm?, file?, lacks vmi_get_tsc_info',
     });
   });
 
   it.each([
     [
-      { ...report, usable: false, error: 'it lacks vmi_init' },
-      'libvmi (/usr/lib/libvmi.so.0.0.15) is too old',
+      { ...report, usable: false, needed: ['vmi_pagecache_flush'] },
+      '/usr/lib/libvmi.so.0.0.15 is too old, so no xen:, kvm: and libvmi: targets; all others work without it; it lacks vmi_pagecache_flush',
+      'install libvmi 0.14 or later: https://libvmi.com/docs/gcode-install.html',
     ],
     [
-      { ...report, loaded: false, usable: false, path: undefined, error: 'no such file' },
-      'libvmi was not found',
+      { ...report, usable: false, needed: ['vmi_init', 'vmi_b', 'vmi_c', 'vmi_d', 'vmi_e', 'vmi_f'] },
+      '/usr/lib/libvmi.so.0.0.15 is no libvmi, so no xen:, kvm: and libvmi: targets; all others work without it; it lacks vmi_init, vmi_b, vmi_c, vmi_d and 2 more',
+      'install libvmi 0.14 or later: https://libvmi.com/docs/gcode-install.html',
     ],
-    [undefined, 'not checked'],
-  ])('warns where libvmi cannot be used (%#)', (found, detail) => {
-    const finding = libvmiFinding(found);
-    expect(finding.status).toBe('warning');
-    expect(finding.detail).toContain(detail);
-    expect(finding.fix).toBeTruthy();
+    [
+      {
+        ...report,
+        loaded: false,
+        usable: false,
+        path: undefined,
+        tried: [{ name: 'libvmi.so.0', error: 'libvmi.so.0: cannot open shared object file' }],
+      },
+      'libvmi was not found, so no xen:, kvm: and libvmi: targets; all others work without it (libvmi.so.0: cannot open shared object file)',
+      'install libvmi 0.14 or later: https://libvmi.com/docs/gcode-install.html; or name its file in LIBVMI_LIBRARY',
+    ],
+    [undefined, 'not checked: that takes the addon', 'build the addon first'],
+  ])('warns where libvmi cannot be used (%#)', (found, detail, fix) => {
+    expect(libvmiFinding(found)).toEqual({ check: 'libvmi', status: 'warning', detail, fix });
   });
 
   it('gives every finding that is not ok a fix', () => {
