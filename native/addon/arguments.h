@@ -60,4 +60,20 @@ T* ToObject(const Napi::Value& value, const char* name) {
   ThrowType(value.Env(), std::string(name) + " to be a " + T::kName, value);
 }
 
+// A getter of the prototype. Unlike the receiver of a method, that of a getter is not checked by V8, and
+// Napi::InstanceAccessor unwraps it before anyone can look at its tag.
+template <typename T, Napi::Value (T::*kGet)(const Napi::CallbackInfo&)>
+Napi::ClassPropertyDescriptor<T> Getter(const char* name) {
+  napi_property_descriptor descriptor{};
+  descriptor.utf8name = name;
+  descriptor.attributes = napi_configurable;
+  descriptor.getter = [](napi_env env, napi_callback_info raw) {
+    return Napi::details::WrapCallback(env, [&]() -> napi_value {
+      const Napi::CallbackInfo info(env, raw);
+      return (ToObject<T>(info.This(), "this")->*kGet)(info);
+    });
+  };
+  return descriptor;
+}
+
 }  // namespace vmi

@@ -329,9 +329,9 @@ libvmi::Config ToConfig(const Napi::Value& kind_value, const Napi::Value& value)
 void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
   const Napi::Function constructor = DefineClass(env, kName,
                                                  {
-                                                     InstanceAccessor<&LibvmiObject::Path>("library"),
-                                                     InstanceAccessor<&LibvmiObject::Version>("version"),
-                                                     InstanceAccessor<&LibvmiObject::Nested>("nested"),
+                                                     Getter<LibvmiObject, &LibvmiObject::Path>("library"),
+                                                     Getter<LibvmiObject, &LibvmiObject::Version>("version"),
+                                                     Getter<LibvmiObject, &LibvmiObject::Nested>("nested"),
                                                      InstanceMethod<&LibvmiObject::Has>("has"),
                                                      InstanceMethod<&LibvmiObject::Attach>("attach"),
                                                      InstanceMethod<&LibvmiObject::Call>("call"),

@@ -92,8 +92,8 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
   const Napi::Function constructor =
       DefineClass(env, kName,
                   {
-                      InstanceAccessor<&MemoryObject::Ranges>("ranges"),
-                      InstanceAccessor<&MemoryObject::Mapped>("mapped"),
+                      Getter<MemoryObject, &MemoryObject::Ranges>("ranges"),
+                      Getter<MemoryObject, &MemoryObject::Mapped>("mapped"),
                       InstanceMethod<&MemoryObject::Method<verbs::Begin>>("begin"),
                       InstanceMethod<&MemoryObject::Method<verbs::Read>>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),

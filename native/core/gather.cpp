@@ -177,8 +177,9 @@ class BatchGather {
     for (uint32_t offset = 0; offset < window.length;) {
       const uint64_t address = start + offset;
       AddressSpace::Run run;
-      // address < start: beyond 2^64.
-      const bool is_mapped = address >= start && space_->Resolve(address, &run) == AddressSpace::kResolved;
+      // Addresses wrap as pointers do, but nothing lies across 2^64.
+      if (address == 0) window.ForPartsAcross(offset, [&](const auto& part) { rows_.SetFaulty(row, part.column); });
+      const bool is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
       uint64_t run_length = kPageSize - (address & kPageMask);
       if (is_mapped) run_length = std::min(run.length, kPageSize - (run.physical & kPageMask));
       const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
@@ -247,9 +248,7 @@ class BatchGather {
 
   // Columns that need a byte of [from, end) of the window.
   void MarkFaulty(const ColumnWindow& window, size_t row, uint32_t from, uint32_t end) {
-    for (const ColumnWindow::Part& part : window.parts) {
-      if (part.offset < end && from < uint32_t{part.offset} + part.size) rows_.SetFaulty(row, part.column);
-    }
+    window.ForParts(from, end, [&](const auto& part) { rows_.SetFaulty(row, part.column); });
   }
 
   AddressSpace* space_;

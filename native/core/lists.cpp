@@ -120,8 +120,9 @@ class NodeReader {
       for (uint32_t offset = 0; offset < window.length;) {
         AddressSpace::Run run;
         const uint64_t address = start + offset;
-        // address < start: beyond 2^64.
-        const bool is_mapped = address >= start && space_->Resolve(address, &run) == AddressSpace::kResolved;
+        // Addresses wrap as pointers do, but nothing lies across 2^64.
+        if (address == 0) window.ForPartsAcross(offset, [this](const auto& part) { MarkFaulty(part); });
+        const bool is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
         const uint64_t run_length = is_mapped ? run.length : kPageSize - (address & kPageMask);
         const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
         if (is_mapped) {
@@ -169,13 +170,14 @@ class NodeReader {
   };
 
   void MarkFaulty(const ColumnWindow& window, uint32_t from, uint32_t end) {
-    for (const ColumnWindow::Part& part : window.parts) {
-      if (part.offset >= end || from >= uint32_t{part.offset} + part.size) continue;
-      if (numbers_[part.column] == kLinkColumn) {
-        link_is_readable_ = false;
-      } else {
-        mask_ |= uint32_t{1} << numbers_[part.column];
-      }
+    window.ForParts(from, end, [this](const auto& part) { MarkFaulty(part); });
+  }
+  void MarkFaulty(const ColumnWindow::Part& part) {
+    const uint8_t number = numbers_[part.column];
+    if (number == kLinkColumn) {
+      link_is_readable_ = false;
+    } else {
+      mask_ |= uint32_t{1} << number;
     }
   }
 
@@ -382,7 +384,7 @@ class Walker {
     }
     if (link.prev != at_) {
       found_prev_ = link.prev;
-      if (!IsHalfDone(link.prev)) return Recover(Trouble::kBackPointer);
+      if (!IsHalfDone(link.prev) || seen_.Get(next_) != AddressMap::kAbsent) return Recover(Trouble::kBackPointer);
     }
     return Visit(next_, link.next);
   }

@@ -31,6 +31,21 @@ struct ColumnWindow {
   uint32_t length = 0;
   int depth = 0;
   std::vector<Part> parts;
+
+  // Calls `visit` for every part that needs a byte of [from, end) of the window.
+  template <typename Visit>
+  void ForParts(uint32_t from, uint32_t end, Visit visit) const {
+    for (const Part& part : parts) {
+      if (part.offset < end && from < uint32_t{part.offset} + part.size) visit(part);
+    }
+  }
+  // … and for every part that lies on both sides of `at`.
+  template <typename Visit>
+  void ForPartsAcross(uint32_t at, Visit visit) const {
+    for (const Part& part : parts) {
+      if (part.offset < at && at < uint32_t{part.offset} + part.size) visit(part);
+    }
+  }
 };
 
 class Plan {

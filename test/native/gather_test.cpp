@@ -93,6 +93,24 @@ TEST(marks_what_cannot_be_read) {
   }
 }
 
+TEST(addresses_wrap_as_pointers_do) {
+  for (const bool mapped : {true, false}) {
+    DirectMapped machine(1 << 20);
+    machine.guest->is_mapped = mapped;
+    machine.tables.Map(0xffff'ffff'ffff'f000, 0x80000);
+    machine.tables.Map(0, 0x81000);
+    machine.guest->Put64(0x81007, 7);
+    machine.guest->Put64(0x80ff0, 6);
+    auto space = machine.Open();
+    const auto plan = MakePlan({-1, 8, 8, -1, -15, 8, -1, -3, 8, -1, 0, 1, -1, 1, 1});
+    const Rows rows = Run(space.get(), *plan, {UINT64_MAX});
+    EQUAL(rows.Mask(0), 0b00100u);
+    EQUAL(rows.U64(0, 0), 7u);
+    EQUAL(rows.U64(0, 1), 6u);
+    EQUAL(rows.U64(0, 2), 0u);
+  }
+}
+
 TEST(many_rows_that_share_a_page_are_one_request) {
   DirectMapped machine(4 << 20, 2);
   machine.guest->is_mapped = false;
