@@ -7,12 +7,12 @@ import { Ram } from './support/ram.js';
 function declared(): { names: string[]; members: Map<string, string[]> } {
   const text = fs
     .readFileSync(new URL('../../types/addon.d.ts', import.meta.url), 'utf8')
-    .replaceAll(/\/\*[^]*?\*\//g, '');
+    .replaceAll(/\/\*[\s\S]*?\*\//g, '');
   const names = [...text.matchAll(/^export (?:declare )?(?:class|function|const) (\w+)/gm)].map(
     (match) => match[1]!,
   );
   const members = new Map<string, string[]>();
-  for (const [, name, body] of text.matchAll(/^export (?:declare )?class (\w+) \{\n([^]*?)^\}/gm)) {
+  for (const [, name, body] of text.matchAll(/^export (?:declare )?class (\w+) \{\n([\s\S]*?)^\}/gm)) {
     const found = [...body!.matchAll(/^ {2}(?:private |readonly )*(\w+)[(:<]/gm)].map((match) => match[1]!);
     members.set(
       name!,
@@ -157,8 +157,8 @@ describe('every method', () => {
     expect(() => new (Memory as unknown as new () => unknown)()).toThrow(
       'Expected a call of openMemory() but received new Memory()',
     );
-    for (const constructor of [AddressSpace, Memory, Plan]) {
-      expect(() => (constructor as unknown as () => unknown)()).toThrow(TypeError);
+    for (const made of [AddressSpace, Memory, Plan]) {
+      expect(() => (made as unknown as () => unknown)()).toThrow(TypeError);
     }
   });
 });

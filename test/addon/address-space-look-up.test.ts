@@ -1,0 +1,97 @@
+import { describe, expect, it } from 'vitest';
+import { ADDRESSES, expectMisuse, NUMBERS } from './support/misuse.js';
+import { DIRECT_MAP, IMAGE, Ram, thrownBy, withEachSource } from './support/ram.js';
+
+// As XArray lays its nodes out: tag 2 in the low two bits, 64 slots. include/linux/xarray.h
+const SHIFT_OFFSET = 0;
+const SLOTS_OFFSET = 0x28;
+const TREE = Int32Array.of(2, 3, 4096, SHIFT_OFFSET, SLOTS_OFFSET, 6, 30);
+const HEAD = DIRECT_MAP + 0x8000n;
+
+/** Writes node `number`; `slots`: slot → value. Returns what points to it. */
+function node(ram: Ram, number: number, shift: number, slots: Record<number, bigint>): bigint {
+  const at = 0x9000 + number * 0x400;
+  ram.put(at + SHIFT_OFFSET, Buffer.of(shift));
+  for (const [slot, value] of Object.entries(slots)) ram.put64(at + SLOTS_OFFSET + Number(slot) * 8, value);
+  return DIRECT_MAP + BigInt(at) + 2n;
+}
+
+function makeRam(): Ram {
+  const ram = new Ram(0x20000);
+  ram.mapDirect();
+  return ram;
+}
+
+describe('AddressSpace.lookUp', () => {
+  it('finds entries at every depth', () => {
+    using ram = makeRam();
+    withEachSource(ram, (memory, source) => {
+      const space = ram.space(memory);
+      ram.put64(0x8000, 0n);
+      expect(space.lookUp(TREE, HEAD, 0), source).toBe(0n);
+      expect(space.lookUp(TREE, HEAD, 1)).toBe(0n);
+      // No node: the head is entry 0.
+      ram.put64(0x8000, DIRECT_MAP + 0x100n);
+      expect(space.lookUp(TREE, HEAD, 0)).toBe(DIRECT_MAP + 0x100n);
+      expect(space.lookUp(TREE, HEAD, 1)).toBe(0n);
+      const leaf = node(ram, 1, 0, { 0: DIRECT_MAP + 0x200n, 63: DIRECT_MAP + 0x300n });
+      ram.put64(0x8000, leaf);
+      expect(space.lookUp(TREE, HEAD, 0)).toBe(DIRECT_MAP + 0x200n);
+      expect(space.lookUp(TREE, HEAD, 63)).toBe(DIRECT_MAP + 0x300n);
+      expect(space.lookUp(TREE, HEAD, 62)).toBe(0n);
+      expect(space.lookUp(TREE, HEAD, 64)).toBe(0n);
+      expect(space.lookUp(TREE, HEAD, 0x7fffffff)).toBe(0n);
+      ram.put64(0x8000, node(ram, 2, 12, { 5: node(ram, 3, 6, { 1: leaf }) }));
+      expect(space.lookUp(TREE, HEAD, (5 << 12) | (1 << 6) | 63)).toBe(DIRECT_MAP + 0x300n);
+      expect(space.lookUp(TREE, HEAD, (5 << 12) | (2 << 6) | 63)).toBe(0n);
+      expect(space.lookUp(TREE, HEAD, 4 << 12)).toBe(0n);
+    });
+  });
+
+  it('ends on trees that make no sense', () => {
+    using ram = makeRam();
+    withEachSource(ram, (memory) => {
+      const space = ram.space(memory);
+      for (const shift of [3, 36, 255]) {
+        ram.put64(0x8000, node(ram, 1, shift, {}));
+        expect(thrownBy(() => space.lookUp(TREE, HEAD, 1))).toMatchObject({ code: 'VMI_CORRUPT' });
+      }
+      // A node in itself, and an entry above the lowest level.
+      const loop = DIRECT_MAP + 0x9802n;
+      ram.put64(0x8000, node(ram, 2, 30, { 0: loop, 1: DIRECT_MAP }));
+      expect(space.lookUp(TREE, HEAD, 0)).toBe(loop);
+      expect(thrownBy(() => space.lookUp(TREE, HEAD, 1 << 30)).code).toBe('VMI_CORRUPT');
+      // A pointer to nowhere.
+      ram.put64(0x8000, node(ram, 1, 6, { 0: IMAGE + 2n }));
+      expect(thrownBy(() => space.lookUp(TREE, HEAD, 1))).toMatchObject({ code: 'VMI_FAULT' });
+      expect(thrownBy(() => space.lookUp(TREE, IMAGE, 1))).toMatchObject({
+        code: 'VMI_FAULT',
+        address: IMAGE,
+      });
+    });
+  });
+
+  it('refuses what cannot be meant', () => {
+    using ram = makeRam();
+    const memory = ram.open();
+    const space = ram.space(memory);
+    expectMisuse((value) => space.lookUp(value, HEAD, 0), []);
+    expectMisuse((value) => space.lookUp(TREE, value, 0), ADDRESSES);
+    expectMisuse((value) => space.lookUp(TREE, HEAD, value), NUMBERS);
+    for (const [at, value] of [
+      [0, -1],
+      [3, 1 << 21],
+      [5, 0],
+      [5, 17],
+      [6, 64],
+    ] as const) {
+      const tree = TREE.slice();
+      tree[at] = value;
+      expect(() => space.lookUp(tree, HEAD, 0)).toThrow(RangeError);
+    }
+    expect(() => space.lookUp(TREE.subarray(1), HEAD, 0)).toThrow(RangeError);
+    expect(() => space.lookUp(TREE, HEAD, 2 ** 31)).toThrow(RangeError);
+    memory.close();
+    expect(() => space.lookUp(TREE, HEAD, 0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+  });
+});
