@@ -61,6 +61,15 @@ export async function attach(target: string | Target, options: AttachOptions = {
   return attachSource(parsed, source, { profile: loaded, cache, signal });
 }
 
+/** What a kernel looks like through a wrong layout of RAM. */
+const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
+  'VMI_ATTACH',
+  'VMI_FAULT',
+  'VMI_CORRUPT',
+  'VMI_SYMBOL',
+  'VMI_TYPE',
+]);
+
 type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'signal'>;
 
 async function attachSource(target: Target, source: Source, options: LoadOptions): Promise<Guest> {
@@ -71,7 +80,11 @@ async function attachSource(target: Target, source: Source, options: LoadOptions
       return await attachCandidate(target, candidate, options);
     } catch (error) {
       if (options.signal?.aborted === true) throw aborted(options.signal);
-      if (!(error instanceof VmiError)) throw error;
+      // Only what another layout could cure leads on to the next one.
+      if (!(error instanceof VmiError) || !LAYOUT_ERRORS.has(error.code)) {
+        await source.close();
+        throw error;
+      }
       last = error;
       refusals.push(`${candidate.assumption}: ${error.message}`);
     }
