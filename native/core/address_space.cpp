@@ -75,6 +75,16 @@ Status AddressSpace::SetWindows(const std::vector<Window>& windows) {
   return {};
 }
 
+std::vector<uint64_t>& AddressSpace::Trail(uint64_t head, uint64_t link) {
+  for (ListTrail& trail : trails_) {
+    if (trail.head == head && trail.link == link) return trail.nodes;
+  }
+  ListTrail& trail = trails_[next_trail_];
+  next_trail_ = (next_trail_ + 1) % trails_.size();
+  trail = {head, link, {}};
+  return trail.nodes;
+}
+
 bool AddressSpace::IsCanonical(uint64_t address) const {
   // Bits 63 to 47 (4 levels) or 63 to 56 (5 levels) are the same. SDM vol. 1, 3.3.7.1.
   const uint64_t high = address >> (ShiftOf(levels_) + 8);

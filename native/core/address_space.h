@@ -95,6 +95,10 @@ class AddressSpace {
   // Bytes read before the first that cannot be; `level` is set when that is fewer than `length`.
   size_t Copy(uint64_t address, uint8_t* into, size_t length, int* level);
 
+  // Nodes of the last walk of the lists that start with `head`, for the next walk to read ahead; only addresses, and only
+  // a guess. Those of a few walks are kept.
+  std::vector<uint64_t>& Trail(uint64_t head, uint64_t link);
+
   bool IsCanonical(uint64_t address) const;
   Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const;
 
@@ -138,6 +142,13 @@ class AddressSpace {
   };
   std::vector<FlatWindow> flat_;
   size_t flat_count_ = 0;
+  struct ListTrail {
+    uint64_t head = 0;
+    uint64_t link = 0;
+    std::vector<uint64_t> nodes;
+  };
+  std::array<ListTrail, 4> trails_;
+  size_t next_trail_ = 0;
   uint64_t generation_ = 1;
   std::array<TlbEntry, kTlbSize> tlb_{};
   std::array<TableEntry, kTableCacheSize> tables_{};

@@ -193,9 +193,9 @@ class BatchGather {
   }
 
   // Many rows point to the same thing (credentials, a parent, the page of a PGD), or to neighbours:
-  // every byte is read once, and near ones of a page in one element.
+  // every byte is read once, and near ones of a page in one element: an element takes as long as copying some pages.
   void ReadPieces() {
-    constexpr uint64_t kNear = 256;
+    constexpr uint64_t kNear = 2048;
     std::sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.physical < b.physical; });
     requests_.clear();
     size_t bytes = 0;

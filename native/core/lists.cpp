@@ -104,6 +104,55 @@ class NodeReader {
   size_t captured_size() const { return captured_size_; }
   const uint8_t* captured() const { return row_.data(); }
 
+  // Reads nodes that a list is likely to have, many in one batch. What it brings is used once each, by TakeAhead.
+  void ReadAhead(const std::vector<uint64_t>& nodes) {
+    constexpr size_t kBlock = 1024;
+    constexpr size_t kMaxNodes = size_t{1} << 18;
+    size_t bytes = 0;
+    for (const ColumnWindow& window : windows_) bytes += window.length;
+    const size_t count = std::min(nodes.size(), kMaxNodes);
+    const std::unique_ptr<uint8_t[]> buffer(new uint8_t[std::min(kBlock, count) * bytes]);
+    ahead_.resize(count * row_.size());
+    // Of each node of a block: its first request; one more at the end.
+    std::vector<size_t> first;
+    for (size_t done = 0; done < count; done += kBlock) {
+      const size_t block = std::min(kBlock, count - done);
+      requests_.clear();
+      first.clear();
+      for (size_t i = 0; i < block; ++i) {
+        first.push_back(requests_.size());
+        if (!AddRequests(nodes[done + i], buffer.get() + i * bytes)) requests_.resize(first.back());
+      }
+      first.push_back(requests_.size());
+      space_->memory()->CopyBatch(requests_.data(), requests_.size());
+      for (size_t i = 0; i < block; ++i) {
+        // All of it or nothing: what is missing, a read of its own will tell.
+        bool complete = first[i] < first[i + 1];
+        for (size_t k = first[i]; k < first[i + 1]; ++k) complete = complete && requests_[k].transferred == requests_[k].length;
+        if (!complete) continue;
+        uint8_t* row = ahead_.data() + (done + i) * row_.size();
+        const uint8_t* from = buffer.get() + i * bytes;
+        for (const ColumnWindow& window : windows_) {
+          for (const ColumnWindow::Part& part : window.parts) {
+            std::memcpy(row + offsets_[part.column], from + part.offset, part.size);
+          }
+          from += window.length;
+        }
+        numbers_ahead_.Put(nodes[done + i], static_cast<uint32_t>(done + i));
+      }
+    }
+  }
+
+  // As Read, from what ReadAhead brought; false when it did not, or it was taken before.
+  bool TakeAhead(uint64_t node, Link* link) {
+    const uint32_t number = numbers_ahead_.Get(node);
+    if (number == AddressMap::kAbsent) return false;
+    numbers_ahead_.Put(node, AddressMap::kAbsent);
+    std::memcpy(row_.data(), ahead_.data() + number * row_.size(), row_.size());
+    std::memcpy(link, row_.data() + captured_size_, sizeof *link);
+    return true;
+  }
+
   // Reads a node's link (and columns) at once; false when the link cannot be read.
   bool Read(uint64_t node, Link* link) {
     pieces_.clear();
@@ -169,6 +218,23 @@ class NodeReader {
     uint32_t offset;
   };
 
+  // false when a part of it is not mapped.
+  bool AddRequests(uint64_t node, uint8_t* into) {
+    for (const ColumnWindow& window : windows_) {
+      const uint64_t start = node - link_ + static_cast<uint64_t>(int64_t{window.offset});
+      for (uint32_t offset = 0; offset < window.length;) {
+        AddressSpace::Run run;
+        const uint64_t address = start + offset;
+        if (address < start || space_->Resolve(address, &run) != AddressSpace::kResolved) return false;
+        const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run.length));
+        requests_.push_back({run.physical, into + offset, length, 0});
+        offset += length;
+      }
+      into += window.length;
+    }
+    return true;
+  }
+
   void MarkFaulty(const ColumnWindow& window, uint32_t from, uint32_t end) {
     window.ForParts(from, end, [this](const auto& part) { MarkFaulty(part); });
   }
@@ -199,6 +265,9 @@ class NodeReader {
   std::vector<ReadRequest> requests_;
   uint32_t mask_ = 0;
   bool link_is_readable_ = true;
+  // Rows that were read ahead, as row_ (zeroes for their fault masks), and the number of each node's.
+  std::vector<uint8_t> ahead_;
+  AddressMap numbers_ahead_;
 };
 
 // One call of WalkLists.
@@ -224,6 +293,8 @@ class Walker {
         return Corrupt(head, "two lists have the same head, " + Hex(head));
       }
     }
+    // Before anything else is read: what follows is newer, and decides.
+    if (captures_ && !heads_.empty()) reader_.ReadAhead(space_->Trail(heads_.front(), link_));
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -377,6 +448,8 @@ class Walker {
   Status Step() {
     if (!IsPlausible(next_)) return Recover(Trouble::kWild);
     Link link;
+    // Only a node that fits is taken from what was read ahead; about any other the guest is asked.
+    if (captures_ && reader_.TakeAhead(next_, &link) && link.prev == at_) return Visit(next_, link.next);
     const bool is_readable = captures_ ? reader_.Read(next_, &link) : reader_.ReadLink(next_, &link);
     if (!is_readable) {
       Status usable = space_->memory()->Check();
@@ -539,6 +612,11 @@ class Walker {
       walk.counts.push_back(static_cast<uint32_t>(walk.bases.size() - before));
     }
     captured_.resize(kept * size);
+    if (captures_ && !heads_.empty()) {
+      std::vector<uint64_t>& trail = space_->Trail(heads_.front(), link_);
+      trail.assign(walk.bases.begin(), walk.bases.end());
+      for (uint64_t& node : trail) node += link_;
+    }
     walk.captured = std::move(captured_);
     // A hole after the blocks moves only rows that are not gathered yet.
     walk.blocks = std::move(blocks_);

@@ -3,6 +3,9 @@
 #include <cstring>
 
 #include <algorithm>
+#include <utility>
+
+#include <pthread.h>
 
 #include "bus_guard.h"
 
@@ -70,8 +73,39 @@ size_t Memory::Copy(uint64_t physical, uint8_t* into, size_t length) {
   return request.transferred;
 }
 
+namespace {
+
+// The second half of a batch, on a thread of its own.
+struct Half {
+  PhysicalSource* source;
+  ReadRequest* requests;
+  size_t count;
+  Status status;
+
+  static void* Run(void* half) {
+    auto* self = static_cast<Half*>(half);
+    self->status = self->source->Read(self->requests, self->count);
+    return nullptr;
+  }
+};
+
+}  // namespace
+
+Status Memory::ReadBatch(ReadRequest* requests, size_t count) {
+  // Half of it takes longer than to start a thread.
+  constexpr size_t kLarge = 512;
+  if (count < kLarge || !source_->parallel()) return source_->Read(requests, count);
+  Half half{source_.get(), requests + count / 2, count - count / 2, {}};
+  pthread_t thread;
+  // pthread_create and not std::thread, which throws where there is no thread to be had.
+  if (pthread_create(&thread, nullptr, Half::Run, &half) != 0) return source_->Read(requests, count);
+  Status status = source_->Read(requests, count / 2);
+  pthread_join(thread, nullptr);
+  return status.ok() ? std::move(half.status) : std::move(status);
+}
+
 void Memory::CopyBatch(ReadRequest* requests, size_t count) {
-  Status status = source_->Read(requests, count);
+  Status status = ReadBatch(requests, count);
   if (status.ok()) return;
   for (size_t i = 0; i < count; ++i) requests[i].transferred = 0;
   Fail(std::move(status));

@@ -72,6 +72,7 @@ class Memory {
 
  private:
   Status Unusable() const;
+  Status ReadBatch(ReadRequest* requests, size_t count);
   void Fail(Status status);
 
   std::unique_ptr<PhysicalSource> source_;

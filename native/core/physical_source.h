@@ -65,6 +65,9 @@ class PhysicalSource {
   // Whether Direct answers for every byte that is not zero.
   virtual bool mapped() const = 0;
 
+  // Whether two threads that read at once are done sooner than one.
+  virtual bool parallel() const { return false; }
+
   // Fills every request as far as it goes; an address that is not RAM only ends its own request.
   // An error means that the source as a whole is gone: no later call will work either.
   virtual Status Read(ReadRequest* requests, size_t count) = 0;

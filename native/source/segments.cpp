@@ -44,6 +44,8 @@ class SegmentSource final : public PhysicalSource {
 
   const std::vector<Range>& ranges() const override { return ranges_; }
   bool mapped() const override { return mapped_; }
+  // process_vm_readv is a copy by the kernel, on whichever CPU calls it.
+  bool parallel() const override { return !mapped_; }
 
   const uint8_t* Direct(uint64_t physical, size_t length) override {
     const Segment* segment = Find(physical);

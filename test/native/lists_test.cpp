@@ -352,6 +352,8 @@ TEST(a_list_under_constant_change_is_followed) {
       lists.machine.guest->Put<uint32_t>(node - kLink, static_cast<uint32_t>(node));
       lists.machine.guest->Put64(node - kLink + 0x10, kDirectMap + node - kLink);
     }
+    // Half of the walks follow one that left its trail to be read ahead.
+    if (round % 8 < 4) CHECK(lists.Walk(heads).ok());
     const size_t every = 2 + random() % 6;
     const auto change = [&](size_t n) {
       if (n % every != 0) return;
@@ -399,6 +401,66 @@ TEST(a_list_under_constant_change_is_followed) {
   }
   std::cerr << "    gave up " << given_up << " of 400\n";
   CHECK(given_up < 20);
+}
+
+TEST(nodes_of_the_last_walk_are_read_ahead) {
+  Lists lists(false);
+  const auto nodes = lists.Build(0, 60);
+  CHECK(lists.Walk().ok());
+  Guest& guest = *lists.machine.guest;
+  guest.reads = 0;
+  const ListWalk same = lists.Walk().value();
+  CHECK(NodesOf(same) == nodes);
+  // All nodes, and the head.
+  EQUAL(guest.reads, 2u);
+  EQUAL(same.retries, 0u);
+  lists.CheckRows(same);
+
+  // A list that has changed is read as it is: each new node by itself.
+  for (const size_t gone : {0, 1, 30, 59}) lists.Delete(nodes[gone]);
+  for (size_t i = 100; i < 103; ++i) {
+    guest.Put<uint32_t>(Lists::Node(i) - kLink, static_cast<uint32_t>(Lists::Node(i)));
+    guest.Put64(Lists::Node(i) - kLink + 0x10, kDirectMap + Lists::Node(i) - kLink);
+    lists.AddTail(Lists::Node(i), Lists::Head(0));
+  }
+  guest.reads = 0;
+  const ListWalk changed = lists.Walk().value();
+  EQUAL(changed.bases.size(), 59u);
+  EQUAL(changed.retries, 0u);
+  EQUAL(guest.reads, 5u);
+  lists.CheckRows(changed);
+}
+
+TEST(a_list_that_changes_while_it_is_read_ahead_is_read_as_it_became) {
+  // After the nodes were read ahead and before the head is: a node goes, or moves to the end.
+  for (const bool moves : {false, true}) {
+    for (size_t which = 0; which < 30; ++which) {
+      Lists lists(false);
+      auto nodes = lists.Build(0, 30);
+      CHECK(lists.Walk().ok());
+      const size_t before = lists.machine.guest->reads;
+      lists.machine.guest->before_read = [&](size_t n) {
+        if (n != before + 1) return;
+        lists.Delete(nodes[which]);
+        if (moves) lists.AddTail(nodes[which], Lists::Head(0));
+      };
+      const ListWalk walk = lists.Walk().value();
+      const uint64_t moved = nodes[which];
+      nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
+      if (moves) nodes.push_back(moved);
+      // What was read ahead was in the list then: the node may be found where it was, or not at all.
+      const auto found = NodesOf(walk);
+      EQUAL(std::set<uint64_t>(found.begin(), found.end()).size(), found.size());
+      auto at = found.begin();
+      for (const uint64_t node : nodes) {
+        if (node == moved) continue;
+        at = std::find(at, found.end(), node);
+        CHECK(at != found.end());
+      }
+      if (moves) CHECK(std::find(found.begin(), found.end(), moved) != found.end());
+      lists.CheckRows(walk);
+    }
+  }
 }
 
 TEST(a_guest_that_grows_the_list_forever_is_left) {
