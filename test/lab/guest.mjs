@@ -12,6 +12,7 @@ import { exists } from './cache.mjs';
 import { ensureHost } from './host.mjs';
 import { initramfs } from './initramfs.mjs';
 import { kernel } from './kernel.mjs';
+import { startDomain } from './libvirt.mjs';
 import { oracle } from './oracle.mjs';
 import { processAlive, processMark } from './process.mjs';
 import { qemuArguments } from './qemu.mjs';
@@ -19,8 +20,17 @@ import { Qmp } from './qmp.mjs';
 import { stderrLog } from './run.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, log?: import('./run.mjs').Log } & import('./qemu.mjs').QemuOptions} GuestOptions */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, libvirt?: string | undefined, log?: import('./run.mjs').Log } & import('./qemu.mjs').QemuOptions} GuestOptions libvirt: the name of the domain, for a guest that libvirt starts */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
+/**
+ * The QEMU behind a guest, as its starter holds it.
+ * @typedef {object} Machine
+ * @property {number} pid
+ * @property {boolean} running
+ * @property {() => Promise<void>} ended resolves when it has ended
+ * @property {() => void} kill
+ * @property {(command: string, args?: object) => Promise<any>} [execute] QMP, where no socket has a path
+ */
 /** @typedef {{ mark: string, owner: string, release: string, memoryPath: string | undefined, sockets: boolean }} GuestFile what guest.json holds */
 
 const PREFIX = 'node-libvmi-lab-';
@@ -61,15 +71,14 @@ process.on('exit', () => {
 /** A running guest. Made by {@link bootGuest}; another process attaches with {@link openGuest}. */
 export class LabGuest {
   /** @type {Promise<unknown>} */ #queue = Promise.resolve();
-  /** @type {Qmp | undefined} */ #inherited;
-  /** @type {import('node:child_process').ChildProcess | undefined} */ #child;
+  /** @type {Machine | undefined} */ #machine;
 
   /**
    * @param {LabPaths} paths
    * @param {{ pid: number, release: string, memoryPath: string | undefined, sockets: boolean }} facts
-   * @param {import('node:child_process').ChildProcess} [child] QEMU, when this process started it
+   * @param {Machine} [machine] QEMU, when this process started it
    */
-  constructor(paths, { pid, release, memoryPath, sockets }, child) {
+  constructor(paths, { pid, release, memoryPath, sockets }, machine) {
     this.paths = paths;
     this.directory = paths.directory;
     /** QEMU's process id. */ this.pid = pid;
@@ -77,14 +86,12 @@ export class LabGuest {
     /** The file of guest RAM, for the `file` backend. */ this.memoryPath = memoryPath;
     /** The QMP socket meant for the tool under test. */ this.qmpPath = sockets ? paths.qmpTool : undefined;
     /** Seconds from start to ready. */ this.bootSeconds = 0;
-    this.#child = child;
-    if (child && !sockets)
-      this.#inherited = new Qmp(/** @type {import('node:net').Socket} */ (child.stdio[3]));
+    this.#machine = machine;
   }
 
   /** Whether QEMU still runs. */
   get running() {
-    return this.#child ? this.#child.exitCode === null && this.#child.signalCode === null : true;
+    return this.#machine?.running ?? true;
   }
 
   /**
@@ -140,7 +147,7 @@ export class LabGuest {
 
   /** @param {string} command QMP command @param {object} [args] @returns {Promise<any>} */
   async qmp(command, args) {
-    if (this.#inherited) return this.#inherited.execute(command, args);
+    if (this.#machine?.execute) return this.#machine.execute(command, args);
     const qmp = await Qmp.connect(this.paths.qmp);
     try {
       return await qmp.execute(command, args);
@@ -192,8 +199,7 @@ export class LabGuest {
   /** Ends the guest and removes its folder. @returns {Promise<void>} */
   async close() {
     if (!live.has(this)) return;
-    const ended = this.running && new Promise((resolve) => this.#child?.once('exit', resolve));
-    this.#child?.ref();
+    const ended = this.#machine?.ended();
     this.kill();
     await ended;
   }
@@ -201,8 +207,7 @@ export class LabGuest {
   /** Ends the guest without waiting, and removes its folder unless told to keep it. @param {boolean} [keep] */
   kill(keep = false) {
     if (!live.delete(this)) return;
-    this.#inherited?.close();
-    this.#child?.kill('SIGKILL');
+    this.#machine?.kill();
     if (this.memoryPath) removeRam(this.memoryPath);
     if (keep) writeFileSync(this.paths.failed, '');
     else rmSync(this.directory, { recursive: true, force: true });
@@ -391,23 +396,15 @@ export async function bootGuest(options = {}) {
  */
 async function boot(options, image, initrd, accel) {
   const paths = labPaths(await mkdtemp(join(tmpdir(), PREFIX)));
-  const { args, memoryPath } = await qemuArguments(options, {
-    vmlinuz: image.vmlinuz,
-    initramfs: initrd,
-    accel,
-    paths,
-  });
-  const sockets = options.qmp !== false;
-  const errors = await open(paths.errors, 'w');
   const start = performance.now();
-  // the kernel ends QEMU when the thread that started it ends: prctl(2), PR_SET_PDEATHSIG
-  const child = spawn('setpriv', ['--pdeathsig=KILL', 'qemu-system-x86_64', ...args], {
-    stdio: ['ignore', 'ignore', errors.fd, ...(sockets ? [] : [/** @type {const} */ ('pipe')])],
-  });
-  await Promise.all([errors.close(), once(child, 'spawn')]);
-  child.unref();
-  const pid = /** @type {number} */ (child.pid);
-  const guest = new LabGuest(paths, { pid, release: image.release, memoryPath, sockets }, child);
+  const what = { vmlinuz: image.vmlinuz, initramfs: initrd, accel, paths };
+  const { machine, memoryPath } =
+    options.libvirt === undefined
+      ? await startQemu(options, what)
+      : { machine: await startDomain(options.libvirt, options, what), memoryPath: undefined };
+  const { pid } = machine;
+  const sockets = options.libvirt === undefined && options.qmp !== false;
+  const guest = new LabGuest(paths, { pid, release: image.release, memoryPath, sockets }, machine);
   guest.own();
   try {
     /** @type {GuestFile} */
@@ -420,17 +417,58 @@ async function boot(options, image, initrd, accel) {
     };
     await writeFile(paths.guest, JSON.stringify(file));
     await guest.ready(60 + (options.tasks ?? 0) / 50);
-    if (!sockets) await guest.qmp('qmp_capabilities');
     guest.bootSeconds = Math.round(performance.now() - start) / 1000;
     return guest;
   } catch (error) {
     guest.kill(true);
-    const said = (await readFile(paths.errors, 'utf8')).trim();
+    const said = (await readFile(paths.errors, 'utf8').catch(() => '')).trim();
     const Kind = (await guest.console()) === '' ? Error : CrashError;
     throw new Kind(
       `guest ${image.release} did not boot: ${/** @type {Error} */ (error).message}${said && `\n${said}`}\n(kept in ${paths.directory})`,
     );
   }
+}
+
+/**
+ * @param {GuestOptions} options
+ * @param {Parameters<typeof qemuArguments>[1]} what
+ * @returns {Promise<{ machine: Machine, memoryPath: string | undefined }>}
+ */
+async function startQemu(options, what) {
+  const { args, memoryPath } = await qemuArguments(options, what);
+  const sockets = options.qmp !== false;
+  const errors = await open(what.paths.errors, 'w');
+  // the kernel ends QEMU when the thread that started it ends: prctl(2), PR_SET_PDEATHSIG
+  const child = spawn('setpriv', ['--pdeathsig=KILL', 'qemu-system-x86_64', ...args], {
+    stdio: ['ignore', 'ignore', errors.fd, ...(sockets ? [] : [/** @type {const} */ ('pipe')])],
+  });
+  await Promise.all([errors.close(), once(child, 'spawn')]);
+  child.unref();
+  const inherited = sockets ? undefined : new Qmp(/** @type {import('node:net').Socket} */ (child.stdio[3]));
+  const negotiated = inherited?.execute('qmp_capabilities');
+  negotiated?.catch(() => {}); // told with the first command
+  const machine = {
+    pid: /** @type {number} */ (child.pid),
+    get running() {
+      return child.exitCode === null && child.signalCode === null;
+    },
+    async ended() {
+      if (!this.running) return;
+      child.ref();
+      await once(child, 'exit');
+    },
+    kill() {
+      inherited?.close();
+      child.kill('SIGKILL');
+    },
+    ...(inherited && {
+      execute: async (/** @type {string} */ command, /** @type {object | undefined} */ args) => {
+        await negotiated;
+        return inherited.execute(command, args);
+      },
+    }),
+  };
+  return { machine, memoryPath };
 }
 
 /**

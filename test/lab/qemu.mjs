@@ -32,26 +32,9 @@ const KERNEL_OPTIONS =
  * @returns {Promise<{ args: string[], memoryPath: string | undefined }>} the arguments, and the file of RAM if it has one
  */
 export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths }) {
-  const {
-    memory = 512,
-    cpus = 2,
-    machine = 'q35',
-    cpu = 'max',
-    levels5 = false,
-    tasks = 40,
-    busy,
-    append = '',
-    extraArgs = [],
-  } = options;
+  const { memory = 512, cpus = 2, machine = 'q35', cpu = 'max', levels5 = false, extraArgs = [] } = options;
   const ram = await memoryArguments(options, paths);
   const model = cpuModel(cpu, levels5, accel);
-  const words = [
-    KERNEL_OPTIONS,
-    `lab.tasks=${tasks}`,
-    busy === undefined ? '' : `lab.busy=${busy}`,
-    options.spin ? 'lab.spin=on' : '',
-    append,
-  ].filter((word) => word !== '');
   return {
     memoryPath: ram.memoryPath,
     args: [
@@ -74,27 +57,57 @@ export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths 
       `${machine}${ram.machine}`,
       ...ram.args,
       ...monitors(options.qmp !== false, paths),
-      '-chardev',
-      `socket,id=com1,path=${paths.control},server=on,wait=off`,
-      '-serial',
-      'chardev:com1',
-      '-chardev',
-      `file,id=console,path=${paths.console}`,
-      '-serial',
-      'chardev:console',
-      '-chardev',
-      `file,id=truth,path=${paths.truth}`,
-      '-device',
-      'isa-debugcon,iobase=0x502,chardev=truth',
+      ...portArguments(paths),
       '-kernel',
       vmlinuz,
       '-initrd',
       initramfs,
       '-append',
-      words.join(' '),
+      kernelOptions(options),
       ...extraArgs,
     ],
   };
+}
+
+/**
+ * What the guest's kernel is told.
+ *
+ * @param {Pick<QemuOptions, 'tasks' | 'busy' | 'spin' | 'append'>} options
+ * @returns {string}
+ */
+export function kernelOptions({ tasks = 40, busy, spin, append = '' }) {
+  return [
+    KERNEL_OPTIONS,
+    `lab.tasks=${tasks}`,
+    busy === undefined ? '' : `lab.busy=${busy}`,
+    spin ? 'lab.spin=on' : '',
+    append,
+  ]
+    .filter((word) => word !== '')
+    .join(' ');
+}
+
+/**
+ * The ports that the lab talks through: orders, the console, the oracle's replies.
+ *
+ * @param {import('./guest.mjs').LabPaths} paths
+ * @returns {string[]}
+ */
+export function portArguments(paths) {
+  return [
+    '-chardev',
+    `socket,id=com1,path=${paths.control},server=on,wait=off`,
+    '-serial',
+    'chardev:com1',
+    '-chardev',
+    `file,id=console,path=${paths.console}`,
+    '-serial',
+    'chardev:console',
+    '-chardev',
+    `file,id=truth,path=${paths.truth}`,
+    '-device',
+    'isa-debugcon,iobase=0x502,chardev=truth',
+  ];
 }
 
 /**

@@ -1,11 +1,12 @@
 // @ts-check
-/** A process that reads a guest and ends: `child.mjs QEMU-PID steps LAST END`, `paused`, `workers`, `forget`. */
+/** A process that reads a guest and ends: `child.mjs QEMU-PID|TARGET steps LAST END`, `paused`, `workers`, `forget`. */
 import { readdirSync, readFileSync, writeSync } from 'node:fs';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { attach } from 'node-libvmi';
 
-const [pid = '', what = '', last = '', end = ''] = process.argv.slice(2);
-const target = `qemu:${isMainThread ? pid : workerData}`;
+const [whom = '', what = '', last = '', end = ''] = process.argv.slice(2);
+const given = isMainThread ? whom : String(workerData);
+const target = given.includes(':') ? given : `qemu:${given}`;
 const gc = /** @type {() => void} */ (/** @type {{ gc?: () => void }} */ (globalThis).gc);
 const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -91,7 +92,7 @@ async function workers() {
 }
 
 async function worker(delay = 20) {
-  const thread = new Worker(new URL(import.meta.url), { workerData: pid });
+  const thread = new Worker(new URL(import.meta.url), { workerData: whom });
   await new Promise((resolve, reject) => {
     thread.once('message', resolve);
     thread.once('error', reject);
