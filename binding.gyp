@@ -16,6 +16,7 @@
         "native/source/libvmi_config.cpp",
         "native/source/libvmi_library.cpp",
         "native/source/libvmi_session.cpp",
+        "native/source/libvmi_kvm.cpp",
         "native/source/libvmi_source.cpp",
         "native/source/libvmi_stderr.cpp",
         "native/source/segments.cpp",

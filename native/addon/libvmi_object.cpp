@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "../source/libvmi_config.h"
+#include "../source/libvmi_kvm.h"
 #include "../source/libvmi_library.h"
 #include "../source/libvmi_source.h"
 #include "arguments.h"
@@ -250,6 +251,11 @@ struct LibvmiObject::Invocation {
       calls.vmi_v2pcache_flush(instance, ~uint64_t{0});
       calls.vmi_pidcache_flush(instance);
     }
+    const bool asks = instance != nullptr && libvmi::AsksRegister(call->name);
+    if (asks && !libvmi::Answers(session->options(), session->library().calls(), instance)) {
+      outcome.failed = true;
+      return;
+    }
     if (instance == nullptr || !call->invoke(session->library(), instance, arguments, &outcome)) {
       outcome.failed = true;
     } else if (!outcome.failed && call->name == std::string("vmi_pause_vm")) {
@@ -456,6 +462,8 @@ std::shared_ptr<LibvmiObject::Invocation> LibvmiObject::ReadCall(const Napi::Cal
   if (invocation->call == nullptr || !invocation->call->available(session_->library().calls())) {
     Check(env, Status(Code::kUnsupported, session_->library().path() + " has no " + name));
   }
+  const std::string refusal = libvmi::Refusal(session_->options(), session_->library(), name);
+  if (!refusal.empty()) Check(env, Status(Code::kUnsupported, refusal));
   const std::vector<libvmi::Parameter>& parameters = invocation->call->parameters;
   if (!info[1].IsArray()) ThrowType(env, "arguments as an Array", info[1]);
   const auto array = info[1].As<Napi::Array>();

@@ -3,6 +3,8 @@
 #include <mutex>
 #include <utility>
 
+#include "libvmi_kvm.h"
+
 namespace libvmi {
 namespace {
 
@@ -61,9 +63,13 @@ Session::Ticket InitOs(const std::shared_ptr<Session>& session, Config config,
   job->config = std::move(config);
   const Library& library = session->library();
   const Session::Duration patience = session->options().deadline;
-  Session::Work work = [job, &library, patience](const Calls& calls, Instance instance) {
+  Session::Work work = [job, &library, &options = session->options(), patience](const Calls& calls, Instance instance) {
     if (calls.vmi_init_os == nullptr) {
       job->refused = "this libvmi has no vmi_init_os";
+      return;
+    }
+    if (!Answers(options, calls, instance)) {
+      job->refused = "the guest does not answer any more: it has ended";
       return;
     }
     switch (job->config.mode) {

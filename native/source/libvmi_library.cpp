@@ -79,6 +79,7 @@ std::shared_ptr<const Library> Library::Open(const std::string& path, std::vecto
 #undef LIBVMI_NEEDED
 #undef LIBVMI_OPTIONAL
   library->nested_ = dlsym(handle, "vmi_nested_pagetable_lookup") != nullptr;
+  library->legacy_kvm_ = dlsym(handle, "kvm_get_memory_native") != nullptr;
   // A lookup through the handle searches what libvmi depends on, so this is the GLib it uses.
   Resolve(handle, "g_hash_table_new", &library->glib_.g_hash_table_new);
   Resolve(handle, "g_hash_table_insert", &library->glib_.g_hash_table_insert);

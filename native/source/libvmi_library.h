@@ -62,6 +62,8 @@ class Library {
   std::string version() const;
   // Whether access_context_t is AccessContextV1 and page modes count from VMI_PM_NONE.
   bool nested() const { return nested_; }
+  // Whether its KVM driver is the one that goes through QEMU's monitor, not the one for KVMI.
+  bool legacy_kvm() const { return legacy_kvm_; }
   // Looks for each driver's libraries too, which loads them.
   std::vector<Driver> ProbeDrivers() const;
 
@@ -73,6 +75,7 @@ class Library {
   Calls calls_;
   Glib glib_;
   bool nested_ = false;
+  bool legacy_kvm_ = false;
   std::vector<std::string> missing_needed_;
   std::vector<std::string> missing_optional_;
 };

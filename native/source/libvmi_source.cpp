@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "libvmi_kvm.h"
+
 namespace libvmi {
 namespace {
 
@@ -141,8 +143,20 @@ vmi::Status Source::Begin() {
     calls.vmi_pidcache_flush(instance);
     calls.vmi_symcache_flush(instance);
   };
-  if (session_->TryDirect(flush)) return {};
-  return session_->Run("vmi_*cache_flush", flush);
+  if (!session_->TryDirect(flush)) {
+    if (vmi::Status status = session_->Run("vmi_*cache_flush", flush); !status.ok()) return status;
+  }
+  if (session_->options().mode != Mode::kKvm) return {};
+  // Shared, because the queued work may outlive this call.
+  auto answers = std::make_shared<bool>(false);
+  const auto look = [answers, &options = session_->options()](const Calls& calls, Instance instance) {
+    *answers = Answers(options, calls, instance);
+  };
+  if (!session_->TryDirect(look)) {
+    if (vmi::Status status = session_->Run("vmi_read_pa", look); !status.ok()) return status;
+  }
+  if (!*answers) return {vmi::Code::kClosed, "libvirt's guest does not answer any more: it has ended"};
+  return {};
 }
 
 }  // namespace libvmi

@@ -118,7 +118,11 @@ test.each([
       expect(errors.map(({ code }) => code)).toContain('VMI_BUSY');
       for (const { code } of errors) expect(['VMI_BUSY', 'VMI_CLOSED']).toContain(code);
       const hit = calls[call - 1]!.replace(/^vmi_.*cache_flush$/, 'vmi_*cache_flush');
-      expect(errors[0]!.message).toContain(`${hit} of libvmi has not returned in`);
+      // With KVM's driver a look at the guest comes first, within the call for a register.
+      const names = /flush|read_pa/.test(hit) ? [hit, 'vmi_read_pa', 'vmi_get_vcpureg'] : [hit];
+      expect(names.map((name) => `${name} of libvmi has not returned in`)).toContain(
+        /\S+ of libvmi has not returned in/.exec(errors[0]!.message)?.[0],
+      );
       expect(calls).not.toContain('OVERLAP');
     }
     standIn.order();

@@ -155,28 +155,57 @@ async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promi
   const what = `${target.driver}:${target.name}`;
   if (end === 0n) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no memory`);
   if (vcpus === 0) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no vCPU`);
+  const ranges = target.driver === 'kvm' ? kvmRanges(await number('vmi_get_memsize'), end) : [[0n, end]];
+  const native = session.memory(
+    BigUint64Array.from(ranges.flatMap(([start, end]) => [start!, end! - start!, start!])),
+  );
   return new PhysicalMemory({
-    native: session.memory(BigUint64Array.of(0n, end, 0n)),
+    native,
     source: 'libvmi',
     description: `${what} (libvmi ${session.version})`,
     live: true,
-    machine: new Domain(session, what, vcpus),
+    machine: new Domain(session, native, what, vcpus),
   });
+}
+
+const FOUR_GIB = 1n << 32n;
+/** The window of a PC's video memory; a look at it changes the state of a VGA. */
+const VIDEO = [0xa_0000n, 0xc_0000n] as const;
+/** Where the devices of a PC begin at the latest. QEMU hw/i386/pc_piix.c, `max_ram_below_4g`. */
+const DEVICES = 0xe000_0000n;
+
+/**
+ * Where RAM is: libvmi's KVM driver reads whatever is at an address, devices too, and gives zeros where nothing is. It knows
+ * how much RAM there is and where it ends; what ends above 4 GiB begins there, the rest is below. DIMMs that were plugged
+ * in it does not know.
+ * @returns pairs of start and end
+ */
+export function kvmRanges(size: bigint, end: bigint): [start: bigint, end: bigint][] {
+  const above = end > FOUR_GIB ? end - FOUR_GIB : 0n;
+  const rest = (above > 0n ? size - above : end) & ~PAGE_OFFSET;
+  const low = rest < DEVICES ? rest : DEVICES;
+  const ranges: [bigint, bigint][] = [[0n, low < VIDEO[0] ? low : VIDEO[0]]];
+  if (low > VIDEO[1]) ranges.push([VIDEO[1], low]);
+  if (above > 0n) ranges.push([FOUR_GIB, end]);
+  return ranges.filter(([start, stop]) => stop > start);
 }
 
 class Domain implements Machine {
   readonly #session: LibvmiSession;
+  readonly #memory: NativeMemory;
   readonly #what: string;
   readonly #vcpus: number;
 
-  constructor(session: LibvmiSession, what: string, vcpus: number) {
+  constructor(session: LibvmiSession, memory: NativeMemory, what: string, vcpus: number) {
     this.#session = session;
+    this.#memory = memory;
     this.#what = what;
     this.#vcpus = vcpus;
   }
 
   /** One call a register: torn unless the guest is paused. */
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+    this.#begin();
     const rows: VcpuRegisters[] = [];
     for (let vcpu = 0; vcpu < this.#vcpus; vcpu++) {
       const read = async (name: 'CR0' | 'CR3' | 'CR4' | 'RIP' | 'MSR_EFER') => {
@@ -215,7 +244,17 @@ class Domain implements Machine {
     return this.#session.close();
   }
 
+  /** @throws {VmiError} `VMI_CLOSED`: the guest has ended */
+  #begin(): void {
+    try {
+      this.#memory.begin();
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
   async #control(name: string, verb: string): Promise<void> {
+    this.#begin();
     const { failed, log } = await this.#session.call(name);
     if (failed)
       throw new VmiError('VMI_UNSUPPORTED', withLog(`${this.#what}: libvmi cannot ${verb} the guest`, log));
