@@ -39,6 +39,7 @@ const MAX_RETRIES = 8;
 export class Tasks {
   readonly #kernel: Kernel;
   readonly #layout: TaskLayout;
+  #remembered = false;
 
   /** @throws {VmiError} `VMI_TYPE`: this kernel's types lack what a task row needs */
   constructor(kernel: Kernel) {
@@ -160,6 +161,9 @@ export class Tasks {
     const kernel = this.#kernel;
     kernel.memory.begin();
     const cpus = readCpus(kernel);
+    // Symbols that attaching did not need: where reads are slow, looking for one takes seconds.
+    if (!this.#remembered) void kernel.remember();
+    this.#remembered = true;
     const rows = this.#layout.gather(
       kernel,
       BigUint64Array.from(cpus, (cpu) => cpu.current),
