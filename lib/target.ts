@@ -2,11 +2,18 @@
 export type Target =
   | { readonly kind: 'qemu'; readonly pid: number }
   | { readonly kind: 'qmp'; readonly socket: string }
+  | {
+      readonly kind: 'libvirt';
+      readonly name: string;
+      /** The connection; `$LIBVIRT_DEFAULT_URI`, then `qemu:///system` when left out. No part of the string form. */
+      readonly uri?: string | undefined;
+    }
   | { readonly kind: 'image'; readonly path: string }
   | { readonly kind: 'libvmi'; readonly driver: 'xen' | 'kvm' | 'file'; readonly name: string };
 
 /** The forms of a target, for messages. */
-export const TARGET_FORMS = 'qemu:PID, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH';
+export const TARGET_FORMS =
+  'qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH';
 
 /**
  * Parses a target string. Everything after the first colon is taken as it is, so names and paths may
@@ -36,6 +43,8 @@ export function parseTarget(text: string): Target {
     }
     case 'qmp':
       return { kind, socket: rest };
+    case 'libvirt':
+      return { kind, name: rest };
     case 'image':
       return { kind, path: rest };
     case 'xen':
@@ -55,6 +64,8 @@ export function formatTarget(target: Target): string {
       return `qemu:${target.pid}`;
     case 'qmp':
       return `qmp:${target.socket}`;
+    case 'libvirt':
+      return `libvirt:${target.name}`;
     case 'image':
       return `image:${target.path}`;
     case 'libvmi':

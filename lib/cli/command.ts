@@ -67,5 +67,5 @@ export const SPACE_OPTIONS = {
 
 export const TARGET: Operand = {
   name: 'TARGET',
-  summary: 'qemu:PID, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH',
+  summary: 'qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH',
 };

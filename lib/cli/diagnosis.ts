@@ -2,9 +2,12 @@ import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { addon } from '../addon.js';
+import { VmiError } from '../errors.js';
 import { cacheFolder } from '../kernel/cache.js';
 import { type LibvmiReport, libvmiReport } from '../libvmi/report.js';
 import { INSTALLATION_GUIDE, MINIMUM_VERSION } from '../libvmi/session.js';
+import { libvirtNames, libvirtUri } from '../memory/qemu/libvirt.js';
+import { VirshError } from '../memory/qemu/virsh.js';
 import { listGuests } from './commands/list.js';
 
 /** One thing that was looked at, and what to do about it. */
@@ -183,6 +186,32 @@ export function qemuFinding(found: string | undefined): Finding {
   };
 }
 
+/** What virsh said of the domains that run, or why it failed; `undefined`: there is no virsh. */
+export function libvirtFinding(
+  uri: string,
+  state: { readonly running: number; readonly all: number } | VmiError | undefined,
+): Finding {
+  const check = 'libvirt';
+  if (state === undefined) {
+    return {
+      check,
+      status: 'warning',
+      detail: 'no virsh on this host, so no libvirt: targets; all others work without it',
+      fix: 'sudo apt-get install libvirt-clients',
+    };
+  }
+  if (!(state instanceof VmiError)) {
+    const domains = `${state.all} domain${state.all === 1 ? '' : 's'}`;
+    return { check, status: 'ok', detail: `${uri}: ${domains}, ${state.running} running` };
+  }
+  return {
+    check,
+    status: 'warning',
+    detail: `no libvirt: targets: ${state.message}`,
+    fix: "attach with qemu:PID ('vmi list'), which needs no libvirt",
+  };
+}
+
 export function guestsFinding(guests: readonly { readonly readable: boolean }[]): Finding {
   const readable = guests.filter((guest) => guest.readable).length;
   const detail =
@@ -219,6 +248,7 @@ export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
     addonFinding(),
     libvmiFinding(libvmi()),
     qemuFinding(qemuVersion(env)),
+    libvirtFinding(libvirtUri(env), await libvirtState(env)),
     rightsFinding({
       uid: process.geteuid?.() ?? -1,
       effective: BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`),
@@ -235,6 +265,18 @@ function libvmi(): LibvmiReport | undefined {
     return libvmiReport();
   } catch {
     return undefined;
+  }
+}
+
+async function libvirtState(env: NodeJS.ProcessEnv) {
+  const uri = libvirtUri(env);
+  try {
+    const [all, running] = [await libvirtNames(uri), await libvirtNames(uri, { running: true })];
+    return { all: all.length, running: running.length };
+  } catch (error) {
+    if (error instanceof VirshError && error.problem === 'absent') return undefined;
+    if (error instanceof VmiError) return error;
+    throw error;
   }
 }
 

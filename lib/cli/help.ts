@@ -23,9 +23,10 @@ export function generalHelp(): string[] {
     'A target is one word:',
     ...pairs([
       ['  qemu:PID', "a QEMU process on this host, libvirt's too ('vmi list' shows them)"],
+      ['  libvirt:NAME', 'a libvirt domain on this host: its own memory map, registers, pause'],
       ['  qmp:SOCKET', 'the QEMU behind a QMP socket'],
       ['  image:PATH', 'a memory image: raw, or an ELF core (dump-guest-memory)'],
-      ['  xen:NAME, kvm:NAME', 'a guest through libvmi'],
+      ['  xen:NAME, kvm:NAME', 'a guest through libvmi (kvm: is a libvirt domain)'],
       ['  libvmi:PATH', "a file through libvmi's file driver"],
     ]),
     '',

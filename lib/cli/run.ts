@@ -1,6 +1,6 @@
 import { VmiError } from '../errors.js';
 import type { AttachOptions, Guest } from '../guest/guest.js';
-import { didYouMean } from '../kernel/suggest.js';
+import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
 import { checkOperands, parseLine, UsageError } from './arguments.js';
 import type { Command, Invocation } from './command.js';

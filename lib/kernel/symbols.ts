@@ -1,5 +1,5 @@
 import { hex, VmiError } from '../errors.js';
-import { didYouMean } from './suggest.js';
+import { didYouMean } from '../suggest.js';
 
 /** One symbol of the kernel. */
 export interface KernelSymbol {

@@ -1,5 +1,5 @@
 import { CorruptError, VmiError } from '../errors.js';
-import { didYouMean } from './suggest.js';
+import { didYouMean } from '../suggest.js';
 
 /** What a value is. `name` is the C spelling: `struct list_head *`, `pid_t`, `char[16]`. */
 export type TypeRef =

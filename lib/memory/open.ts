@@ -2,7 +2,7 @@ import type { Target } from '../target.js';
 import { openImage } from './image/image.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
-import { openQemuProcess, openQmpSocket } from './qemu/qemu.js';
+import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
 import type { Source } from './source.js';
 
 /**
@@ -15,6 +15,8 @@ export async function openSource(target: Target, options: AbortOptions = {}): Pr
       return openQemuProcess(target.pid);
     case 'qmp':
       return openQmpSocket(target.socket);
+    case 'libvirt':
+      return openLibvirt(target, options);
     case 'image':
       return openImage(target.path);
     case 'libvmi':

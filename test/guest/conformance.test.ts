@@ -6,9 +6,14 @@ import { FaultError, type PhysicalMemory, parseTarget, VmiError } from '../../li
 import { libvmiReport } from '../../lib/libvmi/report.js';
 import { openSource } from '../../lib/memory/open.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
+import { libvirtMissing } from '../lab/libvirt.mjs';
 
 const MIB = 1 << 20;
 const libvmi = libvmiReport();
+const kvm = libvmi.usable && libvmi.drivers.some(({ name, present }) => name === 'kvm' && present === true);
+const noLibvirt = await libvirtMissing();
+if (noLibvirt !== '') console.warn(`conformance of libvirt – skipped: ${noLibvirt}`);
+const DOMAIN = 'node-libvmi conformance';
 if (!libvmi.loaded)
   console.warn(`conformance of libvmi – skipped: ${libvmi.error ?? 'libvmi is not installed'}`);
 
@@ -16,12 +21,17 @@ if (!libvmi.loaded)
 describe('PhysicalMemory conformance', () => {
   let shared: LabGuest;
   let anonymous: LabGuest;
+  let domain: LabGuest;
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-test-'));
   const core = join(folder, 'core.elf');
 
   beforeAll(async () => {
     shared = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 256, backend: 'file' });
     anonymous = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 256, qmp: false });
+    if (noLibvirt === '') {
+      domain = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 256, libvirt: DOMAIN });
+      await domain.stop();
+    }
     await shared.stop();
     await anonymous.stop();
     await shared.dumpElf(core);
@@ -29,6 +39,7 @@ describe('PhysicalMemory conformance', () => {
   afterAll(async () => {
     await shared?.close();
     await anonymous?.close();
+    await domain?.close();
     rmSync(folder, { recursive: true, force: true });
   });
 
@@ -40,6 +51,9 @@ describe('PhysicalMemory conformance', () => {
     ['image, ELF core', () => `image:${core}`, () => shared],
   ];
   if (libvmi.loaded) sources.push(['libvmi, file driver', () => `libvmi:${shared.memoryPath}`, () => shared]);
+
+  if (noLibvirt === '') sources.push(['libvirt', () => `libvirt:${DOMAIN}`, () => domain]);
+  if (noLibvirt === '' && kvm) sources.push(['libvmi, KVM driver', () => `kvm:${DOMAIN}`, () => domain]);
 
   describe.each(sources)('%s', (_name, target, guest) => {
     let memory: PhysicalMemory;

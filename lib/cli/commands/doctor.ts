@@ -24,8 +24,8 @@ export const doctor: Command = {
 export function findingText(finding: Finding, styles: Styles): string[] {
   const colour = { ok: styles.green, warning: styles.yellow, problem: styles.red }[finding.status];
   const lines = [
-    `${colour(finding.status.padEnd(7))}  ${finding.check.padEnd(6)}  ${printable(finding.detail)}`,
+    `${colour(finding.status.padEnd(7))}  ${finding.check.padEnd(7)}  ${printable(finding.detail)}`,
   ];
-  if (finding.fix !== undefined) lines.push(`${' '.repeat(17)}fix: ${printable(finding.fix)}`);
+  if (finding.fix !== undefined) lines.push(`${' '.repeat(18)}fix: ${printable(finding.fix)}`);
   return lines;
 }

@@ -26,7 +26,7 @@ export const list: Command = {
   operands: [],
   options: JSON_OPTION,
   details: [
-    'Every QEMU that this user can see, libvirt\'s too. "readable: no" means that its memory belongs to another user: run as that user or as root.',
+    'Every QEMU that this user can see. A domain of the system\'s libvirt has a target libvirt:NAME as well, which adds registers and pause. "readable: no" means that its memory belongs to another user: run as that user or as root.',
   ],
   examples: ['vmi list', "vmi list --json | jq -r 'select(.readable).targets[0]'"],
   run({ has, out }) {
@@ -74,6 +74,7 @@ export function listGuests(processes: readonly QemuProcess[] = qemuProcesses()):
       readable: mayRead(process.pid),
       targets: [
         formatTarget({ kind: 'qemu', pid: process.pid }),
+        ...(process.libvirt ? [formatTarget({ kind: 'libvirt', name: process.name })] : []),
         ...process.qmpSockets.map((socket) => formatTarget({ kind: 'qmp', socket })),
       ],
     }));

@@ -85,6 +85,8 @@ function nameOf(text: string): string {
   switch (target.kind) {
     case 'image':
       return basename(target.path);
+    case 'libvirt':
+      return target.name;
     case 'libvmi':
       return target.driver === 'file' ? basename(target.name) : target.name;
     case 'qemu':

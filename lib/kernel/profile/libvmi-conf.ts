@@ -1,5 +1,5 @@
 import { VmiError } from '../../errors.js';
-import { didYouMean } from '../suggest.js';
+import { didYouMean } from '../../suggest.js';
 import { BaseTypes, type Member, Struct, type StructType, type TypeRef } from '../types.js';
 import type { Profile } from './profile.js';
 

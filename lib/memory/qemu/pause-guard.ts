@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { VmiError } from '../../errors.js';
+import type { MonitorAccess } from './monitor.js';
 
 /** How long the guard may take to start, milliseconds. */
 const START_DEADLINE = 10_000;
@@ -20,13 +21,13 @@ export class PauseGuard {
    * Starts the guard; only when it is ready may the guest be stopped.
    * @throws {VmiError} `VMI_BUSY`: the guard did not start
    */
-  static async start(socketPath: string): Promise<PauseGuard> {
+  static async start(access: MonitorAccess): Promise<PauseGuard> {
     // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs from dist/.
     const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace(
       '/lib/memory/',
       '/dist/memory/',
     );
-    const child = spawn(process.execPath, [main, socketPath], {
+    const child = spawn(process.execPath, [main, ...access.words], {
       detached: true,
       stdio: ['pipe', 'pipe', 'ignore'],
     });

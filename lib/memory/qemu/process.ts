@@ -20,6 +20,10 @@ export interface QemuProcess {
   readonly args: readonly string[];
   /** `-name`, without its options; empty when none was given. */
   readonly name: string;
+  /** `-uuid`; libvirt gives every domain one. */
+  readonly uuid: string | undefined;
+  /** Whether the system's libvirtd started it: then `name` is the domain's. */
+  readonly libvirt: boolean;
   /** QMP sockets on the command line that have a path, in order. */
   readonly qmpSockets: readonly string[];
   /** Bytes of `-m`; `undefined` when it cannot be told. */
@@ -53,14 +57,27 @@ export function qemuProcess(pid: number): QemuProcess {
     pid,
     executable,
     args,
-    name:
-      option(args, 'name')
-        ?.replace(/^guest=/, '')
-        .replace(/(?<!,),(?!,).*$/, '') ?? '',
+    name: guestName(option(args, 'name') ?? ''),
+    uuid: option(args, 'uuid')?.toLowerCase(),
+    libvirt: args.some((arg) => LIBVIRT_KEY.test(arg)),
     qmpSockets: qmpSockets(args, workingDirectory(pid)),
     memory: memorySize(option(args, 'm')),
     machine: machineType(option(args, 'machine') ?? option(args, 'M')),
   };
+}
+
+/** Where the system's libvirtd keeps the key of each domain. libvirt src/qemu/qemu_domain.c, `qemuDomainGetMasterKeyFilePath`. */
+const LIBVIRT_KEY = /"?file"?[:=]"?\/var\/lib\/libvirt\/qemu\/domain-[^"]*\/master-key\.aes/;
+
+/** When a process started, in clock ticks; `undefined` when it has ended. proc_pid_stat(5), field 22. */
+export function processStart(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
 }
 
 /** Every QEMU on this host that this user can see. */
@@ -199,6 +216,11 @@ function workingDirectory(pid: number): string {
 
 function isQemuName(arg: string | undefined): boolean {
   return arg !== undefined && /(^|\/)(qemu-system-[\w-]+|qemu-kvm|kvm)$/.test(arg);
+}
+
+/** `NAME,option=…` or `guest=NAME,option=…`; a comma in the name is written twice. QEMU util/qemu-option.c. */
+function guestName(value: string): string {
+  return property(value, 'guest') ?? (/^(?:[^,]|,,)*/.exec(value)?.[0] ?? '').replaceAll(',,', ',');
 }
 
 function option(args: readonly string[], name: string): string | undefined {

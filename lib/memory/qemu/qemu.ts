@@ -4,7 +4,9 @@ import { addon } from '../../addon.js';
 import { fromNative, hex, VmiError } from '../../errors.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+import { findDomain, type LibvirtTarget } from './libvirt.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
+import type { Monitor, MonitorAccess } from './monitor.js';
 import { PauseGuard } from './pause-guard.js';
 import {
   type HostMapping,
@@ -16,7 +18,7 @@ import {
   qemuProcess,
   runsOfSize,
 } from './process.js';
-import { QmpClient } from './qmp.js';
+import { QmpSocket } from './qmp.js';
 import { parseRegisters } from './registers.js';
 
 /** A run of guest-physical RAM at a virtual address of the QEMU process. */
@@ -38,7 +40,8 @@ export async function openQemuProcess(pid: number): Promise<Source> {
   const refusals: string[] = [];
   for (const socket of process.qmpSockets) {
     try {
-      return await QmpClient.use(socket, (client) => fromMonitor(process, client));
+      const access = new QmpSocket(socket);
+      return await access.use((monitor) => fromMonitor(process, monitor, access));
     } catch (error) {
       refusals.push((error as Error).message);
     }
@@ -51,7 +54,8 @@ export async function openQemuProcess(pid: number): Promise<Source> {
  * @throws {VmiError} `VMI_ATTACH`: nobody listens, another client holds it, or the process cannot be read
  */
 export async function openQmpSocket(socket: string): Promise<Source> {
-  return QmpClient.use(socket, (client) => {
+  const access = new QmpSocket(socket);
+  return access.use((monitor) => {
     const pid = listenerOf(socket);
     if (pid === undefined) {
       throw new VmiError(
@@ -59,14 +63,23 @@ export async function openQmpSocket(socket: string): Promise<Source> {
         `cannot tell which process serves ${socket}: run as the user of that QEMU or as root, or attach with qemu:PID`,
       );
     }
-    return fromMonitor(qemuProcess(pid), client);
+    return fromMonitor(qemuProcess(pid), monitor, access);
   });
 }
 
-async function fromMonitor(process: QemuProcess, client: QmpClient): Promise<Source> {
-  const ranges = parseMemoryTree(await client.human('info mtree -f'));
-  const host = await hostRanges(client, ranges);
-  const machine = new QemuMachine(client.socketPath);
+/**
+ * Finds the RAM of a libvirt domain on this host, by libvirt's own connection to its monitor.
+ * @throws {VmiError} `VMI_ATTACH`: no virsh, no libvirtd, no right, no such domain, not running, or its process cannot be read
+ */
+export async function openLibvirt(target: LibvirtTarget, options: AbortOptions = {}): Promise<Source> {
+  const { process, access } = await findDomain(target, options);
+  return access.use((monitor) => fromMonitor(process, monitor, access));
+}
+
+async function fromMonitor(process: QemuProcess, monitor: Monitor, access: MonitorAccess): Promise<Source> {
+  const ranges = parseMemoryTree(await monitor.human('info mtree -f'));
+  const host = await hostRanges(monitor, ranges);
+  const machine = new QemuMachine(access);
   const candidate: Candidate = {
     assumption: "QEMU's own memory map",
     proven: true,
@@ -76,11 +89,11 @@ async function fromMonitor(process: QemuProcess, client: QmpClient): Promise<Sou
 }
 
 /** Asks once per RAM block where it lies in the process; QEMU maps a block in one piece. */
-async function hostRanges(client: QmpClient, ranges: readonly BlockRange[]): Promise<HostRange[]> {
+async function hostRanges(monitor: Monitor, ranges: readonly BlockRange[]): Promise<HostRange[]> {
   const bases = new Map<string, bigint>();
   for (const range of ranges) {
     if (bases.has(range.block)) continue;
-    const address = parseHostAddress(await client.human(`gpa2hva 0x${range.physical.toString(16)}`));
+    const address = parseHostAddress(await monitor.human(`gpa2hva 0x${range.physical.toString(16)}`));
     bases.set(range.block, address - range.offset);
   }
   return ranges.map((range) => ({
@@ -239,31 +252,29 @@ function tryOpen(path: string): number | undefined {
  * attachments to the same guest, find it free.
  */
 class QemuMachine implements Machine {
-  readonly #socket: string;
+  readonly #access: MonitorAccess;
   /** Held while the guest is stopped by us. */
   #guard: PauseGuard | undefined;
 
-  constructor(socket: string) {
-    this.#socket = socket;
+  constructor(access: MonitorAccess) {
+    this.#access = access;
   }
 
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
     options.signal?.throwIfAborted();
-    return QmpClient.use(this.#socket, async (client) =>
-      parseRegisters(await client.human('info registers -a')),
-    );
+    return this.#access.use(async (monitor) => parseRegisters(await monitor.human('info registers -a')));
   }
 
   /** Stops the vCPUs; a guest that somebody else has stopped stays theirs to resume. */
   async pause(): Promise<void> {
     if (this.#guard !== undefined) return;
-    const guard = await PauseGuard.start(this.#socket);
+    const guard = await PauseGuard.start(this.#access);
     try {
-      await QmpClient.use(this.#socket, async (client) => {
-        const status = (await client.execute('query-status')) as { running?: boolean };
+      await this.#access.use(async (monitor) => {
+        const status = (await monitor.execute('query-status')) as { running?: boolean };
         if (status.running !== true) return;
         this.#guard = guard;
-        await client.execute('stop');
+        await monitor.execute('stop');
       });
     } finally {
       if (this.#guard === undefined) guard.release();
@@ -273,7 +284,7 @@ class QemuMachine implements Machine {
   async resume(): Promise<void> {
     const guard = this.#guard;
     if (guard === undefined) return;
-    await QmpClient.use(this.#socket, (client) => client.execute('cont'));
+    await this.#access.use((monitor) => monitor.execute('cont'));
     this.#guard = undefined;
     guard.release();
   }

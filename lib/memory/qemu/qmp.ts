@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { VmiError } from '../../errors.js';
+import type { Monitor, MonitorAccess } from './monitor.js';
 
 /** How long a monitor may take to greet or to answer, milliseconds. */
 const DEADLINE = 10_000;
@@ -31,7 +32,7 @@ interface QemuVersion {
  * A QEMU Machine Protocol client over a UNIX socket. QEMU docs/interop/qmp-spec.
  * One command is in flight per `id`; answers may come in any order; events are ignored.
  */
-export class QmpClient {
+export class QmpClient implements Monitor {
   readonly socketPath: string;
   version = '';
   readonly #socket: Socket;
@@ -71,20 +72,6 @@ export class QmpClient {
     return client;
   }
 
-  /** Connects, runs `work`, and leaves the monitor to others again, however that ends. */
-  static async use<T>(socketPath: string, work: (client: QmpClient) => T | Promise<T>): Promise<T> {
-    const client = await QmpClient.open(socketPath);
-    try {
-      return await work(client);
-    } finally {
-      client.close();
-    }
-  }
-
-  /**
-   * Runs one QMP command.
-   * @throws {VmiError} `VMI_UNSUPPORTED`: QEMU refused it; `VMI_CLOSED`: QEMU went away; `VMI_BUSY`: no answer
-   */
   async execute(command: string, args?: object): Promise<unknown> {
     if (this.#failure !== undefined) throw this.#failure;
     const id = this.#nextId++;
@@ -118,7 +105,6 @@ export class QmpClient {
     }
   }
 
-  /** Runs a command of the human monitor and returns its text. */
   async human(commandLine: string): Promise<string> {
     const text = await this.execute('human-monitor-command', { 'command-line': commandLine });
     return String(text);
@@ -203,6 +189,29 @@ export class QmpClient {
     this.#greeted = undefined;
     for (const pending of this.#pending.values()) pending.reject(this.#failure);
     this.#pending.clear();
+  }
+}
+
+/** A QMP socket that has a path. */
+export class QmpSocket implements MonitorAccess {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  get words(): readonly string[] {
+    return ['qmp', this.path];
+  }
+
+  /** Connects, runs `work`, and leaves the monitor to others again, however that ends. */
+  async use<T>(work: (monitor: Monitor) => T | Promise<T>): Promise<T> {
+    const client = await QmpClient.open(this.path);
+    try {
+      return await work(client);
+    } finally {
+      client.close();
+    }
   }
 }
 

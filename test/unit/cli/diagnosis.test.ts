@@ -6,6 +6,7 @@ import {
   cacheFinding,
   guestsFinding,
   kvmFinding,
+  libvirtFinding,
   libvmiFinding,
   nodeFinding,
   platformFinding,
@@ -122,6 +123,14 @@ describe('vmi doctor', () => {
     expect(libvmiFinding(found)).toEqual({ check: 'libvmi', status: 'warning', detail, fix });
   });
 
+  it('counts the domains of libvirt', () => {
+    expect(libvirtFinding('qemu:///system', { all: 3, running: 1 })).toEqual({
+      check: 'libvirt',
+      status: 'ok',
+      detail: 'qemu:///system: 3 domains, 1 running',
+    });
+  });
+
   it('gives every finding that is not ok a fix', () => {
     const findings = [
       platformFinding('darwin', 'x64'),
@@ -129,6 +138,8 @@ describe('vmi doctor', () => {
       kvmFinding('absent'),
       kvmFinding('forbidden'),
       qemuFinding(undefined),
+      libvirtFinding('qemu:///system', undefined),
+      libvirtFinding('qemu:///system', new VmiError('VMI_ATTACH', 'virsh list (qemu:///system): no right')),
       guestsFinding([{ readable: false }, { readable: true }]),
       cacheFinding('/nowhere', false),
     ];
@@ -137,8 +148,8 @@ describe('vmi doctor', () => {
       expect(finding.fix).toBeTruthy();
     }
     expect(findingText(findings[4]!, styles(false))).toEqual([
-      'warning  qemu    no QEMU on this host: there is no guest to attach but a memory image',
-      '                 fix: sudo apt-get install qemu-system-x86',
+      'warning  qemu     no QEMU on this host: there is no guest to attach but a memory image',
+      '                  fix: sudo apt-get install qemu-system-x86',
     ]);
   });
 
@@ -164,6 +175,8 @@ describe('vmi list', () => {
           executable: '/usr/bin/qemu-system-x86_64',
           args: [],
           name: 'vm',
+          uuid: undefined,
+          libvirt: false,
           qmpSockets: ['/run/a:b'],
           memory: 512n << 20n,
           machine: 'q35',

@@ -12,7 +12,7 @@ describe('usage', () => {
     [['--jsn'], "vmi: unknown option '--jsn'; see 'vmi --help'\n"],
     [
       ['cr3'],
-      "vmi: missing TARGET (qemu:PID, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH); see 'vmi cr3 --help'\n",
+      "vmi: missing TARGET (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH); see 'vmi cr3 --help'\n",
     ],
     [['cr3', TARGET], "vmi: missing PID (PID or TID in the initial PID namespace); see 'vmi cr3 --help'\n"],
     [
@@ -40,7 +40,7 @@ describe('usage', () => {
     [['ps', TARGET, '--json=1'], "vmi: option '--json' does not take an argument; see 'vmi ps --help'\n"],
     [
       ['ps', 'vm1'],
-      "vmi: Expected target as qemu:PID, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH but received 'vm1'; see 'vmi ps --help'\n",
+      "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH but received 'vm1'; see 'vmi ps --help'\n",
     ],
     [
       ['ps', 'qemu:-1'],
