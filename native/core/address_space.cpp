@@ -17,6 +17,8 @@ constexpr uint64_t kPageSizeBit = uint64_t{1} << 7;
 // Bits 51:12. Bits 62:52 are ignored or protection keys, 63 is execute-disable.
 constexpr uint64_t kPhysicalMask = 0x000f'ffff'ffff'f000;
 
+constexpr size_t kEntries = 512;
+
 // Lowest address bit that the index at `level` covers.
 int ShiftOf(int level) { return 12 + 9 * (level - 1); }
 uint64_t IndexOf(uint64_t address, int level) { return address >> ShiftOf(level) & 511; }
@@ -91,6 +93,20 @@ bool AddressSpace::IsCanonical(uint64_t address) const {
   return high == 0 || high == UINT64_MAX >> (ShiftOf(levels_) + 8);
 }
 
+bool AddressSpace::LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry) {
+  if (!memory_->mapped()) {
+    if (cached->entries == nullptr) cached->entries = std::make_unique<uint64_t[]>(kEntries);
+    auto* bytes = reinterpret_cast<uint8_t*>(cached->entries.get());
+    if (!cached->filled) cached->filled = memory_->Copy(cached->table, bytes, kPageSize) == kPageSize;
+    // What was not there when the table was read may be by now.
+    if (cached->filled && (cached->entries[index] & kPresent) != 0) {
+      *entry = cached->entries[index];
+      return true;
+    }
+  }
+  return memory_->LoadU64(cached->table + index * 8, entry);
+}
+
 int AddressSpace::WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* length) {
   if (!IsCanonical(address)) return levels_;
   const uint64_t region = address >> ShiftOf(2);
@@ -103,7 +119,8 @@ int AddressSpace::WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* len
   }
   for (; level >= 1; --level) {
     uint64_t entry;
-    if (!memory_->LoadU64(table + IndexOf(address, level) * 8, &entry)) return 0;
+    const uint64_t index = IndexOf(address, level);
+    if (!(level == 1 ? LoadLastEntry(&cached, index, &entry) : memory_->LoadU64(table + index * 8, &entry))) return 0;
     if (!IsPresent(entry, level)) return level;
     if (IsLeaf(entry, level)) {
       *length = LeafLength(level);
@@ -111,7 +128,11 @@ int AddressSpace::WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* len
       return kResolved;
     }
     table = entry & kPhysicalMask;
-    if (level == 2) cached = {region, table, generation_};
+    if (level != 2) continue;
+    cached.region = region;
+    cached.table = table;
+    cached.generation = generation_;
+    cached.filled = false;
   }
   return 0;
 }
@@ -261,7 +282,7 @@ Status AddressSpace::Collect(Collector* out, uint64_t table, int level, uint64_t
   if (out->tables_left == 0) return corrupt(base, "2^20 tables");
   --out->tables_left;
 
-  uint64_t entries[512];
+  uint64_t entries[kEntries];
   const size_t read = memory_->Copy(table, reinterpret_cast<uint8_t*>(entries), sizeof entries) / sizeof entries[0];
   for (uint64_t index = 0; index < read; ++index) {
     const uint64_t entry = entries[index];

@@ -115,6 +115,10 @@ class AddressSpace {
     uint64_t region = 0;
     uint64_t table = 0;
     uint64_t generation = 0;
+    // Its 512 entries, where a load is a call into the source: a whole table costs no more, and its neighbours are asked
+    // for next.
+    std::unique_ptr<uint64_t[]> entries;
+    bool filled = false;
   };
   static constexpr size_t kTlbSize = 1024;
   static constexpr size_t kTableCacheSize = 256;
@@ -123,6 +127,7 @@ class AddressSpace {
   AddressSpace(std::shared_ptr<Memory> memory, uint64_t root, int levels)
       : memory_(std::move(memory)), root_(root), levels_(levels) {}
   int ResolveSlow(uint64_t address, Run* run);
+  bool LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry);
   // -1 and the leaf, or the level of the fault.
   int WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* length);
   struct Collector;
