@@ -10,12 +10,15 @@ import type { Styles } from './text.js';
 export type CrossJson = TaskJson & Pick<CrossRow, 'views' | 'missing'>;
 
 /**
- * Tasks as lines: the columns of `vmi ps`, the user half of each pair where the guest has one, and the views that lack a
+ * Tasks as lines: the columns of `vmi ps`, addresses of the machine named so, the user half of each pair where the guest has one, and the views that lack a
  * task where that was asked.
  */
 export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles): string[] {
   const rows = [...tasks];
   const pti = rows.some((row) => row.userCr3 !== undefined);
+  const machine = rows.some((row) => row.addressing === 'machine');
+  const cr3 = machine ? 'MACHINE CR3' : 'CR3';
+  const userCr3 = machine ? 'MACHINE USERCR3' : 'USERCR3';
   const crossed = rows.some((row) => 'missing' in row);
   return table(
     rows,
@@ -25,9 +28,9 @@ export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles
       { heading: 'PPID', align: 'right', cell: (row) => String(row.ppid) },
       { heading: 'UID', align: 'right', cell: (row) => String(row.uid) },
       { heading: 'S', cell: (row) => row.state },
-      { heading: 'CR3', align: 'right', cell: (row) => row.cr3 ?? '-' },
+      { heading: cr3, align: 'right', cell: (row) => row.cr3 ?? '-' },
       ...(pti
-        ? [{ heading: 'USERCR3', align: 'right' as const, cell: (row: TaskJson) => row.userCr3 ?? '-' }]
+        ? [{ heading: userCr3, align: 'right' as const, cell: (row: TaskJson) => row.userCr3 ?? '-' }]
         : []),
       { heading: 'SOURCE', cell: (row) => row.cr3Source },
       ...(crossed

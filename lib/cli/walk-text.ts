@@ -35,13 +35,21 @@ export function entryFlags(step: WalkStep): string[] {
   return flags;
 }
 
-/** Every level of a page walk as lines. */
-export function walkText(walk: WalkResult, styles?: Styles): string[] {
+/**
+ * Every level of a page walk as lines.
+ * @param own of a PV guest of Xen: what it calls the physical address itself; the walk's is then the machine's
+ */
+export function walkText(
+  walk: WalkResult,
+  styles?: Styles,
+  own?: { readonly pseudoPhysical: bigint | undefined },
+): string[] {
+  const name = own === undefined ? 'physical' : 'machine';
   const end =
     walk.physical === undefined
-      ? { level: 'physical', entryAddress: 'not mapped', entry: '', flags: '' }
+      ? { level: name, entryAddress: 'not mapped', entry: '', flags: '' }
       : {
-          level: 'physical',
+          level: name,
           entryAddress: hex(walk.physical),
           entry: `${bytesText(walk.pageSize!)} page`,
           flags: '',
@@ -56,6 +64,16 @@ export function walkText(walk: WalkResult, styles?: Styles): string[] {
       flags: step.present ? entryFlags(step).join('|') : 'not present',
     })),
     end,
+    ...(own === undefined
+      ? []
+      : [
+          {
+            level: 'pseudo-physical',
+            entryAddress: own.pseudoPhysical === undefined ? "not the guest's" : hex(own.pseudoPhysical),
+            entry: '',
+            flags: '',
+          },
+        ]),
   ];
   return table(
     rows,

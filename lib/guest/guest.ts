@@ -2,6 +2,7 @@ import { inspect } from 'node:util';
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import { Kernel, type KernelOptions } from '../kernel/kernel.js';
+import type { P2m } from '../kernel/p2m.js';
 import { loadProfile } from '../kernel/profile/load-profile.js';
 import type { Profile } from '../kernel/profile/profile.js';
 import type { SymbolPlace } from '../kernel/symbols.js';
@@ -190,7 +191,7 @@ export class Guest implements AsyncDisposable {
     return this.#tasks.withCr3(toAddress(cr3, 'cr3'));
   }
 
-  /** Page-table base of any value that CR3 can hold in this guest. */
+  /** Page-table base of any value that CR3 can hold in this guest; of a PV guest of Xen, kernel's or user's as it is. */
   cr3Base(cr3: AddressLike): bigint {
     return cr3Base(toAddress(cr3, 'cr3'), this.kernel.pti);
   }
@@ -243,7 +244,7 @@ export class Guest implements AsyncDisposable {
     return this.#space(space).read(address, length);
   }
 
-  /** A copy of guest-physical memory. @throws {FaultError} the first address that is not RAM */
+  /** A copy of physical memory; of a PV guest of Xen, at machine addresses. @throws {FaultError} the first address that is not RAM */
   readPhysical(address: AddressLike, length: number): Buffer {
     this.memory.begin();
     return this.memory.read(address, toLength(length));
@@ -254,7 +255,25 @@ export class Guest implements AsyncDisposable {
     return this.#space(space).readString(address, max);
   }
 
-  /** Every level of the page walk for an address, and where it ends. */
+  /**
+   * Machine address of what a PV guest of Xen calls physical (pseudo-physical), by the guest's own list of its frames.
+   * @returns `undefined` where the guest has no frame of its own
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the guest is none, or its source does not know machine addresses
+   */
+  toMachine(physical: AddressLike): bigint | undefined {
+    return this.#frames().toMachine(toAddress(physical));
+  }
+
+  /**
+   * What a PV guest of Xen calls the physical address of a machine address. Looks through the guest's list of frames.
+   * @returns `undefined` when the machine's frame is none of this guest's
+   * @throws {VmiError} `VMI_UNSUPPORTED` as {@link toMachine}; {@link CorruptError}: the list is broken
+   */
+  toPhysical(machine: AddressLike): bigint | undefined {
+    return this.#frames().toPhysical(toAddress(machine));
+  }
+
+  /** Every level of the page walk for an address, and where it ends; in a PV guest of Xen, at machine addresses. */
   translate(address: AddressLike, space: SpaceOptions = {}): WalkResult {
     return this.#space(space).walk(address);
   }
@@ -291,6 +310,18 @@ export class Guest implements AsyncDisposable {
 
   [inspect.custom](): string {
     return `Guest ${this.target} { Linux ${this.kernel.release}, ${this.memory.size >> 20n} MiB, cr3: ${hex(this.kernel.cr3)} }`;
+  }
+
+  #frames(): P2m {
+    const { p2m } = this.kernel;
+    if (p2m === undefined) {
+      throw new VmiError(
+        'VMI_UNSUPPORTED',
+        `${this.target} is no PV guest of Xen: its page tables hold the addresses that it calls physical, and where those are in the machine only the hypervisor knows`,
+      );
+    }
+    this.kernel.memory.begin();
+    return p2m;
   }
 
   #space({ pid, cr3 }: SpaceOptions): VirtualMemory {

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { wrap } from '../address.js';
 import { CorruptError, FaultError, hex, VmiError } from '../errors.js';
@@ -14,6 +15,7 @@ import {
 } from './kallsyms.js';
 import { type ImageCandidate, KERNEL_MAP, locate, type MappedImage, Trail } from './locate.js';
 import { findBuildId } from './notes.js';
+import { P2m } from './p2m.js';
 import type { Profile } from './profile/profile.js';
 import { KERNEL_HALF, type KnownSymbols, LazySymbols, type SymbolTable } from './symbols.js';
 import { BaseTypes, type KnownOffsets, LazyTypes, type StructType, type TypeTable } from './types.js';
@@ -51,8 +53,9 @@ export interface KernelImage extends MappedImage {
   readonly root: bigint;
   /** Where physical address 0 is in the direct map. */
   readonly pageOffset: bigint;
-  /** Linear mappings of image and direct map, checked against the page table. */
+  /** Linear mappings of image and direct map, checked against the page table; none in a PV guest of Xen. */
   readonly windows: readonly Mapping[];
+  readonly p2m: P2m | undefined;
 }
 
 /** TASK_COMM_LEN. include/linux/sched.h. */
@@ -68,6 +71,8 @@ const TEXT_ENTRY = 511n * 8n;
 const PAGE_OFFSET_BASE = { 4: 0xffff_8880_0000_0000n, 5: 0xff11_0000_0000_0000n } as const;
 /** Most bytes of BTF read: a distribution's kernel has 3–8 MB. */
 const MAX_BTF = 64 << 20;
+/** Bytes of an image that is searched page by page that are read at a time. */
+const SCAN_CHUNK = 1 << 20;
 /** A live list changes under the reader; so often is a look repeated before it counts as broken. */
 const ATTEMPTS = 8;
 /** Seconds a running guest's clock may be off the host's; a reboot takes longer. */
@@ -89,13 +94,18 @@ export class Kernel {
   /** Physical address of the kernel's own top-level table: a CR3 value that maps the kernel and never dangles. */
   readonly root: bigint;
   readonly image: KernelImage;
-  /** Virtual address of physical address 0 in the direct map. */
+  /** Virtual address of physical address 0 in the direct map; of a PV guest of Xen, of pseudo-physical address 0. */
   readonly pageOffset: bigint;
+  /** Translates between what a PV guest of Xen calls physical and the machine's addresses; `undefined` in all others. */
+  readonly p2m: P2m | undefined;
   readonly symbols: SymbolTable;
   readonly types: TypeTable;
   /** Whether page-table isolation is on: then CR3 of user mode is that of the kernel with bit 12 set. */
   readonly pti: boolean;
-  /** The kernel's `phys_base`, signed: `physical = virtual - 0xffffffff80000000 + physBase` within the image. */
+  /**
+   * The kernel's `phys_base`, signed: `physical = virtual - 0xffffffff80000000 + physBase` within the image; pseudo-physical in a
+   * PV guest of Xen.
+   */
   readonly physBase: bigint;
   /** Entry of the top-level table that maps the kernel's text; every page directory has the same. */
   readonly textEntry: bigint;
@@ -120,7 +130,9 @@ export class Kernel {
     this.symbols = parts.symbols;
     this.types = parts.types;
     this.pti = parts.pti;
-    this.physBase = BigInt.asIntN(64, image.physical - (image.virtual - KERNEL_MAP));
+    this.p2m = image.p2m;
+    const imagePhysical = image.p2m?.ofImage(image.virtual) ?? image.physical;
+    this.physBase = BigInt.asIntN(64, imagePhysical - (image.virtual - KERNEL_MAP));
     this.textEntry = parts.memory.physical.readU64(image.root + TEXT_ENTRY);
     this.provenance = {
       located: candidate.source,
@@ -225,7 +237,7 @@ export class Kernel {
     return table === undefined ? 0n : this.memory.readU64(wrap(table + BigInt(cpu * 8)));
   }
 
-  /** The address in the direct map of a physical one. */
+  /** The address in the direct map of a physical one; of a pseudo-physical one in a PV guest of Xen. */
   directMap(physical: bigint): bigint {
     return wrap(this.pageOffset + physical);
   }
@@ -499,19 +511,45 @@ async function* tokenTables(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<bigint> {
   if (known !== undefined && known >= image.virtual && known < image.virtual + image.length) yield known;
-  const hits = await space.physical.scan(TOKEN_PATTERN, {
-    start: image.physical,
-    end: image.physical + image.length,
-    max: 256,
-    signal,
-  });
-  for (const hit of hits) {
-    const before = hit - image.physical < 8192n ? hit - image.physical : 8192n;
+  for (const hit of await scanImage(space, image, TOKEN_PATTERN, 256, signal)) {
+    const { start } = runOf(image, hit);
+    const before = hit - start < 8192n ? hit - start : 8192n;
     const bytes = Buffer.alloc(16_384);
-    const read = space.physical.readInto(hit - before, bytes);
+    const read = space.readInto(hit - before, bytes);
     const found = tokenTableAround(bytes.subarray(0, read), Number(before));
-    if (found !== undefined) yield hit - before + BigInt(found.table) - image.physical + image.virtual;
+    if (found !== undefined) yield hit - before + BigInt(found.table);
   }
+}
+
+/** Virtual addresses at which a pattern stands in an image, ascending; at most `max`. */
+async function scanImage(
+  space: VirtualMemory,
+  image: MappedImage,
+  pattern: Uint8Array,
+  max: number,
+  signal: AbortSignal | undefined,
+): Promise<bigint[]> {
+  if (image.linear) {
+    const { physical: start, length } = image;
+    const hits = await space.physical.scan(pattern, { start, end: start + length, max, signal });
+    return hits.map((hit) => hit - image.physical + image.virtual);
+  }
+  const hits: bigint[] = [];
+  const chunk = Buffer.allocUnsafeSlow(SCAN_CHUNK + pattern.length - 1);
+  for (const { virtual, length } of image.runs) {
+    for (let done = 0n; done < length; done += BigInt(SCAN_CHUNK)) {
+      checkAborted(signal);
+      const left = length - done;
+      const part = left < BigInt(chunk.length) ? chunk.subarray(0, Number(left)) : chunk;
+      const bytes = part.subarray(0, space.readInto(virtual + done, part));
+      for (let at = bytes.indexOf(pattern); at >= 0 && at < SCAN_CHUNK; at = bytes.indexOf(pattern, at + 1)) {
+        hits.push(virtual + done + BigInt(at));
+        if (hits.length === max) return hits;
+      }
+      await nextTurn();
+    }
+  }
+  return hits;
 }
 
 function btfBySymbols(
@@ -533,17 +571,14 @@ async function searchBtf(
   { space, image }: ImageCandidate,
   signal: AbortSignal | undefined,
 ): Promise<{ at: bigint; length: number } | undefined> {
-  const end = image.physical + image.length;
-  const hits = await space.physical.scan(BTF_MAGIC, { start: image.physical, end, max: 4096, signal });
+  const end = image.virtual + image.length;
   let best: { at: bigint; length: number } | undefined;
-  for (const hit of hits) {
+  for (const hit of await scanImage(space, image, BTF_MAGIC, 4096, signal)) {
     const bytes = Buffer.alloc(32);
-    if (space.physical.readInto(hit, bytes) < bytes.length) continue;
+    if (space.readInto(hit, bytes) < bytes.length) continue;
     const header = parseBtfHeader(bytes);
     if (header === undefined || header.length > MAX_BTF || hit + BigInt(header.length) > end) continue;
-    if (best === undefined || header.length > best.length) {
-      best = { at: hit - image.physical + image.virtual, length: header.length };
-    }
+    if (best === undefined || header.length > best.length) best = { at: hit, length: header.length };
   }
   return best;
 }
@@ -766,7 +801,7 @@ function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
   const { image, space, source } = candidate;
   const { physical: memory, levels } = space;
   const table = symbols.find('init_top_pgt') ?? symbols.find('swapper_pg_dir');
-  const root = table === undefined ? space.root : imagePhysical(image, table);
+  const root = table === undefined ? space.root : imagePhysical(candidate, table);
   if (root === undefined || root % 4096n !== 0n || !memory.contains(root, 4096n)) {
     throw new CorruptError(`init_top_pgt at ${hex(table ?? 0n)} is no page table`, table ?? 0n);
   }
@@ -774,14 +809,20 @@ function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
   const last = image.runs.at(-1)!;
   for (const address of [image.virtual, last.virtual + last.length - 4096n]) {
     const found = kernel.walk(address).physical;
-    if (found !== imagePhysical(image, address)) {
+    if (found !== imagePhysical(candidate, address)) {
       throw new CorruptError(
         `the kernel's page table at ${hex(root)} maps ${hex(address)} to ${found === undefined ? 'nothing' : hex(found)}, not to its image`,
         address,
       );
     }
   }
-  const pageOffset = findPageOffset(kernel, symbols);
+  const p2m = memory.addressing === 'machine' ? new P2m(kernel, symbols) : undefined;
+  const problem =
+    p2m === undefined
+      ? (start: bigint) => directMapProblem(kernel, start)
+      : (start: bigint) => machineMapProblem(kernel, start, p2m, table);
+  const pageOffset = findPageOffset(kernel, symbols, problem);
+  if (p2m !== undefined) return { ...image, source, levels, root, pageOffset, windows: [], p2m };
   // One window for each part of RAM; the image's are the runs that are present.
   const windows = [
     ...memory.ranges.map(({ start, length }) => ({
@@ -791,19 +832,24 @@ function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
     })),
     ...image.runs,
   ];
-  return { ...image, source, levels, root, pageOffset, windows };
+  return { ...image, source, levels, root, pageOffset, windows, p2m };
 }
 
-function imagePhysical(image: MappedImage, address: bigint): bigint | undefined {
+function imagePhysical({ image, space }: ImageCandidate, address: bigint): bigint | undefined {
+  if (!image.linear) return space.walk(address).physical;
   const offset = address - image.virtual;
   return offset < 0n || offset >= image.length ? undefined : image.physical + offset;
 }
 
 /** PAGE_OFFSET, proven: what the page table maps there is RAM from 0 on, wherever it was looked at. */
-function findPageOffset(kernel: VirtualMemory, symbols: SymbolTable): bigint {
+function findPageOffset(
+  kernel: VirtualMemory,
+  symbols: SymbolTable,
+  problemOf: (candidate: bigint) => string | undefined,
+): bigint {
   const tried: string[] = [];
   for (const candidate of pageOffsets(kernel, symbols)) {
-    const problem = directMapProblem(kernel, candidate);
+    const problem = problemOf(candidate);
     if (problem === undefined) return candidate;
     const line = `${hex(candidate)}: ${problem}`;
     if (!tried.includes(line)) tried.push(line);
@@ -829,9 +875,11 @@ function directMapProblem(kernel: VirtualMemory, pageOffset: bigint): string | u
   const { physical } = kernel;
   let agreed = 0;
   let looked = 0;
-  for (const { start, length } of physical.ranges.slice(0, 64)) {
+  for (const { start, length: given } of physical.ranges.slice(0, 64)) {
+    const length = given < physical.size ? given : physical.size;
     for (const part of [0n, 1n, 3n, 5n, 7n]) {
       const address = start + ((((length - 4096n) * part) / 7n) & ~0xfffn); // prettier-ignore
+      if (physical.sparse && physical.readInto(address, Buffer.alloc(1)) === 0) continue;
       const found = kernel.walk(wrap(pageOffset + address)).physical;
       looked++;
       if (found === undefined) continue;
@@ -842,6 +890,37 @@ function directMapProblem(kernel: VirtualMemory, pageOffset: bigint): string | u
   if (kernel.walk(wrap(pageOffset + kernel.root)).physical !== kernel.root)
     return 'it does not map the page table';
   return agreed * 4 < looked ? `${agreed} of ${looked} places are mapped` : undefined;
+}
+
+/**
+ * The same in a PV guest of Xen: the direct map has the machine's frames where the guest's own list of them says, and so does the
+ * page that the kernel's page table is.
+ */
+function machineMapProblem(
+  kernel: VirtualMemory,
+  pageOffset: bigint,
+  p2m: P2m,
+  table: bigint | undefined,
+): string | undefined {
+  if (pageOffset < KERNEL_HALF || pageOffset % 4096n !== 0n) return 'no page of the kernel half';
+  const size = kernel.physical.size;
+  let agreed = 0;
+  let looked = 0;
+  const places = [0n, 1n, 2n, 3n, 4n, 5n, 6n].map((part) => ((size * part) / 7n) & ~0xfffn);
+  if (table !== undefined) places.push(p2m.ofImage(table));
+  for (const address of places) {
+    const machine = p2m.toMachine(address);
+    if (machine === undefined) continue;
+    looked++;
+    const found = kernel.walk(wrap(pageOffset + address)).physical;
+    if (found === undefined) continue;
+    if (found !== machine)
+      return `it maps ${hex(address)} to ${hex(found)}, the guest's list to ${hex(machine)}`;
+    agreed++;
+  }
+  if (table !== undefined && p2m.toMachine(p2m.ofImage(table)) !== kernel.root)
+    return "the guest's list has another frame for the page table";
+  return agreed === 0 || agreed * 4 < looked ? `${agreed} of ${looked} places are mapped` : undefined;
 }
 
 /** The lowest present 1 GiB slots of the kernel half: the direct map is the first large thing in it. */
@@ -936,6 +1015,7 @@ function readPti(memory: VirtualMemory, symbols: SymbolTable, types: TypeTable, 
   if (data !== undefined && capability !== undefined) {
     return (memory.readU32(wrap(data + BigInt(capability + PTI_WORD * 4))) & PTI_FLAG) !== 0;
   }
+  if (memory.physical.addressing === 'machine') return false;
   // No types: a kernel that can isolate keeps the user's half of init_top_pgt behind it, and fills it when it does.
   if (symbols.find('__pti_set_user_pgtbl') === undefined || (root & 0x1000n) !== 0n) return false;
   const user = memory.physical.read(root + 0x1000n, 4096);

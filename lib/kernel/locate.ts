@@ -33,12 +33,15 @@ const BANNER = Buffer.from('Linux version ', 'latin1');
 
 /** A kernel's image in memory, as a page table maps it. */
 export interface MappedImage {
+  /** Whether it is one piece of physical memory; in a PV guest of Xen its pages lie anywhere in the machine. */
+  readonly linear: boolean;
   /** Lowest mapped address: `_text`. */
   readonly virtual: bigint;
   /** Bytes to the end of the highest mapped page. */
   readonly length: bigint;
+  /** Physical address of its first byte. */
   readonly physical: bigint;
-  /** The runs that are present, ascending; all at the same distance from their physical addresses. */
+  /** The runs that are present, ascending; all at the same distance from their physical addresses if `linear`. */
   readonly runs: readonly Mapping[];
 }
 
@@ -97,6 +100,8 @@ export async function* locate(
     return;
   }
   trail.note('registers: the source gives none');
+  // Frames of a machine that are not the guest's cannot be read, and there is no telling how many there are.
+  if (memory.addressing === 'machine') return;
   const seen = new Set<string>();
   for (const hint of new Set(options.hints ?? [])) {
     const info = vmcoreinfoAt(memory, hint);
@@ -130,6 +135,7 @@ function imageKey(image: MappedImage): string {
  * sections) are allowed. Modules and the fixmap lie elsewhere.
  */
 export function findImage(space: VirtualMemory): MappedImage | undefined {
+  if (space.physical.addressing === 'machine') return findScatteredImage(space);
   const mappings = space.mappings(KERNEL_MAP, KERNEL_MAP_END, MAX_MAPPINGS);
   const groups = new Map<bigint, Mapping[][]>();
   for (const mapping of mappings) {
@@ -158,7 +164,26 @@ export function findImage(space: VirtualMemory): MappedImage | undefined {
   const last = best.runs.at(-1)!;
   const length = last.virtual + last.length - first.virtual;
   if (!space.physical.contains(first.physical, length)) return undefined;
-  return { virtual: first.virtual, length, physical: first.physical, runs: best.runs };
+  return { linear: true, virtual: first.virtual, length, physical: first.physical, runs: best.runs };
+}
+
+/** The largest run by virtual addresses alone, for page tables that hold frames of a machine. */
+function findScatteredImage(space: VirtualMemory): MappedImage | undefined {
+  const pieces: Mapping[][] = [];
+  for (const mapping of space.mappings(KERNEL_MAP, KERNEL_MAP_END, MAX_MAPPINGS)) {
+    const piece = pieces.at(-1);
+    const last = piece?.at(-1);
+    const hole = last === undefined ? MAX_HOLE : mapping.virtual - (last.virtual + last.length);
+    if (piece === undefined || last === undefined || hole > MAX_HOLE) pieces.push([mapping]);
+    else if (hole === 0n) piece[piece.length - 1] = { ...last, length: last.length + mapping.length };
+    else piece.push(mapping);
+  }
+  const bytes = (runs: readonly Mapping[]) => runs.reduce((sum, run) => sum + run.length, 0n);
+  const runs = pieces.reduce<Mapping[]>((best, one) => (bytes(one) > bytes(best) ? one : best), []);
+  const [first, last] = [runs[0], runs.at(-1)];
+  if (first === undefined || last === undefined || bytes(runs) < MIN_IMAGE) return undefined;
+  const length = last.virtual + last.length - first.virtual;
+  return { linear: false, virtual: first.virtual, length, physical: first.physical, runs };
 }
 
 /** Bytes of the image that are mapped. */
@@ -199,7 +224,8 @@ function fromRegisters(
     }
     const levels = (cr4 & CR4_LA57) === 0n ? 4 : 5;
     const table = cr3 & PHYSICAL_MASK;
-    for (const root of [table & ~PTI_BIT, table]) {
+    // A PV guest of Xen has no isolation of its own, and the frame beside its table is another's.
+    for (const root of memory.addressing === 'machine' ? [table] : [table & ~PTI_BIT, table]) {
       if (!memory.contains(root, 4096n)) continue;
       // All page tables of a kernel share the entry that maps it: one look per entry.
       const entry = memory.readU64(root + TEXT_ENTRY);

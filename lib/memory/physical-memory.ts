@@ -3,7 +3,15 @@ import { type AddressLike, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import { VirtualMemory } from './virtual-memory.js';
 
-/** A run of guest-physical RAM. */
+/**
+ * What a physical address of a source counts:
+ * - `guest-physical`: what the guest itself calls physical, from 0 on.
+ * - `machine`: frames of the machine, of which the guest has some here and there. That is what page tables and CR3 hold in a PV guest
+ *   of Xen, and nowhere else; the guest's own numbering is then called pseudo-physical.
+ */
+export type Addressing = 'guest-physical' | 'machine';
+
+/** A run of physical addresses with RAM in it. */
 export interface PhysicalRange {
   /** Guest-physical address of the first byte. */
   readonly start: bigint;
@@ -57,6 +65,10 @@ export interface PhysicalMemoryOptions {
   /** Whether the guest may change while it is read. */
   readonly live: boolean;
   readonly machine?: Machine;
+  /** Default: `guest-physical`. */
+  readonly addressing?: Addressing;
+  /** Bytes of RAM, where the ranges only say between which addresses it lies: a read finds out what is RAM. */
+  readonly ramSize?: bigint;
 }
 
 export interface ScanOptions extends AbortOptions {
@@ -77,17 +89,22 @@ export interface BatchResult {
   readonly transferred: Uint32Array;
 }
 
-/** Guest-physical memory of one source, and the machine behind it. */
+/** Physical memory of one guest, and the machine behind it. */
 export class PhysicalMemory implements AsyncDisposable {
   readonly source: string;
   readonly description: string;
   readonly live: boolean;
+  /** What its addresses count. */
+  readonly addressing: Addressing;
+  /** Whether the ranges hold holes that only a read finds. */
+  readonly sparse: boolean;
   readonly ranges: readonly PhysicalRange[];
   /** End of the highest range: one more than the last physical address. */
   readonly end: bigint;
   readonly capabilities: Capabilities;
   readonly #native: Memory;
   readonly #machine: Machine | undefined;
+  readonly #ramSize: bigint | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: PhysicalMemoryOptions) {
@@ -96,6 +113,9 @@ export class PhysicalMemory implements AsyncDisposable {
     this.live = options.live;
     this.#native = options.native;
     this.#machine = options.machine;
+    this.#ramSize = options.ramSize;
+    this.addressing = options.addressing ?? 'guest-physical';
+    this.sparse = options.ramSize !== undefined;
     const pairs = options.native.ranges;
     const ranges: PhysicalRange[] = [];
     for (let i = 0; i < pairs.length; i += 2) ranges.push({ start: pairs[i]!, length: pairs[i + 1]! });
@@ -113,7 +133,7 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Bytes of RAM in all. */
   get size(): bigint {
-    return this.ranges.reduce((sum, range) => sum + range.length, 0n);
+    return this.#ramSize ?? this.ranges.reduce((sum, range) => sum + range.length, 0n);
   }
 
   /** Whether `length` bytes at `address` are RAM. */

@@ -1,4 +1,3 @@
-import { pgdToCr3 } from './cr3.js';
 import { type Listing, SETTLED } from './listing.js';
 import type { Consistency } from './tasks.js';
 
@@ -53,7 +52,7 @@ export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
   };
 }
 
-/** PGDs lie in the direct map: their physical address is a subtraction, done on 32-bit halves. */
+/** PGDs lie in the direct map: their physical address is a subtraction, done on 32-bit halves (but in a PV guest of Xen). */
 function cr3Column(listing: Listing): BigUint64Array {
   const { rows, kernel, settled } = listing;
   const column = new BigUint64Array(rows.count);
@@ -62,9 +61,10 @@ function cr3Column(listing: Listing): BigUint64Array {
   const offsetLow = Number(kernel.pageOffset & 0xffff_ffffn);
   const offsetHigh = Number(kernel.pageOffset >> 32n);
   const endHigh = Number(kernel.memory.physical.end >> 32n);
+  const linear = kernel.p2m === undefined;
   for (let row = 0; row < rows.count; row++) {
     const source = settled[row]!;
-    if (source === SETTLED.mm) {
+    if (source === SETTLED.mm && linear) {
       const low = pgd[2 * row]! - offsetLow;
       const high = pgd[2 * row + 1]! - offsetHigh - (low < 0 ? 1 : 0);
       if (high >= 0 && high <= endHigh) {
@@ -73,7 +73,7 @@ function cr3Column(listing: Listing): BigUint64Array {
         continue;
       }
     }
-    if (source >= SETTLED.mm && source <= SETTLED.thread) column[row] = pgdToCr3(kernel, listing.pgd(row));
+    if (source >= SETTLED.mm && source <= SETTLED.thread) column[row] = listing.cr3(row)!;
   }
   return column;
 }

@@ -19,7 +19,8 @@ export type Cr3Source = 'mm' | 'active_mm' | 'loaded_mm' | 'thread' | 'none' | '
  * Page-table base of any value that a CR3 register or a CR3-write event can hold.
  *
  * Bits 0–11 (PCID, or PWT and PCD), bits 61–62 (LAM) and bit 63 (no flush) go: SDM vol. 3A, 2.5 and 4.5. Bit 12 goes
- * only where page-table isolation is on; without it, it is a bit of the address.
+ * only where page-table isolation is on; without it, it is a bit of the address. Of a PV guest of Xen the user's table is another
+ * page anywhere, and stays what it is.
  */
 export function cr3Base(value: bigint, pti: boolean): bigint {
   const base = value & PHYSICAL_MASK;
@@ -27,10 +28,11 @@ export function cr3Base(value: bigint, pti: boolean): bigint {
 }
 
 /**
- * Physical address of a PGD, as CR3 holds it.
+ * Physical address of a PGD, as CR3 holds it: in a PV guest of Xen the machine's.
  * @throws {FaultError} the address is mapped nowhere
  */
 export function pgdToCr3(kernel: Kernel, pgd: bigint): bigint {
+  if (kernel.p2m !== undefined) return kernel.memory.translate(pgd);
   const offset = wrap(pgd - kernel.pageOffset);
   return offset < kernel.memory.physical.end ? offset : kernel.memory.translate(pgd);
 }

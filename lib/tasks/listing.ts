@@ -1,8 +1,9 @@
 import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Cpu, readCpus } from './cpus.js';
-import type { Cr3Source } from './cr3.js';
+import { type Cr3Source, PTI_USER_BIT, pgdToCr3 } from './cr3.js';
 import { MAX_PID_NS_LEVEL, type TaskLayout } from './layout.js';
+import { type MachineSpace, MachineSpaces } from './machine-spaces.js';
 import { FAULT, type TaskRows } from './rows.js';
 import { walkThreads } from './threads.js';
 
@@ -54,6 +55,8 @@ export class Listing {
   /** PGD of rows whose answer is not in their own columns. */
   readonly #foreignPgd = new Map<number, bigint>();
   readonly #nsPids = new Map<number, readonly number[]>();
+  /** By PGD, for guests whose page tables hold machine addresses. */
+  readonly #machine = new Map<bigint, MachineSpace>();
 
   /** @param left rows of tasks that are known to have left */
   constructor(kernel: Kernel, layout: TaskLayout, rows: TaskRows, retries = 0, left: readonly number[] = []) {
@@ -64,6 +67,7 @@ export class Listing {
     this.settled = new Uint8Array(rows.count);
     this.#settle();
     for (const row of left) this.settled[row] = SETTLED.gone;
+    if (kernel.p2m !== undefined) this.#translateSpaces();
   }
 
   /** Whether the task left while it was read: it belongs in no result. */
@@ -101,6 +105,28 @@ export class Listing {
       default:
         return 0n;
     }
+  }
+
+  /**
+   * What CR3 holds for the row; `null` when it has none.
+   * @throws {CorruptError} the row's address space is none
+   */
+  cr3(row: number): bigint | null {
+    const pgd = this.pgd(row);
+    return pgd === 0n ? null : (this.#machine.get(pgd)?.cr3 ?? pgdToCr3(this.kernel, pgd));
+  }
+
+  /**
+   * What CR3 holds in user mode; `undefined` in a guest that has one table for both modes.
+   * @throws {CorruptError} the row's address space is none
+   */
+  userCr3(row: number): bigint | null | undefined {
+    const { pti, p2m } = this.kernel;
+    if (!pti && p2m === undefined) return undefined;
+    const pgd = this.pgd(row);
+    if (pgd === 0n) return null;
+    // init_mm has no user half: nothing of it runs in user mode.
+    return p2m === undefined ? pgdToCr3(this.kernel, pgd) | PTI_USER_BIT : this.#machine.get(pgd)!.userCr3;
   }
 
   /** PIDs in every namespace the task is in, the outermost first. */
@@ -263,6 +289,19 @@ export class Listing {
         }
         this.#nsPids.set(row, pids);
       }
+    }
+  }
+
+  /** Page tables translate page by page, so it is done while the rows are fresh, once for all who share one. */
+  #translateSpaces(): void {
+    const spaces = new MachineSpaces(this.kernel);
+    for (let row = 0; row < this.rows.count; row++) {
+      const settled = this.settled[row]!;
+      if (settled < SETTLED.mm || settled > SETTLED.thread) continue;
+      const pgd = this.pgd(row);
+      const space = this.#machine.get(pgd) ?? spaces.of(pgd);
+      if (space === undefined) this.settled[row] = SETTLED.corrupt;
+      else this.#machine.set(pgd, space);
     }
   }
 

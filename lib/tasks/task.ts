@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
-import { type Cr3Source, PTI_USER_BIT, pgdToCr3 } from './cr3.js';
+import type { Cr3Source } from './cr3.js';
 import { type Listing, PF_KTHREAD } from './listing.js';
 
 /** A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal string. */
@@ -22,6 +22,8 @@ export interface TaskJson {
   readonly cr3: string | null;
   readonly cr3Source: Cr3Source | 'corrupt';
   readonly userCr3?: string | null;
+  /** Present in a PV guest of Xen: `cr3` and `userCr3` are addresses of the machine. */
+  readonly addressing?: 'machine';
   /** Why `cr3` is null although the task names an address space. */
   readonly error?: string;
 }
@@ -143,11 +145,13 @@ export class Task {
   /**
    * What CR3 holds while this task runs: the physical address of its page global directory, without PCID. `null` when
    * it has none: a kernel thread off the CPU, an exited task. Never 0. {@link cr3Source} says where it comes from.
+   *
+   * In a PV guest of Xen (`guest.memory.addressing` is `'machine'`) it is the machine address of that page, as Xen loads it while the
+   * kernel runs for this task; `guest.toPhysical(cr3)` is what the guest itself calls its physical address. arch/x86/xen/mmu_pv.c.
    * @throws {CorruptError} the task names an address space that is none
    */
   get cr3(): bigint | null {
-    const pgd = this.#listing.pgd(this.#row);
-    return pgd === 0n ? null : pgdToCr3(this.#listing.kernel, pgd);
+    return this.#listing.cr3(this.#row);
   }
 
   /** Where {@link cr3} comes from. @throws {CorruptError} as `cr3` */
@@ -156,17 +160,16 @@ export class Task {
   }
 
   /**
-   * The user half of the page-table pair, loaded in user mode under page-table isolation; `undefined` without it.
-   * Documentation/arch/x86/pti.rst.
+   * What CR3 holds in user mode where that is another table: the user half of the pair under page-table isolation
+   * (Documentation/arch/x86/pti.rst), the user's page directory in a PV guest of Xen (a machine address, of a page that may be
+   * anywhere; `null` for init_mm, which has none). `undefined` in guests with one table for both modes.
    */
   get userCr3(): bigint | null | undefined {
-    if (!this.#listing.kernel.pti) return undefined;
-    // init_mm has no user half: nothing of it runs in user mode.
-    const cr3 = this.cr3;
-    return cr3 === null ? null : cr3 | PTI_USER_BIT;
+    return this.#listing.userCr3(this.#row);
   }
 
   toJSON(): TaskJson {
+    const { addressing } = this.#listing.kernel.memory.physical;
     let answer: Pick<TaskJson, 'pgd' | 'cr3' | 'cr3Source' | 'userCr3' | 'error'>;
     try {
       const { userCr3 } = this;
@@ -195,6 +198,7 @@ export class Task {
       mm: hexOrNull(this.mm),
       activeMm: hexOrNull(this.activeMm),
       ...answer,
+      ...(addressing === 'machine' ? { addressing } : {}),
     };
   }
 

@@ -136,9 +136,11 @@ export class Tasks {
    */
   withCr3(value: bigint): TaskList {
     const base = cr3Base(value, this.#kernel.pti);
+    // The two tables of an address space are not to be told from each other's addresses there.
+    const machine = this.#kernel.p2m !== undefined;
     const runsOnIt = (task: Task) => {
       try {
-        return task.cr3 === base;
+        return task.cr3 === base || (machine && task.userCr3 === base);
       } catch (error) {
         if (error instanceof CorruptError || error instanceof FaultError) return false;
         throw error;

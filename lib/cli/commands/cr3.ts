@@ -14,6 +14,7 @@ export const cr3: Command = {
   details: [
     'One PID prints the value alone; several print PID, CR3 and where it comes from. "none" is an answer: a kernel thread off the CPU has no address space, and an exited task no longer has one.',
     "The value is the physical address of the page global directory, without PCID. Under page-table isolation it is the kernel's half; --json has the user's half as userCr3.",
+    'In a PV guest of Xen it is the machine address of the page global directory that the kernel runs on; the one of user mode is userCr3.',
   ],
   examples: ['vmi cr3 qemu:4242 1', 'vmi cr3 qemu:4242 1 2 871', 'vmi cr3 image:/tmp/guest.elf 1 --json'],
   run({ operands, has, out, withGuest }) {
@@ -42,6 +43,8 @@ export const cr3: Command = {
           ),
         );
       }
+      if (found.length > 0 && guest.memory.addressing === 'machine')
+        out.note('a PV guest of Xen: CR3 holds an address of the machine');
       for (const { task } of found) {
         const why = whyCr3(task, task.cr3Source);
         if (why !== undefined) out.note(why);

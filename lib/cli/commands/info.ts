@@ -20,6 +20,7 @@ export const info: Command = {
         return EXIT.done;
       }
       const { located, by, symbols, types, cached } = facts.found;
+      const pv = facts.addressing === 'machine';
       out.lines(
         pairs(
           [
@@ -32,7 +33,10 @@ export const info: Command = {
                 .map(([name]) => name)
                 .join(', ') || 'read',
             ],
-            ['memory', `${bytesText(BigInt(facts.memory))} in ${facts.ranges.map(rangeText).join(', ')}`],
+            [
+              'memory',
+              `${bytesText(BigInt(facts.memory))} ${facts.sparse ? 'somewhere in' : 'in'} ${facts.ranges.map(rangeText).join(', ')}`,
+            ],
             ['release', facts.release],
             ['banner', facts.banner],
             ['build-id', facts.buildId ?? 'none'],
@@ -42,8 +46,17 @@ export const info: Command = {
             ['cache', cached ? 'knew this kernel' : 'did not know this kernel'],
             ['cr3', `${facts.cr3} (the kernel's own page table)`],
             ['levels', String(facts.levels)],
-            ['image', `${facts.image} at physical ${facts.imagePhysical}, ${slideText(facts.kaslr)}`],
+            [
+              'image',
+              `${facts.image} at ${pv ? 'pseudo-physical' : 'physical'} ${facts.imagePhysical}, ${slideText(facts.kaslr)}`,
+            ],
             ['page offset', facts.pageOffset],
+            [
+              'addresses',
+              pv
+                ? "of the machine (a PV guest of Xen): CR3 and page tables hold them; 'vmi translate --machine' gives the guest's own"
+                : 'what the guest itself calls physical',
+            ],
             ['isolation', facts.pti ? 'on (PTI): CR3 of user mode has bit 12 set' : 'off'],
             ['cpus', String(facts.cpus)],
             ['attached in', `${facts.attachMilliseconds} ms`],
@@ -63,8 +76,10 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
     target,
     source: memory.description,
     live: memory.live,
+    addressing: memory.addressing,
     capabilities: memory.capabilities,
     memory: Number(memory.size),
+    sparse: memory.sparse,
     ranges: memory.ranges.map(({ start, length }) => ({ start: hex(start), length: hex(length) })),
     release: kernel.release,
     banner: kernel.banner,
@@ -73,7 +88,7 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
     cr3: hex(kernel.cr3),
     levels: kernel.levels,
     image: hex(kernel.image.virtual),
-    imagePhysical: hex(kernel.image.physical),
+    imagePhysical: hex(kernel.p2m?.ofImage(kernel.image.virtual) ?? kernel.image.physical),
     kaslr: hex(kaslrOffset(kernel)),
     pageOffset: hex(kernel.pageOffset),
     pti: kernel.pti,

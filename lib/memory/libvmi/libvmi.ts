@@ -32,6 +32,8 @@ export interface LibvmiTarget {
 
 const PAGE_SIZE = 0x1000n;
 const PAGE_OFFSET = 0xfffn;
+/** End of the addresses that a page table can hold: where a machine's RAM ends is not a guest's business. SDM vol. 3A, 4.4. */
+const MACHINE_END = 1n << 52n;
 /** Pages that are compared before a file is mapped, per run of RAM. */
 const COMPARED_PAGES = 16n;
 
@@ -150,22 +152,37 @@ function agree(one: NativeMemory, other: NativeMemory, range: { physical: bigint
 
 async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promise<PhysicalMemory> {
   const number = async (name: string) => (await session.call(name)).values[0] as bigint;
-  const end = (await number('vmi_get_max_physical_address')) & ~PAGE_OFFSET;
+  const pv = target.driver === 'xen' && (await isPv(session));
+  const end = pv ? MACHINE_END : (await number('vmi_get_max_physical_address')) & ~PAGE_OFFSET;
+  const size = await number('vmi_get_memsize');
   const vcpus = Number(await number('vmi_get_num_vcpus'));
   const what = `${target.driver}:${target.name}`;
   if (end === 0n) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no memory`);
   if (vcpus === 0) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no vCPU`);
-  const ranges = target.driver === 'kvm' ? kvmRanges(await number('vmi_get_memsize'), end) : [[0n, end]];
+  const ranges = target.driver === 'kvm' ? kvmRanges(size, end) : [[0n, end]];
   const native = session.memory(
     BigUint64Array.from(ranges.flatMap(([start, end]) => [start!, end! - start!, start!])),
   );
   return new PhysicalMemory({
     native,
     source: 'libvmi',
-    description: `${what} (libvmi ${session.version})`,
+    description: `${what} (libvmi ${session.version}${pv ? ', a PV guest: machine addresses' : ''})`,
     live: true,
+    addressing: pv ? 'machine' : 'guest-physical',
+    // Below the end there is the hole of a PC too, and what the guest gave back.
+    ...(target.driver === 'xen' ? { ramSize: size > 0n && size < end ? size : end } : {}),
     machine: new Domain(session, native, what, vcpus),
   });
+}
+
+/**
+ * Whether a Xen guest is paravirtualised. libvmi has no stable call that says so, but reads another structure for its registers,
+ * in which there is no EFER (libvmi/driver/xen/xen.c, xen_get_vcpureg_pv64).
+ */
+async function isPv(session: LibvmiSession): Promise<boolean> {
+  const has = async (name: 'CR3' | 'MSR_EFER') =>
+    !(await session.call('vmi_get_vcpureg', [REGISTERS[name], 0])).failed;
+  return (await has('CR3')) && !(await has('MSR_EFER'));
 }
 
 const FOUR_GIB = 1n << 32n;
