@@ -6,6 +6,7 @@ import { VmiError } from '../errors.js';
 import { cacheFolder } from '../kernel/cache.js';
 import { type LibvmiReport, libvmiReport } from '../libvmi/report.js';
 import { INSTALLATION_GUIDE, MINIMUM_VERSION } from '../libvmi/session.js';
+import { type XenHost, xenHost } from '../memory/libvmi/xen-domains.js';
 import { libvirtNames, libvirtUri } from '../memory/qemu/libvirt.js';
 import { VirshError } from '../memory/qemu/virsh.js';
 import { listGuests } from './commands/list.js';
@@ -169,6 +170,43 @@ export function libvmiFinding(report: LibvmiReport | undefined): Finding {
   };
 }
 
+/**
+ * What `xen:NAME` lacks on this host.
+ * @param report `undefined`: there is no addon to ask
+ */
+export function xenFinding(host: XenHost, report: LibvmiReport | undefined): Finding {
+  const check = 'xen';
+  const warning = (detail: string, fix: string): Finding => ({ check, status: 'warning', detail, fix });
+  if (!host.xen)
+    return { check, status: 'ok', detail: 'this host runs on no Xen: xen: targets work in dom0' };
+  if (!host.control) {
+    return warning(
+      'this host is a guest of Xen, or xenfs is not mounted: domains can be read in dom0 only',
+      'in dom0: sudo modprobe xenfs && sudo mount -t xenfs xenfs /proc/xen',
+    );
+  }
+  if (host.privcmd === 'absent')
+    return warning('no /dev/xen/privcmd: no domain can be read', 'sudo modprobe xen-privcmd');
+  if (host.privcmd === 'forbidden')
+    return warning('/dev/xen/privcmd belongs to root: no domain can be read', 'run vmi as root (sudo)');
+  const driver = report?.usable ? report.drivers.find(({ name }) => name === 'xen') : undefined;
+  if (driver === undefined)
+    return warning('dom0 of Xen, but xen: targets need libvmi', 'see libvmi in this report');
+  if (driver.present === false) {
+    return warning(
+      'dom0 of Xen, but this libvmi was built without its Xen driver',
+      `build it where Xen's headers are (apt-get install libxen-dev): ${INSTALLATION_GUIDE}`,
+    );
+  }
+  if (driver.missing.length > 0) {
+    return warning(
+      `dom0 of Xen, but libvmi opens ${listed(driver.missing)} by that very name, and this host has no such file`,
+      'sudo apt-get install libxen-dev (the names without a version come with the development package)',
+    );
+  }
+  return { check, status: 'ok', detail: 'dom0 of Xen: its domains can be read (xen:NAME)' };
+}
+
 /** Names that stay readable where there are many. */
 function listed(names: readonly string[], most = 4): string {
   return names.length <= most
@@ -242,11 +280,13 @@ export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
   const status = read('/proc/self/status') ?? '';
   const scope = read('/proc/sys/kernel/yama/ptrace_scope');
   const folder = cacheFolder(env);
+  const report = libvmi();
   return [
     nodeFinding(process.version),
     platformFinding(process.platform, process.arch),
     addonFinding(),
-    libvmiFinding(libvmi()),
+    libvmiFinding(report),
+    xenFinding(xenHost(), report),
     qemuFinding(qemuVersion(env)),
     libvirtFinding(libvirtUri(env), await libvirtState(env)),
     rightsFinding({

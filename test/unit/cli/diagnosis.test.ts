@@ -185,6 +185,7 @@ describe('vmi list', () => {
     ).toEqual([
       {
         pid: process.pid,
+        domain: null,
         name: 'vm',
         memory: 536870912,
         machine: 'q35',
