@@ -89,6 +89,18 @@ export function compareTasks(truth, tasks, { threads = true } = {}) {
 }
 
 /**
+ * What CR3 holds in user mode where that is another value.
+ *
+ * @param {Truth} truth
+ * @param {bigint | null} cr3
+ * @returns {bigint | null | undefined} undefined: this guest has one table for both modes
+ */
+function expectedUserCr3(truth, cr3) {
+  if (truth.facts.pv) return truth.tasks.find((task) => task.cr3 === cr3)?.userCr3 || null;
+  return truth.facts.pti ? cr3 && cr3 | 0x1000n : undefined;
+}
+
+/**
  * @param {Truth} truth
  * @param {TruthTask} task
  * @param {TaskJson} ours
@@ -96,7 +108,7 @@ export function compareTasks(truth, tasks, { threads = true } = {}) {
  */
 function facts(truth, task, ours) {
   const { cr3, source } = expectedCr3(truth, task);
-  const userCr3 = !truth.facts.pti ? undefined : cr3 === null ? null : cr3 | 0x1000n;
+  const userCr3 = expectedUserCr3(truth, cr3);
   return [
     ['tgid', String(task.tgid), String(ours.tgid)],
     ['ppid', String(task.ppid), String(ours.ppid)],

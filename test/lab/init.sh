@@ -1,6 +1,7 @@
 #!/bin/sh
 # PID 1 of a lab guest: loads the oracle, starts the workload, then obeys lines from the first serial port.
-# Each line gets its answer from the oracle: a table, `DONE line`, or `ERROR reason`.
+# Each line gets its answer from the oracle: a table, `DONE line`, or `ERROR reason`. A guest without I/O ports (lab.port=0:
+# one of Xen's) has its console for both ways, lab.channel, and tables go there whole.
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -23,11 +24,13 @@ set_up kptr_restrict 0
 set_up printk_ratelimit 0
 
 address=$(grep -m1 ' kallsyms_lookup_name$' /proc/kallsyms)
+port=$(option port 0x502)
+channel=/dev/$(option channel ttyS0)
 # shellcheck disable=SC2046
-insmod /oracle.ko kallsyms=0x"${address%% *}" port="$(option port 0x502)" com1="$(option com1 0x3f8)" \
+insmod /oracle.ko kallsyms=0x"${address%% *}" port="$port" com1="$(option com1 0x3f8)" \
   deadline="$(option deadline 120)"
 
-say() { echo "say $*" > /proc/oracle; }
+say() { if [ "$port" = 0 ]; then echo "$*" > "$channel"; else echo "say $*" > /proc/oracle; fi; }
 
 mkfifo /run/orders /run/answers
 /workload "$(option tasks 40)" "$(option busy "$(grep -c ^processor /proc/cpuinfo)")" <> /run/orders > /run/answers &
@@ -48,7 +51,7 @@ answer() {
 spin=$(option spin off)
 order "spin $spin"
 
-exec 3<> /dev/ttyS0
+exec 3<> "$channel"
 stty raw -echo <&3
 say READY
 while true; do
@@ -57,7 +60,13 @@ while true; do
     '') ;; # the byte that ended a freeze
     kallsyms) cat /proc/kallsyms > /proc/oracle_print; say "DONE $line" ;;
     btf) cat /sys/kernel/btf/vmlinux > /proc/oracle_print; say "DONE $line" ;;
-    halt) order 'spin on'; echo halt > /proc/oracle; order "spin $spin" ;; # so that CPUs have a user's task to be halted in
+    halt) # so that CPUs have a user's task to be halted in
+      order 'spin on'
+      [ "$port" != 0 ] || { say HALTING; sleep 1; }
+      echo halt > /proc/oracle
+      order "spin $spin"
+      [ "$port" != 0 ] || cat /proc/oracle >&3
+      ;;
     spin\ *) order "$line"; spin=${line#spin }; answer "$line" ;;
     tasks\ * | churn\ *) order "$line"; answer "$line" ;;
     panic) say "DONE $line"; echo c > /proc/sysrq-trigger ;;

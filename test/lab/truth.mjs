@@ -27,7 +27,10 @@
  * @property {bigint} mm 0n for kernel threads and exited tasks
  * @property {bigint} activeMm
  * @property {bigint} pgd virtual address of the page table of mm, else of active_mm, else 0n
- * @property {bigint} cr3 the source algorithm's answer: physical address of `pgd`; 0n when both mm are NULL
+ * @property {bigint} cr3 the source algorithm's answer: physical address of `pgd`, in a PV guest of Xen that of the machine; 0n
+ *   when both mm are NULL
+ * @property {bigint} pseudo physical address of `pgd` as the guest counts; the same as `cr3` but in a PV guest
+ * @property {bigint} userCr3 what CR3 holds in user mode of a PV guest; 0n elsewhere, and where there is no such table
  * @property {bigint} findVpid the same through `pid_task(find_vpid(pid), PIDTYPE_PID)`; 0n for idle tasks
  * @property {number} uid
  * @property {bigint} startTime ns, monotonic
@@ -52,9 +55,9 @@
  */
 
 /** @typedef {{ release: string, version: string, stext: bigint, physBase: bigint, pageOffset: bigint, initTopPgt: bigint,
- *   initTopPgtPhysical: bigint, initTask: bigint, initPidNs: bigint, initMm: bigint, levels: 4 | 5, pti: boolean, pcid: boolean,
+ *   initTopPgtPhysical: bigint, initTask: bigint, initPidNs: bigint, initMm: bigint, levels: 4 | 5, pv: boolean, pti: boolean, pcid: boolean,
  *   cpus: number, hz: number, tscKhz: number, bootTime: number, uptimeNs: bigint, teller: number }} TruthFacts
- * `bootTime` in seconds since 1970; `physBase` modulo 2^64; `teller` the pid that wrote the command (0 in a freeze)
+ * `pv`: a PV guest of Xen, whose page tables hold machine addresses; `bootTime` in seconds since 1970; `physBase` modulo 2^64; `teller` the pid that wrote the command (0 in a freeze)
  */
 
 /** One table. */
@@ -183,6 +186,8 @@ function parseTask(row) {
     activeMm: hex(at('active_mm')),
     pgd: hex(at('pgd')),
     cr3: hex(at('cr3')),
+    pseudo: hex(at('pseudo')),
+    userCr3: hex(at('user_cr3')),
     findVpid: hex(at('findvpid')),
     uid: Number(at('uid')),
     startTime: BigInt(at('start_time')),
@@ -223,6 +228,7 @@ function parseFacts(facts) {
     initPidNs: hex(at('init_pid_ns')),
     initMm: hex(at('init_mm')),
     levels: at('levels') === '5' ? 5 : 4,
+    pv: at('pv') === '1',
     pti: at('pti') === '1',
     pcid: at('pcid') === '1',
     cpus: Number(at('cpus')),

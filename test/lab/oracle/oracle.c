@@ -36,6 +36,10 @@
 #include <asm/processor.h>
 #include <asm/special_insns.h>
 #include <asm/tsc.h>
+#ifdef CONFIG_XEN_PV
+#include <xen/xen.h>
+#include <asm/xen/page.h>
+#endif
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Tells PID, mm and CR3 of every task");
@@ -48,7 +52,7 @@ module_param(port, ushort, 0);
 MODULE_PARM_DESC(port, "isa-debugcon port for the replies, 0 for none");
 static ushort com1 = 0x3f8;
 module_param(com1, ushort, 0);
-MODULE_PARM_DESC(com1, "UART whose waiting byte ends a freeze, 0 for none (then freezing is refused)");
+MODULE_PARM_DESC(com1, "UART whose waiting byte ends a freeze, 0 for none (then only the deadline ends one)");
 static uint deadline = 120;
 module_param(deadline, uint, 0);
 MODULE_PARM_DESC(deadline, "seconds of guest time after which a freeze ends by itself");
@@ -194,6 +198,33 @@ static __printf(1, 2) void row(const char *format, ...)
 
 /* ---- the algorithm under test ---- */
 
+static bool is_pv(void)
+{
+#ifdef CONFIG_XEN_PV
+	return xen_pv_domain();
+#else
+	return false;
+#endif
+}
+
+/* What CR3 holds for a page directory: its physical address; in a PV guest of Xen that of the machine. */
+static unsigned long cr3_for(pgd_t *pgd)
+{
+#ifdef CONFIG_XEN_PV
+	if (is_pv())
+		return arbitrary_virt_to_machine(pgd).maddr; /* by a walk of the page table: arch/x86/xen/mmu.c */
+#endif
+	return virt_to_phys(pgd);
+}
+
+/* What CR3 holds in user mode of a PV guest: arch/x86/xen/mmu_pv.c, xen_get_user_pgd(). 0 elsewhere, and where there is none. */
+static unsigned long user_cr3_for(pgd_t *pgd)
+{
+	pgd_t *user = is_pv() ? (pgd_t *)virt_to_page(pgd)->private : NULL;
+
+	return user ? cr3_for(user) : 0;
+}
+
 static unsigned long cr3_of(struct task_struct *task)
 {
 	struct mm_struct *mm;
@@ -205,7 +236,7 @@ static unsigned long cr3_of(struct task_struct *task)
 		mm = READ_ONCE(task->active_mm); /* kernel threads */
 	if (!mm)
 		return 0;
-	return virt_to_phys(mm->pgd);
+	return cr3_for(mm->pgd);
 }
 
 static unsigned long pid_to_cr3(int pid)
@@ -301,7 +332,8 @@ static void row_facts(enum mode mode)
 	FACT("phys_base", "%lx", phys_base);
 	FACT("page_offset", "%lx", (unsigned long)PAGE_OFFSET);
 	FACT("init_top_pgt", "%lx", top);
-	FACT("init_top_pgt_physical", "%lx", top - __START_KERNEL_map + phys_base);
+	FACT("init_top_pgt_physical", "%lx", is_pv() ? cr3_for((pgd_t *)top) : top - __START_KERNEL_map + phys_base);
+	FACT("pv", "%d", is_pv());
 	FACT("init_task", "%px", &init_task);
 	FACT("init_pid_ns", "%px", &init_pid_ns);
 	FACT("init_mm", "%lx", lookup("init_mm"));
@@ -355,7 +387,7 @@ static void row_facts(enum mode mode)
 }
 
 static const char task_columns[] =
-	"columns\ttask\tpid\ttgid\tppid\tcomm\tflags\tstate\texit_state\ttask\tmm\tactive_mm\tpgd\tcr3\tfindvpid\tuid"
+	"columns\ttask\tpid\ttgid\tppid\tcomm\tflags\tstate\texit_state\ttask\tmm\tactive_mm\tpgd\tcr3\tpseudo\tuser_cr3\tfindvpid\tuid"
 	"\tstart_time\tstart_boottime\ton_cpu\tcpu\tlevel\tpids\tkind";
 static const char cpu_columns[] =
 	"columns\tcpu\tcpu\ttask\tpid\tloaded_mm\tloaded_pgd\tcr3\tcr4";
@@ -387,7 +419,7 @@ static void row_task(struct task_struct *task, const char *kind)
 
 	BUILD_BUG_ON(TASK_COMM_LEN != 16);
 	pids_of(task, pids, sizeof(pids), &level);
-	row("task\t%d\t%d\t%d\t%16phN\t%x\t%lx\t%x\t%px\t%px\t%px\t%px\t%lx\t%lx\t%u\t%llu\t%llu\t%d\t%u\t%d\t%s\t%s",
+	row("task\t%d\t%d\t%d\t%16phN\t%x\t%lx\t%x\t%px\t%px\t%px\t%px\t%lx\t%lx\t%lx\t%lx\t%u\t%llu\t%llu\t%d\t%u\t%d\t%s\t%s",
 	    task->pid, task->tgid, parent ? parent->tgid : 0, task->comm, task->flags,
 #if LAB_TASK_HAS__STATE
 	    (unsigned long)READ_ONCE(task->__state),
@@ -395,6 +427,7 @@ static void row_task(struct task_struct *task, const char *kind)
 	    (unsigned long)READ_ONCE(task->state),
 #endif
 	    (unsigned int)task->exit_state, task, mm, active_mm, used ? used->pgd : NULL, cr3_of(task),
+	    used ? (unsigned long)virt_to_phys(used->pgd) : 0UL, used ? user_cr3_for(used->pgd) : 0UL,
 	    idle ? 0 : pid_to_cr3(task->pid), from_kuid(&init_user_ns, __task_cred(task)->uid),
 	    (unsigned long long)task->start_time, (unsigned long long)task->start_boottime,
 #ifdef CONFIG_SMP
@@ -412,7 +445,7 @@ static void row_cpu(int cpu)
 	bool real = mm && mm != LOADED_MM_SWITCHING;
 
 	row("cpu\t%d\t%px\t%d\t%px\t%lx\t%lx\t%lx", cpu, fact->current_task, fact->current_task->pid, mm,
-	    real ? (unsigned long)virt_to_phys(mm->pgd) : 0UL, fact->cr3, fact->cr4);
+	    real ? cr3_for(mm->pgd) : 0UL, fact->cr3, fact->cr4);
 }
 
 static void fill_table(enum mode mode)
@@ -488,7 +521,7 @@ static void note_cpu(void *unused)
 
 static bool byte_waits(void)
 {
-	return inb(com1 + 5) & 1; /* line status register, data ready: 16550 data sheet, 8.6.3 */
+	return com1 && (inb(com1 + 5) & 1); /* line status register, data ready: 16550 data sheet, 8.6.3 */
 }
 
 /* The CPU that leads tells the table and waits for the byte; interrupts are off and all others spin. */
@@ -566,10 +599,6 @@ static void freeze(enum mode mode)
 
 static void make_table(enum mode mode)
 {
-	if (mode != TELL && !com1) {
-		reply("ERROR no COM1 to end a freeze");
-		return;
-	}
 	if (make_room()) {
 		reply("ERROR no memory for the table");
 		return;

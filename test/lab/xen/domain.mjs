@@ -101,7 +101,7 @@ export class XenDomain {
     if ((await this.said()).slice(this.mark).includes('BEGIN'))
       throw new Error(`${this.name} was not paused within its freeze: the host is too slow`);
     await this.machine.run(`xl unpause ${this.id}`);
-    const [table] = await this.hear(/^BEGIN (\d+) halt\n[^]*^END \1 \d+\n/m, 120, this.mark);
+    const [table] = await this.hear(/^BEGIN (\d+) halt\n[\s\S]*^END \1 \d+\n/m, 120, this.mark);
     this.mark = undefined;
     return parseTruth(table);
   }
