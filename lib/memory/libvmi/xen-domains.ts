@@ -56,7 +56,8 @@ export function parseXlList(text: string): XenDomain[] | undefined {
   }
   if (!Array.isArray(rows)) return undefined;
   return guests(
-    rows.map(({ domid, config }) => {
+    rows.map((row) => {
+      const { domid, config } = row ?? {};
       const memory = config?.b_info?.target_memkb;
       return {
         id: Number(domid),

@@ -1,4 +1,8 @@
-import { type Machine, PhysicalMemory } from '../../../lib/memory/physical-memory.js';
+import {
+  type Machine,
+  PhysicalMemory,
+  type PhysicalMemoryOptions,
+} from '../../../lib/memory/physical-memory.js';
 import type { AddressSpace, Memory, NativeRows, NativeScan, Plan } from '../../../types/addon.js';
 
 /** A run of fake RAM. */
@@ -265,12 +269,17 @@ export const fakeAddon = {
 };
 
 /** A `PhysicalMemory` over fake RAM. */
-export function fakePhysicalMemory(native: FakeMemory, machine?: Machine): PhysicalMemory {
+export function fakePhysicalMemory(
+  native: FakeMemory,
+  machine?: Machine,
+  options: Partial<PhysicalMemoryOptions> = {},
+): PhysicalMemory {
   return new PhysicalMemory({
     native: native as unknown as Memory,
     source: 'fake',
     description: 'fake RAM',
     live: false,
+    ...options,
     ...(machine === undefined ? {} : { machine }),
   });
 }

@@ -69,6 +69,9 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
     nr_cpu_ids: 4n * MIB + 0x5000n,
     __cpu_online_mask: 4n * MIB + 0x5008n,
     tk_core: 4n * MIB + 0x6000n,
+    xen_p2m_addr: 4n * MIB + 0x7000n,
+    xen_p2m_size: 4n * MIB + 0x7008n,
+    phys_base: 4n * MIB + 0x7010n,
     init_top_pgt: 4n * MIB + 0x8000n,
     _end: IMAGE_LENGTH - 1n,
   };
@@ -108,6 +111,7 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   u64(place.__per_cpu_offset! + 8n, pageOffset + 0x30_0000n);
   ram.writeUInt32LE(2, image + Number(place.nr_cpu_ids!));
   u64(place.__cpu_online_mask!, 3n);
+  u64(place.phys_base!, physical - (virtual - KERNEL_MAP));
   u64(place.tk_core! + 8n + 0x70n, options.time ?? 1_700_000_000n);
 
   // Page tables: the top one is init_top_pgt, the others lie behind it in the image.
