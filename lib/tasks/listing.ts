@@ -157,7 +157,7 @@ export class Listing {
       else if (settled === SETTLED.exited) exited.push(row);
       else if (settled === SETTLED.corrupt) bad.push(row);
     };
-    for (let row = 0; row < rows.count; row++) sort(row);
+    this.#settlePlain(sort);
     while (bad.length > 0 && looks > 0) {
       looks--;
       const again = bad;
@@ -166,10 +166,34 @@ export class Listing {
       this.#readAgain(again, sort);
     }
     const level = rows.words('level');
-    for (let row = 0; row < rows.count; row++) if (level[row] !== 0 && !this.gone(row)) nested.push(row);
+    const { settled } = this;
+    for (let row = 0; row < rows.count; row++) {
+      if (level[row] !== 0 && settled[row] !== SETTLED.gone) nested.push(row);
+    }
     if (borrowed.length > 0) this.#settleBorrowed(borrowed);
     if (exited.length > 0) this.#settleExited(exited);
     if (nested.length > 0) this.#readNamespaces(nested);
+  }
+
+  /** Settles what nearly all rows are, complete and with an address space of their own, with no call a row; hands the rest on. */
+  #settlePlain(rest: (row: number) => void): void {
+    const { rows, settled, layout } = this;
+    const { faults, count } = rows;
+    const mm = rows.words('mm');
+    const pgd = rows.words('pgd');
+    const entry = rows.words('textEntry');
+    const entryLow = Number(layout.textEntry & 0xffff_ffffn) | 0;
+    const entryHigh = Number(layout.textEntry >> 32n) | 0;
+    for (let row = 0; row < count; row++) {
+      const low = 2 * row;
+      const high = low + 1;
+      const differs = ((entry[low]! ^ entryLow) & 0xffff_f000) | ((entry[high]! ^ entryHigh) & 0x000f_ffff);
+      if ((faults[row]! | differs | (pgd[low]! & 0xfff)) === 0 && (mm[low]! | mm[high]!) !== 0) {
+        settled[row] = SETTLED.mm;
+      } else {
+        rest(row);
+      }
+    }
   }
 
   #readAgain(again: readonly number[], sort: (row: number) => void): void {

@@ -5,7 +5,7 @@ import { type Cpu, readCpus } from './cpus.js';
 import { cr3Base, pgdToCr3 } from './cr3.js';
 import { type CrossRow, crossView } from './cross-view.js';
 import { TaskLayout } from './layout.js';
-import { Listing } from './listing.js';
+import { Listing, SETTLED } from './listing.js';
 import { findPid, findTask } from './pid-tree.js';
 import type { TaskRows } from './rows.js';
 import { Task } from './task.js';
@@ -210,10 +210,13 @@ function withoutThreads(processes: TaskRows, counts: Uint32Array): { task: bigin
 
 function toTasks(listing: Listing, keep?: (task: Task) => boolean): TaskList {
   const tasks = new TaskList();
-  for (let row = 0; row < listing.rows.count; row++) {
-    if (listing.gone(row)) continue;
+  const { settled } = listing;
+  const { count } = listing.rows;
+  let length = 0;
+  for (let row = 0; row < count; row++) {
+    if (settled[row] === SETTLED.gone) continue;
     const task = new Task(listing, row);
-    if (keep === undefined || keep(task)) tasks.push(task);
+    if (keep === undefined || keep(task)) tasks[length++] = task;
   }
   tasks.retries = listing.retries;
   tasks.mode = modeOf(listing);

@@ -85,7 +85,7 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
   const auto link = static_cast<uint64_t>(ToInteger(arguments[2], "link", 0, 1 << 20));
   const auto max = static_cast<size_t>(ToInteger(arguments[3], "max", 0, 1 << 24));
 
-  const ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
+  ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
   const RowLayout layout(plan, walk.bases.size());
   auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
   Check(env, FillRows(&space, plan, walk, static_cast<uint8_t*>(buffer.Data())));
@@ -97,6 +97,7 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
   rows.Set("buffer", buffer);
   rows.Set("counts", counts);
   rows.Set("retries", Napi::Number::New(env, walk.retries));
+  Recycle(&space, plan, std::move(walk));
   return rows;
 }
 

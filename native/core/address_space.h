@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "list_scratch.h"
 #include "memory.h"
 #include "result.h"
 
@@ -99,6 +100,8 @@ class AddressSpace {
   // a guess. Those of a few walks are kept.
   std::vector<uint64_t>& Trail(uint64_t head, uint64_t link);
 
+  ListScratch* scratch() { return &scratch_; }
+
   bool IsCanonical(uint64_t address) const;
   Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const;
 
@@ -154,6 +157,7 @@ class AddressSpace {
   };
   std::array<ListTrail, 4> trails_;
   size_t next_trail_ = 0;
+  ListScratch scratch_;
   uint64_t generation_ = 1;
   std::array<TlbEntry, kTlbSize> tlb_{};
   std::array<TableEntry, kTableCacheSize> tables_{};

@@ -106,29 +106,39 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
 // Memory that is mapped: plain loads. Only trivial objects live in here, SIGBUS jumps out of it.
 void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t window_count, const Rows& rows,
                   size_t count) {
-  const uint8_t* found[kDirectBlock];
+  // Windows of one depth that are found before any of them is copied.
+  constexpr size_t kGroup = 8;
+  const uint8_t* found[kGroup][kDirectBlock];
   for (size_t first = 0; first < count; first += kDirectBlock) {
     const size_t block = std::min(kDirectBlock, count - first);
-    for (size_t w = 0; w < window_count; ++w) {
-      const ColumnWindow& window = windows[w];
-      for (size_t i = 0; i < block; ++i) {
-        const size_t row = first + i;
-        uint64_t start;
-        found[i] = nullptr;
-        if (!FindStart(rows, window, row, &start)) {
-          ZeroParts(rows, window, row);
-          continue;
-        }
-        found[i] = space->Direct(start, window.length);
-        if (found[i] == nullptr) {
-          CopyParts(space, rows, window, row, start);
-        } else {
-          __builtin_prefetch(found[i]);
+    for (size_t done = 0; done < window_count;) {
+      size_t group = 0;
+      for (; group < kGroup && done + group < window_count; ++group) {
+        const ColumnWindow& window = windows[done + group];
+        if (window.depth != windows[done].depth) break;
+        for (size_t i = 0; i < block; ++i) {
+          const size_t row = first + i;
+          uint64_t start;
+          found[group][i] = nullptr;
+          if (!FindStart(rows, window, row, &start)) {
+            ZeroParts(rows, window, row);
+            continue;
+          }
+          const uint8_t* bytes = space->Direct(start, window.length);
+          found[group][i] = bytes;
+          if (bytes == nullptr) {
+            CopyParts(space, rows, window, row, start);
+          } else {
+            __builtin_prefetch(bytes);
+          }
         }
       }
-      for (const ColumnWindow::Part& part : window.parts) {
-        CopyColumn(rows.Cell(first, part.column), found, part, block);
+      for (size_t g = 0; g < group; ++g) {
+        for (const ColumnWindow::Part& part : windows[done + g].parts) {
+          CopyColumn(rows.Cell(first, part.column), found[g], part, block);
+        }
       }
+      done += group;
     }
   }
 }

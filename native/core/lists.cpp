@@ -10,6 +10,7 @@
 
 #include "bus_guard.h"
 #include "gather.h"
+#include "list_scratch.h"
 
 namespace vmi {
 
@@ -23,55 +24,6 @@ constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
 struct Link {
   uint64_t next = 0;
   uint64_t prev = 0;
-};
-
-// Addresses that were seen, with a number each. Open addressing; grows.
-class AddressMap {
- public:
-  static constexpr uint32_t kAbsent = UINT32_MAX;
-
-  // The number that `address` had, or kAbsent; either way it has `number` now.
-  uint32_t Put(uint64_t address, uint32_t number) {
-    if ((used_ + 1) * 2 > slots_.size()) Grow();
-    Slot& slot = Find(address);
-    if (slot.address == 0) {
-      ++used_;
-      slot = {address, number};
-      return kAbsent;
-    }
-    return std::exchange(slot.number, number);
-  }
-
-  uint32_t Get(uint64_t address) const {
-    if (slots_.empty()) return kAbsent;
-    const Slot& slot = const_cast<AddressMap*>(this)->Find(address);
-    return slot.address == 0 ? kAbsent : slot.number;
-  }
-
- private:
-  // Kernel addresses are never 0.
-  struct Slot {
-    uint64_t address = 0;
-    uint32_t number = kAbsent;
-  };
-
-  Slot& Find(uint64_t address) {
-    // Nodes lie at multiples of the slab's object size: multiply, take the high bits.
-    size_t i = static_cast<size_t>((address * 0x9e37'79b9'7f4a'7c15) >> 32) & (slots_.size() - 1);
-    while (slots_[i].address != 0 && slots_[i].address != address) i = (i + 1) & (slots_.size() - 1);
-    return slots_[i];
-  }
-
-  void Grow() {
-    std::vector<Slot> old(std::max<size_t>(1024, slots_.size() * 2));
-    old.swap(slots_);
-    for (const Slot& slot : old) {
-      if (slot.address != 0) Find(slot.address) = slot;
-    }
-  }
-
-  std::vector<Slot> slots_;
-  size_t used_ = 0;
 };
 
 // Depth-0 columns of the plan and the link, read together: one batch a node.
@@ -284,7 +236,12 @@ class Walker {
         link_(link),
         max_(static_cast<size_t>(std::min<uint64_t>(max, kMaxRowBytes / RowLayout(plan, 1).total))),
         captures_(!space->memory()->mapped()),
-        reader_(space, plan, link, captures_) {}
+        reader_(space, plan, link, captures_),
+        seen_(space->scratch()->seen),
+        nodes_(space->scratch()->nodes) {
+    space->scratch()->Clear();
+    FindLines();
+  }
 
   Result<ListWalk> Run() {
     for (const uint64_t head : heads_) {
@@ -315,6 +272,7 @@ class Walker {
   static constexpr int kAttempts = 10;
   static constexpr int kRestarts = 3;
   static constexpr size_t kSprint = 256;
+  static constexpr int64_t kLine = 64;
 
   bool IsPlausible(uint64_t node) const {
     return node >> 63 != 0 && (node & 7) == 0 && space_->IsCanonical(node);
@@ -397,6 +355,8 @@ class Walker {
           std::atomic_thread_fence(std::memory_order_acquire);
           std::memcpy(&link.prev, bytes + sizeof link.next, sizeof link.prev);
           if (link.prev != at) break;
+          // GatherBlock wants them soon, and the next link takes its time.
+          for (size_t line = 0; line < line_count_; ++line) __builtin_prefetch(bytes + lines_[line]);
           block[n] = next;
           after[n] = link.next;
           ++n;
@@ -420,6 +380,20 @@ class Walker {
     }
   }
 
+  // Cache lines that hold columns of the node itself, but for the link's own.
+  void FindLines() {
+    std::vector<int64_t> lines;
+    for (const Column& column : plan_.columns()) {
+      if (column.depth == 0) lines.push_back(int64_t{column.offset} / kLine);
+    }
+    std::sort(lines.begin(), lines.end());
+    lines.erase(std::unique(lines.begin(), lines.end()), lines.end());
+    for (const int64_t line : lines) {
+      const auto link = static_cast<int64_t>(link_);
+      if (line != link / kLine) lines_[line_count_++] = line * kLine - link;
+    }
+  }
+
   // The walk has just brought the nodes' pages in; a second look at all of them in the end would bring them in again.
   void GatherBlock() {
     const size_t count = nodes_.size() - gathered_;
@@ -427,7 +401,7 @@ class Walker {
     ListWalk::Block block;
     block.count = count;
     const RowLayout layout(plan_, count);
-    block.rows.reset(new uint8_t[layout.total]);
+    block.rows = space_->scratch()->TakeBlock(layout.total);
     for (size_t i = 0; i < count; ++i) {
       const uint64_t base = nodes_[gathered_ + i] - link_;
       std::memcpy(block.rows.get() + layout.bases + i * sizeof base, &base, sizeof base);
@@ -632,9 +606,9 @@ class Walker {
   bool captures_;
   NodeReader reader_;
 
-  AddressMap seen_;
+  AddressMap& seen_;
   // All lists, in order; 0: dropped.
-  std::vector<uint64_t> nodes_;
+  std::vector<uint64_t>& nodes_;
   std::vector<uint8_t> captured_;
   std::vector<size_t> starts_;
   // Rows gathered so far, as long as no node was taken back.
@@ -645,6 +619,10 @@ class Walker {
   size_t dropped_ = 0;
   uint32_t retries_ = 0;
   int64_t paused_ = 0;
+
+  // Where from a node the other cache lines of its row lie.
+  int64_t lines_[Plan::kMaxColumns] = {};
+  size_t line_count_ = 0;
 
   // The list being walked.
   uint64_t head_ = 0;
@@ -688,6 +666,7 @@ Status FillFromBlocks(AddressSpace* space, const Plan& plan, const ListWalk& wal
     CopyBlock(plan, layout, first, block.rows.get(), block.count, rows);
     first += block.count;
   }
+
   if (first == count) return space->memory()->Check();
   const std::unique_ptr<uint8_t[]> rest(new uint8_t[RowLayout(plan, count - first).total]);
   Status status = Gather(space, plan, walk.bases.data() + first, count - first, rest.get());
@@ -719,6 +698,12 @@ Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uin
   }
   GatherColumns(space, plan, count, rows, 1);
   return space->memory()->Check();
+}
+
+void Recycle(AddressSpace* space, const Plan& plan, ListWalk walk) {
+  for (ListWalk::Block& block : walk.blocks) {
+    space->scratch()->GiveBlock(RowLayout(plan, block.count).total, std::move(block.rows));
+  }
 }
 
 }  // namespace vmi

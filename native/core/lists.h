@@ -39,4 +39,7 @@ Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t
 // `rows`: RowLayout(plan, walk.bases.size()).total bytes.
 Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows);
 
+// Leaves the memory of a walk that is done with to the next one.
+void Recycle(AddressSpace* space, const Plan& plan, ListWalk walk);
+
 }  // namespace vmi
