@@ -251,7 +251,8 @@ class Walker {
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (captures_ && !heads_.empty()) reader_.ReadAhead(space_->Trail(heads_.front(), link_));
+    if (!heads_.empty()) trail_ = &space_->Trail(heads_.front(), link_);
+    if (captures_ && trail_ != nullptr) reader_.ReadAhead(*trail_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -273,6 +274,7 @@ class Walker {
   static constexpr int kRestarts = 3;
   static constexpr size_t kSprint = 256;
   static constexpr int64_t kLine = 64;
+  static constexpr size_t kAhead = 12;
 
   bool IsPlausible(uint64_t node) const {
     return node >> 63 != 0 && (node & 7) == 0 && space_->IsCanonical(node);
@@ -342,6 +344,9 @@ class Walker {
       uint64_t block[kSprint];
       uint64_t after[kSprint];
       size_t count = 0;
+      const size_t first = nodes_.size();
+      const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->data();
+      const size_t trail_length = trail_ == nullptr ? 0 : trail_->size();
       const bool complete = WithBusGuard([&] {
         uint64_t at = at_;
         uint64_t next = next_;
@@ -349,6 +354,12 @@ class Walker {
         while (n < kSprint && next != head_ && IsPlausible(next)) {
           const uint8_t* bytes = space_->Direct(next, sizeof(Link));
           if (bytes == nullptr) break;
+          // Where the list led last time it most likely leads again: no load waits for the one before it.
+          const size_t ahead = first + n + kAhead;
+          if (ahead < trail_length) {
+            const uint8_t* soon = space_->Direct(trail[ahead], sizeof(Link));
+            if (soon != nullptr) __builtin_prefetch(soon);
+          }
           Link link;
           // `next` first: were it read after `prev`, the node could have moved to another place between.
           std::memcpy(&link.next, bytes, sizeof link.next);
@@ -586,10 +597,9 @@ class Walker {
       walk.counts.push_back(static_cast<uint32_t>(walk.bases.size() - before));
     }
     captured_.resize(kept * size);
-    if (captures_ && !heads_.empty()) {
-      std::vector<uint64_t>& trail = space_->Trail(heads_.front(), link_);
-      trail.assign(walk.bases.begin(), walk.bases.end());
-      for (uint64_t& node : trail) node += link_;
+    if (trail_ != nullptr) {
+      trail_->assign(walk.bases.begin(), walk.bases.end());
+      for (uint64_t& node : *trail_) node += link_;
     }
     walk.captured = std::move(captured_);
     // A hole after the blocks moves only rows that are not gathered yet.
@@ -605,6 +615,9 @@ class Walker {
   // Whether columns are read with the link: where a read is a system call.
   bool captures_;
   NodeReader reader_;
+
+  // Nodes of the last walk of these lists; null: there are no lists.
+  std::vector<uint64_t>* trail_ = nullptr;
 
   AddressMap& seen_;
   // All lists, in order; 0: dropped.
