@@ -179,8 +179,10 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, () => {
     return false;
   }
 
-  it('is suspended and resumed, as libvirt sees it', async () => {
-    const guest = await attach(`libvirt:${name}`);
+  const sources = kvm ? ['libvirt', 'kvm'] : ['libvirt'];
+
+  it.each(sources)('is suspended and resumed through %s, as libvirt sees it', async (source) => {
+    const guest = await attach(`${source}:${name}`);
     const pause = await guest.pause();
     expect(await state(name)).toBe('paused');
     await pause.resume();
@@ -188,19 +190,20 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, () => {
     await guest.close();
   });
 
-  it('stays suspended when somebody else did that', async () => {
+  it.each(sources)('stays suspended when somebody else did that (%s)', async (source) => {
     await lab.stop();
-    const guest = await attach(`libvirt:${name}`);
+    const guest = await attach(`${source}:${name}`);
     await (await guest.pause()).resume();
     await guest.close();
     expect(await state(name)).toBe('paused');
     await lab.cont();
   });
 
-  it.each(['return', 'SIGKILL'])('runs on when a process that paused it ends by %s', async (end) => {
+  const ends = sources.flatMap((source) => ['return', 'SIGTERM', 'SIGKILL'].map((end) => [source, end]));
+  it.each(ends)('runs on when a process that paused it through %s ends by %s', async (source, end) => {
     const { stdout, stderr } = spawnSync(
       process.execPath,
-      [CHILD, `libvirt:${name}`, 'steps', 'pause', end],
+      [CHILD, `${source}:${name}`, 'steps', 'pause', end!],
       {
         encoding: 'utf8',
         timeout: 60_000,
@@ -211,7 +214,6 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, () => {
   });
 
   it('sees what changed since the last look', async () => {
-    const sources = kvm ? ['libvirt', 'kvm'] : ['libvirt'];
     for (const source of sources) {
       await using guest = await attach(`${source}:${name}`);
       const before = guest.tasks().length;

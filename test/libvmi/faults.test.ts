@@ -20,6 +20,7 @@ const target = (options: Partial<LibvmiTarget>): LibvmiTarget => ({
   deadline: 150,
   attachDeadline: 150,
   map: false,
+  guard: false,
   ...options,
 });
 

@@ -4,8 +4,11 @@ import { addon } from '../../addon.js';
 import { fromNative, VmiError } from '../../errors.js';
 import { REGISTERS } from '../../libvmi/registers.js';
 import { LibvmiSession, withLog } from '../../libvmi/session.js';
+import { PauseGuard } from '../pause-guard.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
+import { isSuspended } from '../qemu/libvirt.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+import { kvmRanges } from './kvm-ranges.js';
 
 /** What to attach to through libvmi, and how. */
 export interface LibvmiTarget {
@@ -28,6 +31,8 @@ export interface LibvmiTarget {
   readonly map?: boolean | undefined;
   /** Whether reads may run on the calling thread, without a deadline; default: with the file driver only. */
   readonly direct?: boolean | undefined;
+  /** Whether a process guards a pause, so that no way to end leaves the guest paused; default true. */
+  readonly guard?: boolean | undefined;
 }
 
 const PAGE_SIZE = 0x1000n;
@@ -171,7 +176,7 @@ async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promi
     addressing: pv ? 'machine' : 'guest-physical',
     // Below the end there is the hole of a PC too, and what the guest gave back.
     ...(target.driver === 'xen' ? { ramSize: size > 0n && size < end ? size : end } : {}),
-    machine: new Domain(session, native, what, vcpus),
+    machine: new Domain(session, native, target, vcpus),
   });
 }
 
@@ -185,38 +190,21 @@ async function isPv(session: LibvmiSession): Promise<boolean> {
   return (await has('CR3')) && !(await has('MSR_EFER'));
 }
 
-const FOUR_GIB = 1n << 32n;
-/** The window of a PC's video memory; a look at it changes the state of a VGA. */
-const VIDEO = [0xa_0000n, 0xc_0000n] as const;
-/** Where the devices of a PC begin at the latest. QEMU hw/i386/pc_piix.c, `max_ram_below_4g`. */
-const DEVICES = 0xe000_0000n;
-
-/**
- * Where RAM is: libvmi's KVM driver reads whatever is at an address, devices too, and gives zeros where nothing is. It knows
- * how much RAM there is and where it ends; what ends above 4 GiB begins there, the rest is below. DIMMs that were plugged
- * in it does not know.
- * @returns pairs of start and end
- */
-export function kvmRanges(size: bigint, end: bigint): [start: bigint, end: bigint][] {
-  const above = end > FOUR_GIB ? end - FOUR_GIB : 0n;
-  const rest = (above > 0n ? size - above : end) & ~PAGE_OFFSET;
-  const low = rest < DEVICES ? rest : DEVICES;
-  const ranges: [bigint, bigint][] = [[0n, low < VIDEO[0] ? low : VIDEO[0]]];
-  if (low > VIDEO[1]) ranges.push([VIDEO[1], low]);
-  if (above > 0n) ranges.push([FOUR_GIB, end]);
-  return ranges.filter(([start, stop]) => stop > start);
-}
-
 class Domain implements Machine {
   readonly #session: LibvmiSession;
   readonly #memory: NativeMemory;
+  readonly #target: LibvmiTarget;
   readonly #what: string;
   readonly #vcpus: number;
+  /** Held while the guest is stopped by us. */
+  #guard: PauseGuard | undefined;
+  #paused = false;
 
-  constructor(session: LibvmiSession, memory: NativeMemory, what: string, vcpus: number) {
+  constructor(session: LibvmiSession, memory: NativeMemory, target: LibvmiTarget, vcpus: number) {
     this.#session = session;
     this.#memory = memory;
-    this.#what = what;
+    this.#target = target;
+    this.#what = `${target.driver}:${target.name}`;
     this.#vcpus = vcpus;
   }
 
@@ -249,16 +237,39 @@ class Domain implements Machine {
     return rows;
   }
 
+  /** Stops the vCPUs; a libvirt domain that somebody else has suspended stays theirs to resume (Xen counts its pauses). */
   async pause(): Promise<void> {
-    await this.#control('vmi_pause_vm', 'pause');
+    if (this.#paused) return;
+    this.#begin();
+    const { driver, name, library = '', guard = true } = this.#target;
+    if (guard) {
+      if (driver === 'kvm' && (await isSuspended(name))) return;
+      this.#guard = await PauseGuard.start(['libvmi', driver, name, library]);
+    }
+    try {
+      await this.#control('vmi_pause_vm', 'pause');
+      this.#paused = true;
+    } finally {
+      if (!this.#paused) this.#release();
+    }
   }
 
   async resume(): Promise<void> {
+    if (!this.#paused) return;
     await this.#control('vmi_resume_vm', 'resume');
+    this.#release();
   }
 
-  close(): Promise<void> {
-    return this.#session.close();
+  /** Resumes the guest if it was paused here. */
+  async close(): Promise<void> {
+    await this.#session.close();
+    this.#release();
+  }
+
+  #release(): void {
+    this.#guard?.release();
+    this.#guard = undefined;
+    this.#paused = false;
   }
 
   /** @throws {VmiError} `VMI_CLOSED`: the guest has ended */

@@ -80,6 +80,17 @@ export async function findDomain(
   return { process, access: new LibvirtDomain(uri, domain.uuid, alive) };
 }
 
+/** Whether a domain of the system's libvirt is suspended, as far as virsh can tell. */
+export async function isSuspended(name: string): Promise<boolean> {
+  try {
+    const domain = (await libvirtNames(SYSTEM)).find((one) => one.name === name);
+    if (domain === undefined) return false;
+    return (await virsh(SYSTEM, ['domstate', '--domain', domain.uuid])).trim() === 'paused';
+  } catch {
+    return false;
+  }
+}
+
 function unknownDomain(uri: string, name: string, names: readonly LibvirtName[]): string {
   const known = names.map((one) => one.name).sort();
   if (known.length === 0) return `${uri} has no domain`;

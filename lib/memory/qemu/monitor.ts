@@ -1,3 +1,5 @@
+import type { GuardWords } from '../pause-guard.js';
+
 /** What answers for a QEMU while it is asked. */
 export interface Monitor {
   /**
@@ -12,6 +14,6 @@ export interface Monitor {
 /** The way to a monitor that others want to use as well: it is held for a question and let go. */
 export interface MonitorAccess {
   use<T>(work: (monitor: Monitor) => T | Promise<T>): Promise<T>;
-  /** What pause-guard-main.ts makes the same access of, in another process. */
-  readonly words: readonly string[];
+  /** The same access for the guard of a pause, in another process. */
+  readonly words: GuardWords;
 }

@@ -2,12 +2,12 @@ import { closeSync, openSync } from 'node:fs';
 import type { NativeSegment } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative, hex, VmiError } from '../../errors.js';
+import { PauseGuard } from '../pause-guard.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { findDomain, type LibvirtTarget } from './libvirt.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
-import { PauseGuard } from './pause-guard.js';
 import {
   type HostMapping,
   hostMappings,
@@ -268,7 +268,7 @@ class QemuMachine implements Machine {
   /** Stops the vCPUs; a guest that somebody else has stopped stays theirs to resume. */
   async pause(): Promise<void> {
     if (this.#guard !== undefined) return;
-    const guard = await PauseGuard.start(this.#access);
+    const guard = await PauseGuard.start(this.#access.words);
     try {
       await this.#access.use(async (monitor) => {
         const status = (await monitor.execute('query-status')) as { running?: boolean };

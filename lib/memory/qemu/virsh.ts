@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { VmiError } from '../../errors.js';
+import type { GuardWords } from '../pause-guard.js';
 import type { AbortOptions } from '../physical-memory.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
 
@@ -139,7 +140,7 @@ export class LibvirtDomain implements MonitorAccess, Monitor {
     this.#alive = alive;
   }
 
-  get words(): readonly string[] {
+  get words(): GuardWords {
     return ['libvirt', this.#uri, this.#uuid];
   }
 

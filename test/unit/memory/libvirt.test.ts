@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { formatTarget, parseTarget } from '../../../lib/index.js';
-import { kvmRanges } from '../../../lib/memory/libvmi/libvmi.js';
+import { kvmRanges } from '../../../lib/memory/libvmi/kvm-ranges.js';
 import { libvirtUri, parseNames } from '../../../lib/memory/qemu/libvirt.js';
 
 const UUID = '43cc656f-c9e0-4bc2-b4c8-b7155b1b1fe7';

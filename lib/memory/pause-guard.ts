@@ -1,10 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { VmiError } from '../../errors.js';
-import type { MonitorAccess } from './monitor.js';
+import { VmiError } from '../errors.js';
 
 /** How long the guard may take to start, milliseconds. */
 const START_DEADLINE = 10_000;
+
+/** How another process resumes a guest: a QMP socket, a libvirt domain, a guest of libvmi. */
+export type GuardWords =
+  | readonly ['qmp', path: string]
+  | readonly ['libvirt', uri: string, uuid: string]
+  | readonly ['libvmi', driver: 'xen' | 'kvm' | 'file', name: string, library: string];
 
 /**
  * A small process of its own that resumes the guest when this process ends before it has: by an exception, a signal, SIGKILL.
@@ -21,13 +26,13 @@ export class PauseGuard {
    * Starts the guard; only when it is ready may the guest be stopped.
    * @throws {VmiError} `VMI_BUSY`: the guard did not start
    */
-  static async start(access: MonitorAccess): Promise<PauseGuard> {
+  static async start(words: GuardWords): Promise<PauseGuard> {
     // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs from dist/.
     const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace(
       '/lib/memory/',
       '/dist/memory/',
     );
-    const child = spawn(process.execPath, [main, ...access.words], {
+    const child = spawn(process.execPath, [main, ...words], {
       detached: true,
       stdio: ['pipe', 'pipe', 'ignore'],
     });

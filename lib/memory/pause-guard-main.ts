@@ -1,0 +1,51 @@
+import type { GuardWords } from './pause-guard.js';
+
+/** How often a monitor that is still held by the process that ended is tried again, milliseconds. */
+const RETRY = 50;
+const MAX_TRIES = 100;
+
+/** Waits for the end of standard input; without a word before it, resumes the guest. */
+async function main(words: GuardWords): Promise<void> {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+  process.stdout.write('ready\n');
+  let said = '';
+  for await (const chunk of process.stdin) said += String(chunk);
+  if (said.startsWith('resumed')) return;
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    try {
+      await resume(words);
+      return;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+    }
+  }
+}
+
+/** Loads only what it takes: a guard is to be ready soon. */
+async function resume(words: GuardWords): Promise<void> {
+  switch (words[0]) {
+    case 'qmp': {
+      const { QmpSocket } = await import('./qemu/qmp.js');
+      await new QmpSocket(words[1]).use((monitor) => monitor.execute('cont'));
+      return;
+    }
+    case 'libvirt': {
+      const { LibvirtDomain } = await import('./qemu/virsh.js');
+      await new LibvirtDomain(words[1], words[2]).execute('cont');
+      return;
+    }
+    case 'libvmi': {
+      const { LibvmiSession } = await import('../libvmi/session.js');
+      const library = words[3] === '' ? undefined : words[3];
+      const session = await LibvmiSession.open({ driver: words[1], name: words[2], library });
+      try {
+        const { failed } = await session.call('vmi_resume_vm');
+        if (failed) throw new Error('libvmi cannot resume the guest');
+      } finally {
+        await session.close();
+      }
+    }
+  }
+}
+
+await main(process.argv.slice(2) as unknown as GuardWords);
