@@ -61,9 +61,16 @@ function look(kernel: Kernel, layout: TaskLayout): CrossRow[] {
   const cpus = readCpus(kernel).map((cpu) => cpu.current);
   add(cpus, 'cpu');
   // The threads of every process that any view has shown.
-  const signals = new Set(layout.gather(kernel, BigUint64Array.from(views.keys())).longs('signal'));
-  signals.delete(0n);
-  const threads = walkThreads(kernel, layout, BigUint64Array.from(signals));
+  const known = layout.gather(kernel, BigUint64Array.from(views.keys()));
+  const first = new Map<bigint, number>();
+  for (const [row, signal] of known.longs('signal').entries()) {
+    if (signal !== 0n && !first.has(signal)) first.set(signal, row);
+  }
+  const threads = walkThreads(kernel, layout, {
+    tasks: BigUint64Array.from(first.values(), (row) => known.bases[row]!),
+    signals: BigUint64Array.from(first.keys()),
+    tgids: Uint32Array.from(first.values(), (row) => known.words('tgid')[row]!),
+  });
   const left = new Set(threads.left);
   add(
     threads.rows.bases.filter((_, row) => !left.has(row)),

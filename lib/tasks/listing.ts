@@ -244,11 +244,11 @@ export class Listing {
       (row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n,
     );
     if (leaders.length === 0) return;
-    const threads = walkThreads(
-      kernel,
-      layout,
-      BigUint64Array.from(leaders, (row) => signal[row]!),
-    );
+    const threads = walkThreads(kernel, layout, {
+      tasks: BigUint64Array.from(leaders, (row) => rows.bases[row]!),
+      signals: BigUint64Array.from(leaders, (row) => signal[row]!),
+      tgids: Uint32Array.from(leaders, (row) => rows.words('tgid')[row]!),
+    });
     this.retries += threads.retries;
     const left = new Set(threads.left);
     const classify = classifier(threads.rows, layout);

@@ -9,7 +9,7 @@ import { Listing, SETTLED } from './listing.js';
 import { findPid, findTask } from './pid-tree.js';
 import type { TaskRows } from './rows.js';
 import { Task } from './task.js';
-import { walkThreads } from './threads.js';
+import { type Processes, walkThreads } from './threads.js';
 
 /** Whether the guest ran while it was read. */
 export type Consistency = 'live' | 'paused' | 'static';
@@ -74,7 +74,7 @@ export class Tasks {
       retries += found.retries;
       const processes = layout.rows(found.buffer, found.count);
       if (options.threads !== true) return new Listing(kernel, layout, processes, retries);
-      const threads = walkThreads(kernel, layout, signalsOf(kernel, layout, processes));
+      const threads = walkThreads(kernel, layout, withSignals(kernel, layout, processes));
       retries += threads.retries;
       // The leader stays in the list until the process is reaped. Between the two walks it may be; a second look tells.
       const empty = threads.counts.includes(0) ? withoutThreads(processes, threads.counts) : [];
@@ -179,9 +179,10 @@ export class Tasks {
  * `signal` of every process. On a live guest, one without may have left while it was read.
  * @throws {CorruptError} a process that has none, whose threads could only be left out
  */
-function signalsOf(kernel: Kernel, layout: TaskLayout, processes: TaskRows): BigUint64Array {
+function withSignals(kernel: Kernel, layout: TaskLayout, processes: TaskRows): Processes {
   const signals = processes.longs('signal');
-  if (!signals.includes(0n)) return signals;
+  const tgids = processes.words('tgid');
+  if (!signals.includes(0n)) return { tasks: processes.bases, signals, tgids };
   for (let row = 0; row < processes.count; row++) {
     if (signals[row] !== 0n) continue;
     const address = processes.bases[row]!;
@@ -192,7 +193,12 @@ function signalsOf(kernel: Kernel, layout: TaskLayout, processes: TaskRows): Big
         (again.faults[0] !== 0 || again.longs('startTime')[0] === processes.longs('startTime')[row]));
     if (same) throw new CorruptError(`the process at ${hex(address)} has no signal_struct`, address, row);
   }
-  return signals.filter((signal) => signal !== 0n);
+  const has = (_: unknown, row: number) => signals[row] !== 0n;
+  return {
+    tasks: processes.bases.filter(has),
+    signals: signals.filter(has),
+    tgids: tgids.filter(has),
+  };
 }
 
 /** Processes whose list of threads was empty. @param counts threads of each process that has a `signal_struct` */

@@ -4,6 +4,14 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { TaskLayout } from './layout.js';
 import type { TaskRows } from './rows.js';
 
+/** Processes whose threads are looked for: of each, a task of it and what that task's row said. */
+export interface Processes {
+  readonly tasks: BigUint64Array;
+  /** Addresses of the `signal_struct`s, all different. */
+  readonly signals: BigUint64Array;
+  readonly tgids: Uint32Array;
+}
+
 /** The threads of some processes, process by process. */
 export interface Threads {
   readonly rows: TaskRows;
@@ -20,10 +28,14 @@ const MAX_LOOKS = 3;
 /**
  * Walks `signal->thread_head` of each process. A list of any other sort that a `signal` is made to lead to has back
  * pointers that agree, too; so every thread must name the `signal_struct` whose list it is in.
- * @param signals address of each process's `signal_struct`, all different
+ *
+ * A process that was reaped since its row was read may have left its `signal_struct` to another. A fork puts the new task in
+ * the list long before it gives it a PID: until then the row is a copy of the parent's (kernel/fork.c, copy_signal
+ * and copy_process). So a thread with another TGID counts only while the process is the one that was looked for.
  * @throws {CorruptError} a list that is none, or that holds what is no thread of the process
  */
-export function walkThreads(kernel: Kernel, layout: TaskLayout, signals: BigUint64Array): Threads {
+export function walkThreads(kernel: Kernel, layout: TaskLayout, processes: Processes): Threads {
+  const { tasks, signals, tgids } = processes;
   const heads = signals.map((signal) => wrap(signal + BigInt(layout.threadHead)));
   const { memory } = kernel;
   const found = memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
@@ -31,6 +43,7 @@ export function walkThreads(kernel: Kernel, layout: TaskLayout, signals: BigUint
   const rows = layout.rows(found.buffer, found.count);
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.
   const own = rows.words('signal');
+  const tgid = rows.words('tgid');
   const expected = new Uint32Array(signals.buffer, signals.byteOffset, 2 * signals.length);
   const left: number[] = [];
   let row = 0;
@@ -39,7 +52,12 @@ export function walkThreads(kernel: Kernel, layout: TaskLayout, signals: BigUint
     const high = expected[2 * i + 1];
     const end = row + counts[i]!;
     for (; row < end; row++) {
-      if (own[2 * row] === low && own[2 * row + 1] === high) continue;
+      if (own[2 * row] === low && own[2 * row + 1] === high) {
+        if (tgid[row] === tgids[i] || isSameProcess(kernel, layout, tasks[i]!, signals[i]!, tgids[i]!))
+          continue;
+        left.push(row);
+        continue;
+      }
       const task = rows.bases[row]!;
       if (isStillThere(kernel, layout, heads[i]!, signals[i]!, task)) {
         throw new CorruptError(
@@ -52,6 +70,24 @@ export function walkThreads(kernel: Kernel, layout: TaskLayout, signals: BigUint
     }
   }
   return { rows, counts, retries, left };
+}
+
+/**
+ * Whether a task is still of the process that it was of. One that was reaped has no `thread_pid` (kernel/pid.c, detach_pid),
+ * and its `signal_struct` is freed with it.
+ */
+function isSameProcess(
+  kernel: Kernel,
+  layout: TaskLayout,
+  task: bigint,
+  signal: bigint,
+  tgid: number,
+): boolean {
+  if (!kernel.memory.physical.live) return true;
+  const rows = layout.gather(kernel, BigUint64Array.of(task));
+  return (
+    rows.longs('signal')[0] === signal && rows.words('tgid')[0] === tgid && rows.longs('threadPid')[0] !== 0n
+  );
 }
 
 /** Whether a list goes on to hold a task that names another `signal_struct`. */
