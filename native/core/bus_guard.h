@@ -42,7 +42,10 @@ template <typename Body>
   return true;
 }
 
+// kLong: a piece of a copy that is larger than the caches.
+enum class CopyHint { kNone, kLong };
+
 // Copies from a mapped file, page by page; returns the bytes copied before the first page that raised SIGBUS.
-size_t CopyGuarded(void* into, const void* from, size_t length);
+size_t CopyGuarded(void* into, const void* from, size_t length, CopyHint hint = CopyHint::kNone);
 
 }  // namespace vmi

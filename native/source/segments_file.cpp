@@ -178,7 +178,10 @@ size_t FileMapping::ReadUnknown(uint64_t from, uint8_t* into, size_t length) {
 }
 
 size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
-  if (known_ == nullptr) return CopyGuarded(into, base_ + from, length);
+  // From here on memcpy itself would go past the caches.
+  constexpr size_t kLong = size_t{16} << 20;
+  const CopyHint hint = length >= kLong ? CopyHint::kLong : CopyHint::kNone;
+  if (known_ == nullptr) return CopyGuarded(into, base_ + from, length, hint);
   size_t done = 0;
   while (done < length) {
     // A run of pages of which the same is known.
@@ -195,8 +198,8 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
 
     size_t copied = 0;
     if (known) {
-      copied = CopyGuarded(into + done, base_ + from + done, part);
-    } else if (next > first + 1) {
+      copied = CopyGuarded(into + done, base_ + from + done, part, hint);
+    } else if (part >= kPageSize) {
       copied = ReadUnknown(from + done, into + done, part);
     } else {
       switch (Probe(first)) {

@@ -217,6 +217,31 @@ TEST(a_truncated_file_is_a_fault_and_no_signal) {
   }
 }
 
+TEST(long_reads_bring_every_byte_and_stop_where_the_file_was_cut) {
+  constexpr uint64_t kSize = 24 << 20;
+  File file(kSize);
+  std::vector<uint8_t> expected(kSize);
+  // No two neighbours of a cache line are alike; a hole in the middle.
+  for (uint64_t i = 0; i < kSize; ++i) expected[i] = static_cast<uint8_t>(i * 37 + (i >> 8) * 11 + 1);
+  std::memset(expected.data() + 0x500000, 0, 0x3000);
+  EQUAL(pwrite(file.fd(), expected.data(), 0x500000, 0), 0x500000);
+  const uint64_t after = 0x503000;
+  EQUAL(pwrite(file.fd(), expected.data() + after, kSize - after, static_cast<off_t>(after)), static_cast<ssize_t>(kSize - after));
+  auto memory = OpenMemory({{Kind::kFile, 0, kSize, 0, file.fd()}});
+  std::vector<uint8_t> bytes(kSize + 64);
+  for (const size_t skew : {0, 1, 63}) {
+    for (int again = 0; again < 2; ++again) {
+      std::fill(bytes.begin(), bytes.end(), uint8_t{0xee});
+      EQUAL(memory->Read(skew, bytes.data() + skew, kSize - skew).value(), kSize - skew);
+      CHECK(std::memcmp(bytes.data() + skew, expected.data() + skew, kSize - skew) == 0);
+      EQUAL(bytes[kSize], 0xee);
+    }
+  }
+  file.Resize(0xa00000);
+  EQUAL(memory->Read(0, bytes.data(), kSize).value(), 0xa00000u);
+  CHECK(bus_frame == nullptr);
+}
+
 volatile sig_atomic_t seen_signals = 0;
 
 TEST(signals_of_others_reach_their_handler) {
