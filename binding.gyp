@@ -14,11 +14,16 @@
         "native/core/scan.cpp",
         "native/source/libvmi_call.cpp",
         "native/source/libvmi_config.cpp",
+        "native/source/libvmi_events.cpp",
         "native/source/libvmi_library.cpp",
+        "native/source/libvmi_local.cpp",
+        "native/source/libvmi_process.cpp",
+        "native/source/libvmi_remote.cpp",
         "native/source/libvmi_session.cpp",
         "native/source/libvmi_kvm.cpp",
         "native/source/libvmi_source.cpp",
         "native/source/libvmi_stderr.cpp",
+        "native/source/libvmi_wire.cpp",
         "native/source/segments.cpp",
         "native/source/segments_file.cpp",
         "native/source/segments_process.cpp",
@@ -44,6 +49,26 @@
         "-Wl,-z,nodelete",
         "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"
       ]
+    },
+    {
+      "target_name": "libvmi_host",
+      "type": "executable",
+      "product_extension": "",
+      "sources": [
+        "native/core/result.cpp",
+        "native/host/libvmi_host.cpp",
+        "native/source/libvmi_call.cpp",
+        "native/source/libvmi_config.cpp",
+        "native/source/libvmi_events.cpp",
+        "native/source/libvmi_kvm.cpp",
+        "native/source/libvmi_library.cpp",
+        "native/source/libvmi_local.cpp",
+        "native/source/libvmi_wire.cpp"
+      ],
+      "defines": ["_FILE_OFFSET_BITS=64"],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
+      "cflags_cc": ["-std=c++17", "-fexceptions", "-Wall", "-Wextra"],
+      "libraries": ["-ldl", "-lpthread"]
     }
   ]
 }

@@ -11,7 +11,8 @@ export type VmiErrorCode =
   | 'VMI_NO_TASK'
   | 'VMI_CORRUPT'
   | 'VMI_UNSUPPORTED'
-  | 'VMI_ABORTED';
+  | 'VMI_ABORTED'
+  | 'VMI_CRASHED';
 
 /**
  * Any failure that is not a misuse of the API (those are `TypeError` and `RangeError`).
@@ -79,6 +80,31 @@ export class CorruptError extends VmiError {
   }
 }
 
+/** The process that libvmi runs in (`isolate`) ended in the middle of a call. Code `VMI_CRASHED`. */
+export class CrashError extends VmiError {
+  override readonly name = 'CrashError';
+  /** Signal that ended it: `SIGSEGV`; `undefined` when it exited by itself. */
+  readonly signal: string | undefined;
+  readonly exitCode: number | undefined;
+  /** What it printed, at most 4,096 bytes. */
+  readonly stderr: string;
+
+  constructor(
+    message: string,
+    end: {
+      readonly signal?: string | undefined;
+      readonly exitCode?: number | undefined;
+      readonly stderr?: string | undefined;
+    },
+    options?: ErrorOptions,
+  ) {
+    super('VMI_CRASHED', message, options);
+    this.signal = end.signal;
+    this.exitCode = end.exitCode;
+    this.stderr = end.stderr ?? '';
+  }
+}
+
 /** Formats an address the way every message, table and JSON line does. */
 export function hex(value: bigint | number): string {
   return `0x${value.toString(16)}`;
@@ -96,13 +122,21 @@ function describeFault(fault: Fault): string {
   return `cannot read ${fault.requested} bytes at ${hex(fault.address)} (${where}): ${why}${partly}`;
 }
 
+interface NativeFields {
+  readonly code?: string;
+  readonly found?: number;
+  readonly signal?: string;
+  readonly exitCode?: number;
+  readonly stderr?: string;
+}
+
 /**
  * Gives an error thrown by the addon its class. Anything else comes back as it is.
  * Use as `catch (error) { throw fromNative(error); }`.
  */
 export function fromNative(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof VmiError) return error;
-  const data = error as Error & Partial<Fault> & { code?: string; found?: number };
+  const data = error as Error & Partial<Fault> & NativeFields;
   if (typeof data.code !== 'string' || !data.code.startsWith('VMI_')) return error;
   if (data.code === 'VMI_FAULT' && typeof data.address === 'bigint' && data.space !== undefined) {
     return new FaultError({
@@ -117,5 +151,6 @@ export function fromNative(error: unknown): unknown {
   if (data.code === 'VMI_CORRUPT') {
     return new CorruptError(error.message, data.address ?? 0n, data.found ?? 0, { cause: error });
   }
+  if (data.code === 'VMI_CRASHED') return new CrashError(error.message, data, { cause: error });
   return new VmiError(data.code as VmiErrorCode, error.message, { cause: error });
 }

@@ -1,10 +1,20 @@
 export type { AddressLike } from './address.js';
-export { CorruptError, type Fault, FaultError, hex, VmiError, type VmiErrorCode } from './errors.js';
+export {
+  CorruptError,
+  CrashError,
+  type Fault,
+  FaultError,
+  hex,
+  VmiError,
+  type VmiErrorCode,
+} from './errors.js';
+export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
 export { type AttachOptions, attach, Guest, type GuestCpu, type SpaceOptions } from './guest/guest.js';
 export { Pause } from './guest/pause.js';
 export { Kernel, type KernelOptions } from './kernel/kernel.js';
 export { loadProfile } from './kernel/profile/load-profile.js';
 export type { Profile } from './kernel/profile/profile.js';
+export type { Cr3WriteOptions } from './libvmi/cr3-writes.js';
 export {
   type AbortOptions,
   type Capabilities,

@@ -9,7 +9,13 @@ export type Target =
       readonly uri?: string | undefined;
     }
   | { readonly kind: 'image'; readonly path: string }
-  | { readonly kind: 'libvmi'; readonly driver: 'xen' | 'kvm' | 'file'; readonly name: string };
+  | {
+      readonly kind: 'libvmi';
+      readonly driver: 'xen' | 'kvm' | 'file';
+      readonly name: string;
+      /** Whether libvmi runs in a process of its own. */
+      readonly isolate?: boolean | undefined;
+    };
 
 /** The forms of a target, for messages. */
 export const TARGET_FORMS =

@@ -198,6 +198,30 @@ export interface NativeLibvmiOptions {
    * deadline: for the file driver, whose calls are short.
    */
   direct: boolean;
+  /** Attaches with VMI_INIT_EVENTS; default false. */
+  events?: boolean;
+  /**
+   * Runs libvmi in a process of its own; default false. A crash is then `VMI_CRASHED` with {@link NativeCrash}, a call that exceeds
+   * its deadline `VMI_BUSY`, and the next one starts a new process. Synchronous calls run from the calling thread.
+   */
+  isolate?: boolean;
+}
+
+/** Fields on an error with code `VMI_CRASHED`. */
+export interface NativeCrash {
+  /** `SIGSEGV`; absent when the process exited by itself. */
+  signal?: string;
+  exitCode?: number;
+  /** What it printed, at most 4,096 bytes. */
+  stderr: string;
+}
+
+/** Writes to CR3 since the last look. */
+export interface NativeCr3Writes {
+  /** Triples (vCPU, value, previous value), oldest first. */
+  writes: BigUint64Array;
+  /** Writes lost since {@link Libvmi.listen}, the oldest of the queue each time, because it was full. */
+  dropped: number;
 }
 
 /** A queued call. */
@@ -229,7 +253,7 @@ export class Libvmi {
   readonly version: string;
   /** Whether it has vmi_nested_pagetable_lookup, with which page modes got other numbers. */
   readonly nested: boolean;
-  /** Whether the library has this call (`vmi_…`) and it can be called by name here. */
+  /** Whether the library has this call (`vmi_…`), of those in native/source/libvmi_abi.h. */
   has(call: string): boolean;
   /** vmi_init(); rejects with `VMI_ATTACH`. Resolves with what libvmi printed. Once, before anything else. */
   attach(deadline: number): NativeLibvmiPending<string>;
@@ -255,6 +279,15 @@ export class Libvmi {
     value: string | [string, bigint | string][] | undefined,
     deadline: number,
   ): NativeLibvmiPending<number>;
+  /**
+   * Registers for writes to CR3 (`events`). Then this instance's thread listens whenever nothing is queued, and keeps the latest
+   * `queue` (1 to 1,048,576) writes. Rejects with `VMI_UNSUPPORTED` and the reason.
+   */
+  listen(queue: number, deadline: number): NativeLibvmiPending<undefined>;
+  /** What has come, as soon as something has; one at a time. Rejects when listening has ended. */
+  takeWrites(): NativeLibvmiPending<NativeCr3Writes>;
+  /** Ends listening: the guest is paused while events that are left are answered, and goes on. */
+  unlisten(deadline: number): NativeLibvmiPending<undefined>;
   /** Stops waiting for a call. `true`: it never ran; `false`: it runs or ran, its result is dropped. */
   withdraw(ticket: number): boolean;
   /** Poisons the instance if this call runs for longer than its deadline; says so, else `undefined`. */

@@ -41,6 +41,7 @@ export function exitCodeOf(code: VmiErrorCode): number {
     case 'VMI_ATTACH':
     case 'VMI_CLOSED':
     case 'VMI_BUSY':
+    case 'VMI_CRASHED':
       return EXIT.attach;
     case 'VMI_FAULT':
     case 'VMI_CORRUPT':

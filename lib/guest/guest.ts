@@ -7,6 +7,7 @@ import { loadProfile } from '../kernel/profile/load-profile.js';
 import type { Profile } from '../kernel/profile/profile.js';
 import type { SymbolPlace } from '../kernel/symbols.js';
 import type { StructType } from '../kernel/types.js';
+import type { Cr3WriteOptions } from '../libvmi/cr3-writes.js';
 import { openSource } from '../memory/open.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { Candidate, Source } from '../memory/source.js';
@@ -17,6 +18,7 @@ import { cr3Base } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
 import type { Task } from '../tasks/task.js';
 import { type ListOptions, type TaskList, Tasks } from '../tasks/tasks.js';
+import { Cr3WriteStream } from './cr3-writes.js';
 import { proveLayout } from './layout-proof.js';
 import { Pause } from './pause.js';
 
@@ -27,6 +29,11 @@ export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
    * `loadProfile`), or a profile that is loaded already. None is needed.
    */
   readonly profile?: string | readonly string[] | Profile | undefined;
+  /**
+   * Runs libvmi in a process of its own (`xen:`, `kvm:`, `libvmi:`; of no effect on other targets); default false. A crash of
+   * libvmi is a `CrashError` then, a call that hangs `VMI_BUSY`, and the next operation starts it anew.
+   */
+  readonly isolate?: boolean | undefined;
 }
 
 /** Which page table a virtual address is looked up in; the kernel's own when left out. */
@@ -55,10 +62,10 @@ const MAX_PID = 0x7fff_ffff;
 export async function attach(target: string | Target, options: AttachOptions = {}): Promise<Guest> {
   const parsed = typeof target === 'string' ? parseTarget(target) : target;
   if (options.signal?.aborted === true) throw aborted(options.signal);
-  const { profile, signal, cache } = options;
+  const { profile, signal, cache, isolate } = options;
   const loaded =
     typeof profile === 'string' || Array.isArray(profile) ? await loadProfile(profile) : (profile as Profile);
-  const source = await openSource(parsed, { signal });
+  const source = await openSource(parsed, { signal, isolate });
   return attachSource(parsed, source, { profile: loaded, cache, signal });
 }
 
@@ -123,6 +130,7 @@ export class Guest implements AsyncDisposable {
   readonly kernel: Kernel;
   readonly #tasks: Tasks;
   readonly #pauses = new Set<Pause>();
+  readonly #streams = new Set<Cr3WriteStream>();
   #background: Promise<unknown> | undefined;
 
   /** @internal */
@@ -292,8 +300,26 @@ export class Guest implements AsyncDisposable {
     return pause;
   }
 
-  /** Resumes the guest if it was paused here, and releases everything. Idempotent. */
+  /**
+   * Writes to CR3 as they happen, in libvmi's order: who was switched to, on which vCPU. Leaving the loop ends it, and so does
+   * `close()`. Where `capabilities.events` is false it is refused at once; where the hypervisor refuses, by the first `next()`.
+   * @throws {VmiError} `VMI_UNSUPPORTED`
+   * @throws {RangeError} `queue`
+   */
+  cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
+    const raw = this.memory.cr3Writes(options);
+    const stream = new Cr3WriteStream(
+      raw,
+      (cr3) => this.cr3ToTasks(cr3),
+      () => this.#streams.delete(stream),
+    );
+    this.#streams.add(stream);
+    return stream;
+  }
+
+  /** Ends streams, resumes the guest if it was paused here, and releases everything. Idempotent. */
   async close(): Promise<void> {
+    for (const stream of this.#streams) await stream.return();
     for (const pause of this.#pauses) await pause.resume();
     await this.#background;
     await this.memory.close();

@@ -105,7 +105,8 @@ function kernelConfig(kernel: Kernel): PreparedConfig {
   const value: [string, bigint | string][] = [
     ['ostype', 'Linux'],
     ['pagemode', 'VMI_PM_IA32E'],
-    ['sysmap', `/proc/self/fd/${fd}`],
+    // By number: libvmi may run in another process.
+    ['sysmap', `/proc/${process.pid}/fd/${fd}`],
     ['linux_tasks', offset('task_struct', 'tasks')],
     ['linux_mm', offset('task_struct', 'mm')],
     ['linux_pid', offset('task_struct', 'pid')],

@@ -3,6 +3,7 @@ import type { NativeLibvmiArgument, NativeLibvmiOutcome } from '../../types/addo
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { FaultError, hex, VmiError, type VmiErrorCode } from '../errors.js';
 import { type LibvmiConfig, prepareConfig, refuseLevels } from './config.js';
+import { type Cr3WriteOptions, Cr3WriteStream } from './cr3-writes.js';
 import { REGISTERS, type RegisterName } from './registers.js';
 import { type CallOptions, LibvmiSession, type SessionOptions, withLog } from './session.js';
 
@@ -14,7 +15,9 @@ export type LibvmiOs = 'linux' | 'windows' | 'freebsd' | 'osx';
 export type LibvmiPageMode = 'legacy' | 'pae' | 'ia32e';
 
 /** Which guest, by which library. Defaults: see {@link SessionOptions}. */
-export type LibvmiOptions = Omit<SessionOptions, 'driver' | 'direct'> & { readonly mode: LibvmiMode };
+export type LibvmiOptions = Omit<SessionOptions, 'driver' | 'direct' | 'events'> & {
+  readonly mode: LibvmiMode;
+};
 
 /** Where {@link Libvmi.translateSym2v} and its like look: a process by PID (0: the kernel), or a page table. */
 export type LibvmiContext = { readonly pid: number } | { readonly dtb: AddressLike };
@@ -62,11 +65,13 @@ export class Libvmi implements AsyncDisposable {
   readonly mode: LibvmiMode;
   readonly #session: LibvmiSession;
   readonly #what: string;
+  readonly #options: LibvmiOptions;
   #release: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(session: LibvmiSession, options: LibvmiOptions) {
     this.mode = options.mode;
+    this.#options = options;
     this.#session = session;
     this.#what = `${options.mode === 'file' ? 'libvmi' : options.mode}:${options.id ?? options.name}`;
   }
@@ -704,6 +709,20 @@ export class Libvmi implements AsyncDisposable {
       gtscKhz: Number(khz),
       incarnation: Number(incarnation),
     };
+  }
+
+  // Events
+
+  /**
+   * Writes to CR3 as they happen: vmi_register_event(), vmi_events_listen() and vmi_clear_event(), by an instance of its own, in a
+   * process of its own. Listening begins with the first `next()`.
+   */
+  cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
+    const { mode, ...rest } = this.#options;
+    return new Cr3WriteStream(
+      (signal) => LibvmiSession.open({ ...rest, driver: mode, signal, events: true, isolate: true }),
+      options,
+    );
   }
 
   // Caches. All but the symbols' are emptied before every call as it is.

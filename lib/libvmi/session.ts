@@ -1,4 +1,6 @@
+import { resolve } from 'node:path';
 import type {
+  NativeCr3Writes,
   Libvmi as NativeLibvmi,
   NativeLibvmiArgument,
   NativeLibvmiOutcome,
@@ -6,7 +8,7 @@ import type {
   Memory as NativeMemory,
 } from '../../types/addon.js';
 import { addon } from '../addon.js';
-import { fromNative, VmiError, type VmiErrorCode } from '../errors.js';
+import { CrashError, fromNative, VmiError, type VmiErrorCode } from '../errors.js';
 
 /** Where libvmi says how to build it. */
 export const INSTALLATION_GUIDE = 'https://libvmi.com/docs/gcode-install.html';
@@ -44,6 +46,14 @@ export interface SessionOptions extends CallOptions {
    * only, where they are a table look-up or one read(2).
    */
   readonly direct?: boolean | undefined;
+  /**
+   * Runs libvmi in a process of its own; default false. What would take this process along is an error then: a crash is
+   * {@link CrashError}, a call that has not returned by its deadline `VMI_BUSY`. The next call starts a new process, which is
+   * attached and told of the kernel as the last one was.
+   */
+  readonly isolate?: boolean | undefined;
+  /** Attaches for events (VMI_INIT_EVENTS); default false. */
+  readonly events?: boolean | undefined;
 }
 
 /** One attached instance of libvmi, its calls by name. What {@link Libvmi} and the memory source share. */
@@ -87,9 +97,12 @@ export class LibvmiSession {
   }
 
   static #load(options: SessionOptions): LibvmiSession {
-    const { driver, name, id, library } = options;
+    const { driver, id, library } = options;
+    const isolate = options.isolate ?? false;
+    // Whoever starts a process later may be in another folder by then.
+    const name = isolate && driver === 'file' && options.name !== '' ? resolve(options.name) : options.name;
     const deadline = options.deadline ?? DEFAULT_DEADLINE;
-    const what = `${driver === 'file' ? 'libvmi' : driver}:${id === undefined ? name : id}`;
+    const what = `${driver === 'file' ? 'libvmi' : driver}:${id ?? options.name}`;
     try {
       const native = new (addon().Libvmi)({
         driver,
@@ -98,6 +111,8 @@ export class LibvmiSession {
         ...(library === undefined ? {} : { library }),
         deadline,
         direct: options.direct ?? driver === 'file',
+        isolate,
+        events: options.events ?? false,
       });
       return new LibvmiSession(native, what, deadline);
     } catch (error) {
@@ -182,14 +197,41 @@ export class LibvmiSession {
     }
   }
 
+  /** Begins to listen for writes to CR3; of an instance that was opened for `events`. */
+  async listen(queue: number, options: CallOptions = {}): Promise<void> {
+    const deadline = options.deadline ?? this.#deadline;
+    await this.#wait('vmi_register_event', this.#native.listen(queue, deadline), {
+      signal: options.signal,
+      deadline,
+    });
+  }
+
+  /**
+   * Writes to CR3 since the last look, as soon as there are any; one caller at a time.
+   * @param look milliseconds between two looks at whether libvmi still answers
+   */
+  takeWrites(look: number, signal: AbortSignal | undefined): Promise<NativeCr3Writes> {
+    return this.#wait('vmi_events_listen', this.#native.takeWrites(), { signal, deadline: look, look });
+  }
+
+  /** Ends listening; the guest is drained of events and goes on. */
+  async unlisten(): Promise<void> {
+    const deadline = this.#deadline;
+    await this.#wait('vmi_clear_event', this.#native.unlisten(deadline), { deadline });
+  }
+
   /** Resumes a guest that was paused here, and lets libvmi go of it. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#wait('vmi_destroy', this.#native.close(), { deadline: this.#deadline });
     return this.#closing;
   }
 
-  async #wait<T>(name: string, pending: NativeLibvmiPending<T>, options: CallOptions): Promise<T> {
-    const { signal, deadline } = options;
+  async #wait<T>(
+    name: string,
+    pending: NativeLibvmiPending<T>,
+    options: CallOptions & { readonly look?: number },
+  ): Promise<T> {
+    const { signal, deadline, look: interval = LOOK_AGAIN } = options;
     const { promise: stopped, reject: stop } = withResolvers<never>();
     const onAbort = () => {
       this.#native.withdraw(pending.ticket);
@@ -199,7 +241,7 @@ export class LibvmiSession {
     const look = () => {
       const hung = this.#native.giveUp(pending.ticket);
       if (hung !== undefined) stop(new VmiError('VMI_BUSY', `${this.#what}: ${hung}`));
-      else timer = setTimeout(look, LOOK_AGAIN);
+      else timer = setTimeout(look, interval);
     };
     let timer = setTimeout(look, deadline);
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -230,6 +272,9 @@ export function withLog(message: string, log: string): string {
 function explain(error: unknown, what: string): unknown {
   const known = fromNative(error);
   if (!(known instanceof VmiError) || known === error) return known;
+  if (known instanceof CrashError) {
+    return new CrashError(withLog(`${what}: ${known.message}`, known.stderr), known, { cause: error });
+  }
   const log = (error as { log?: string }).log ?? '';
   return new VmiError(known.code, withLog(`${what}: ${advise(known.code, known.message)}`, log), {
     cause: error,

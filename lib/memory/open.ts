@@ -5,11 +5,16 @@ import type { AbortOptions } from './physical-memory.js';
 import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
 import type { Source } from './source.js';
 
+export interface OpenOptions extends AbortOptions {
+  /** Runs libvmi, where it is the source, in a process of its own. */
+  readonly isolate?: boolean | undefined;
+}
+
 /**
  * Opens what a target names.
  * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`
  */
-export async function openSource(target: Target, options: AbortOptions = {}): Promise<Source> {
+export async function openSource(target: Target, options: OpenOptions = {}): Promise<Source> {
   switch (target.kind) {
     case 'qemu':
       return openQemuProcess(target.pid);
@@ -20,6 +25,6 @@ export async function openSource(target: Target, options: AbortOptions = {}): Pr
     case 'image':
       return openImage(target.path);
     case 'libvmi':
-      return openLibvmiSource(target, options);
+      return openLibvmiSource({ ...target, isolate: options.isolate ?? target.isolate }, options);
   }
 }

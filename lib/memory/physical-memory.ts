@@ -1,6 +1,7 @@
 import type { Memory } from '../../types/addon.js';
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
+import type { Cr3WriteOptions, Cr3WriteStream } from '../libvmi/cr3-writes.js';
 import { VirtualMemory } from './virtual-memory.js';
 
 /**
@@ -53,6 +54,8 @@ export interface Machine {
   registers?(options?: AbortOptions): Promise<VcpuRegisters[]>;
   pause?(): Promise<void>;
   resume?(): Promise<void>;
+  /** Writes to CR3 as they happen; a stream of its own each time. */
+  cr3Writes?(options?: Cr3WriteOptions): Cr3WriteStream;
   close(): Promise<void>;
 }
 
@@ -126,7 +129,7 @@ export class PhysicalMemory implements AsyncDisposable {
       registers: options.machine?.registers !== undefined,
       pause: options.machine?.pause !== undefined,
       write: false,
-      events: false,
+      events: options.machine?.cr3Writes !== undefined,
       map: options.native.mapped,
     };
   }
@@ -270,6 +273,21 @@ export class PhysicalMemory implements AsyncDisposable {
   async resume(): Promise<void> {
     this.#checkOpen();
     await this.#machine?.resume?.();
+  }
+
+  /**
+   * Writes to CR3 as they happen. The caller closes the stream.
+   * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none
+   */
+  cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
+    this.#checkOpen();
+    if (this.#machine?.cr3Writes === undefined) {
+      throw new VmiError(
+        'VMI_UNSUPPORTED',
+        `${this.description} reports no writes to CR3: that takes libvmi on Xen, or on a KVM with introspection (KVMi)`,
+      );
+    }
+    return this.#machine.cr3Writes(options);
   }
 
   /** Looks at this memory through the page table at `root`, of 4 or 5 levels. */

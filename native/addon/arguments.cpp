@@ -31,6 +31,8 @@ const char* NameOf(Code code) {
       return "VMI_UNSUPPORTED";
     case Code::kAborted:
       return "VMI_ABORTED";
+    case Code::kCrashed:
+      return "VMI_CRASHED";
   }
   return "";
 }
@@ -129,6 +131,10 @@ Napi::Error ToException(Napi::Env env, const Error& error) {
     exception.Set("requested", Napi::Number::New(env, static_cast<double>(fault.requested)));
     exception.Set("transferred", Napi::Number::New(env, static_cast<double>(fault.transferred)));
     exception.Set("level", Napi::Number::New(env, fault.level));
+  } else if (error.code == Code::kCrashed) {
+    if (!error.signal.empty()) exception.Set("signal", Napi::String::New(env, error.signal));
+    else exception.Set("exitCode", Napi::Number::New(env, error.exit_status));
+    exception.Set("stderr", Napi::String::New(env, error.output));
   } else if (error.code == Code::kCorrupt) {
     exception.Set("address", FromU64(env, error.address));
     exception.Set("found", Napi::Number::New(env, static_cast<double>(error.found)));

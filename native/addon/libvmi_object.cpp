@@ -3,12 +3,13 @@
 #include <climits>
 #include <functional>
 #include <mutex>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include "../source/libvmi_config.h"
-#include "../source/libvmi_kvm.h"
 #include "../source/libvmi_library.h"
+#include "../source/libvmi_local.h"
+#include "../source/libvmi_remote.h"
 #include "../source/libvmi_source.h"
 #include "arguments.h"
 #include "instance.h"
@@ -16,6 +17,7 @@
 
 namespace vmi {
 
+using libvmi::Duration;
 using libvmi::Kind;
 using libvmi::Library;
 using libvmi::Session;
@@ -24,7 +26,8 @@ using libvmi::Value;
 namespace {
 
 // How long the end of an environment waits for libvmi to resume and let go of the guest.
-constexpr Session::Duration kExitPatience{2000};
+constexpr Duration kExitPatience{2000};
+constexpr int64_t kLargestQueue = 1 << 20;
 constexpr int64_t kLongestDeadline = 24 * 60 * 60 * 1000;
 
 std::string ToText(const Napi::Value& value, const char* name) {
@@ -36,8 +39,14 @@ std::string ToText(const Napi::Value& value, const char* name) {
   return text;
 }
 
-Session::Duration ToDeadline(const Napi::Value& value) {
-  return Session::Duration(ToInteger(value, "deadline", 1, kLongestDeadline));
+bool ToFlag(const Napi::Value& value, const char* name) {
+  if (value.IsUndefined()) return false;
+  if (!value.IsBoolean()) ThrowType(value.Env(), std::string(name) + " as a boolean", value);
+  return value.As<Napi::Boolean>().Value();
+}
+
+Duration ToDeadline(const Napi::Value& value) {
+  return Duration(ToInteger(value, "deadline", 1, kLongestDeadline));
 }
 
 Napi::Array ToArray(Napi::Env env, const std::vector<std::string>& strings) {
@@ -167,7 +176,16 @@ class LibvmiBridge : public std::enable_shared_from_this<LibvmiBridge> {
   // On the environment's thread. The event loop lives as long as a promise is expected.
   void Expect(Napi::Env env, uint64_t ticket) {
     if (expected_.empty()) napi_ref_threadsafe_function(env, function_);
-    expected_.insert(ticket);
+    expected_.emplace(ticket, 0);
+  }
+  // The session's number of an expected call.
+  void Assign(uint64_t ticket, Session::Ticket number) {
+    const auto found = expected_.find(ticket);
+    if (found != expected_.end()) found->second = number;
+  }
+  Session::Ticket Find(uint64_t ticket) const {
+    const auto found = expected_.find(ticket);
+    return found != expected_.end() ? found->second : 0;
   }
   // On the environment's thread: nothing waits for this any more.
   void Forget(Napi::Env env, uint64_t ticket) {
@@ -219,7 +237,8 @@ class LibvmiBridge : public std::enable_shared_from_this<LibvmiBridge> {
 
   std::mutex mutex_;
   napi_threadsafe_function function_ = nullptr;
-  std::unordered_set<uint64_t> expected_;
+  // By their numbers in JavaScript.
+  std::unordered_map<uint64_t, Session::Ticket> expected_;
 };
 
 struct LibvmiObject::End {
@@ -244,33 +263,15 @@ struct LibvmiObject::Invocation {
   bool fresh = false;
   libvmi::Outcome outcome;
 
-  void Run(libvmi::Instance instance) {
-    if (fresh && instance != nullptr) {
-      const libvmi::Calls& calls = session->library().calls();
-      calls.vmi_pagecache_flush(instance);
-      calls.vmi_v2pcache_flush(instance, ~uint64_t{0});
-      calls.vmi_pidcache_flush(instance);
-    }
-    const bool asks = instance != nullptr && libvmi::AsksRegister(call->name);
-    if (asks && !libvmi::Answers(session->options(), session->library().calls(), instance)) {
-      outcome.failed = true;
-      return;
-    }
-    if (instance == nullptr || !call->invoke(session->library(), instance, arguments, &outcome)) {
-      outcome.failed = true;
-    } else if (!outcome.failed && call->name == std::string("vmi_pause_vm")) {
-      session->NotePaused(true);
-    } else if (!outcome.failed && call->name == std::string("vmi_resume_vm")) {
-      session->NotePaused(false);
-    }
-  }
+
+  Status Run(libvmi::Engine& engine) { return engine.Invoke(*call, arguments, fresh, &outcome); }
 };
 
 namespace {
 
-libvmi::SessionOptions ToOptions(const Napi::Object& options, std::string* library) {
+libvmi::Domain ToDomain(const Napi::Object& options) {
   const Napi::Env env = options.Env();
-  libvmi::SessionOptions out;
+  libvmi::Domain out;
   const std::string driver = ToText(options.Get("driver"), "driver");
   if (driver == "xen") {
     out.mode = libvmi::Mode::kXen;
@@ -288,13 +289,18 @@ libvmi::SessionOptions ToOptions(const Napi::Object& options, std::string* libra
     out.by_id = true;
     out.id = ToAddress(id, "id");
   }
-  const Napi::Value path = options.Get("library");
-  if (!path.IsUndefined()) *library = ToText(path, "library");
-  out.deadline = ToDeadline(options.Get("deadline"));
-  const Napi::Value direct = options.Get("direct");
-  if (!direct.IsBoolean()) ThrowType(env, "direct as a boolean", direct);
-  out.direct = direct.As<Napi::Boolean>().Value();
+  out.events = ToFlag(options.Get("events"), "events");
   return out;
+}
+
+// libvmi in this process or in one of its own.
+Result<std::unique_ptr<libvmi::Engine>> OpenEngine(bool isolate, const std::string& path, libvmi::Domain domain,
+                                                   Duration deadline) {
+  if (isolate) return libvmi::RemoteEngine::Start(path, std::move(domain), deadline);
+  Result<std::shared_ptr<const Library>> library = Library::OpenUsable(path);
+  if (!library.ok()) return library.TakeError();
+  return std::unique_ptr<libvmi::Engine>(
+      new libvmi::LocalEngine(std::move(library.value()), std::move(domain), deadline));
 }
 
 libvmi::Config ToConfig(const Napi::Value& kind_value, const Napi::Value& value) {
@@ -343,6 +349,9 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
                                                      InstanceMethod<&LibvmiObject::Call>("call"),
                                                      InstanceMethod<&LibvmiObject::CallNow>("callNow"),
                                                      InstanceMethod<&LibvmiObject::InitOs>("initOs"),
+                                                     InstanceMethod<&LibvmiObject::Listen>("listen"),
+                                                     InstanceMethod<&LibvmiObject::TakeWrites>("takeWrites"),
+                                                     InstanceMethod<&LibvmiObject::Unlisten>("unlisten"),
                                                      InstanceMethod<&LibvmiObject::Withdraw>("withdraw"),
                                                      InstanceMethod<&LibvmiObject::GiveUp>("giveUp"),
                                                      InstanceMethod<&LibvmiObject::OpenMemory>("memory"),
@@ -355,22 +364,19 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
 LibvmiObject::LibvmiObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LibvmiObject>(info) {
   const Napi::Env env = info.Env();
   if (!info[0].IsObject()) ThrowType(env, "options as an object", info[0]);
-  std::string path;
-  libvmi::SessionOptions options = ToOptions(info[0].As<Napi::Object>(), &path);
-  std::vector<libvmi::Attempt> attempts;
-  const std::shared_ptr<const Library> library = Library::Open(path, &attempts);
-  if (library == nullptr) {
-    std::string message = "cannot load libvmi:";
-    for (const libvmi::Attempt& attempt : attempts) message += " tried " + attempt.name + " (" + attempt.error + ")";
-    Check(env, Status(Code::kLibraryMissing, std::move(message)));
-  }
-  if (!library->missing_needed().empty()) {
-    std::string message = library->path() + " is too old or not libvmi: it lacks";
-    for (const std::string& symbol : library->missing_needed()) message += " " + symbol;
-    Check(env, Status(Code::kLibraryMissing, std::move(message)));
-  }
+  const auto object = info[0].As<Napi::Object>();
+  libvmi::Domain domain = ToDomain(object);
+  const Napi::Value library = object.Get("library");
+  const std::string path = library.IsUndefined() ? std::string() : ToText(library, "library");
+  libvmi::SessionOptions options;
+  options.deadline = ToDeadline(object.Get("deadline"));
+  const Napi::Value direct = object.Get("direct");
+  if (!direct.IsBoolean()) ThrowType(env, "direct as a boolean", direct);
+  options.direct = direct.As<Napi::Boolean>().Value();
+  const bool isolate = ToFlag(object.Get("isolate"), "isolate");
+  std::unique_ptr<libvmi::Engine> engine = Check(env, OpenEngine(isolate, path, std::move(domain), options.deadline));
   std::shared_ptr<LibvmiBridge> bridge = LibvmiBridge::New(env);
-  session_ = Check(env, Session::Start(library, std::move(options)));
+  session_ = Check(env, Session::Start(std::move(engine), options));
   bridge_ = std::move(bridge);
   end_ = new End{session_, bridge_};
   napi_add_env_cleanup_hook(env, AtEnd, end_);
@@ -424,32 +430,30 @@ Session::Finish LibvmiObject::Finisher(const Pending& pending,
 }
 
 Napi::Value LibvmiObject::Path(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), Receiver(info).session_->library().path());
+  return Napi::String::New(info.Env(), Receiver(info).session_->facts().path);
 }
 
 Napi::Value LibvmiObject::Version(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), Receiver(info).session_->library().version());
+  return Napi::String::New(info.Env(), Receiver(info).session_->facts().version);
 }
 
 Napi::Value LibvmiObject::Nested(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Receiver(info).session_->library().nested());
+  return Napi::Boolean::New(info.Env(), Receiver(info).session_->facts().nested);
 }
 
 Napi::Value LibvmiObject::Has(const Napi::CallbackInfo& info) {
-  const libvmi::Calls& calls = Receiver(info).session_->library().calls();
+  const libvmi::Facts& facts = Receiver(info).session_->facts();
   const std::string name = ToText(info[0], "name");
-  if (name == "vmi_init_os") return Napi::Boolean::New(info.Env(), calls.vmi_init_os != nullptr);
-  const libvmi::Call* call = libvmi::FindCall(name);
-  return Napi::Boolean::New(info.Env(), call != nullptr && call->available(calls));
+  return Napi::Boolean::New(info.Env(), libvmi::IsListed(name) && facts.Has(name));
 }
 
 Napi::Value LibvmiObject::Attach(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Receiver(info);
-  const Session::Duration deadline = ToDeadline(info[0]);
+  const Duration deadline = ToDeadline(info[0]);
   const Pending pending = Expect(env);
   const auto make = [](Napi::Env env, const std::string& log) -> Napi::Value { return Napi::String::New(env, log); };
-  tickets_[pending.ticket] = session_->Attach(Finisher(pending, make), deadline);
+  bridge_->Assign(pending.ticket, session_->Attach(Finisher(pending, make), deadline));
   return pending.object;
 }
 
@@ -459,11 +463,9 @@ std::shared_ptr<LibvmiObject::Invocation> LibvmiObject::ReadCall(const Napi::Cal
   const std::string name = ToText(info[0], "name");
   invocation->session = session_;
   invocation->call = libvmi::FindCall(name);
-  if (invocation->call == nullptr || !invocation->call->available(session_->library().calls())) {
-    Check(env, Status(Code::kUnsupported, session_->library().path() + " has no " + name));
+  if (invocation->call == nullptr || !session_->facts().Has(name)) {
+    Check(env, Status(Code::kUnsupported, session_->facts().path + " has no " + name));
   }
-  const std::string refusal = libvmi::Refusal(session_->options(), session_->library(), name);
-  if (!refusal.empty()) Check(env, Status(Code::kUnsupported, refusal));
   const std::vector<libvmi::Parameter>& parameters = invocation->call->parameters;
   if (!info[1].IsArray()) ThrowType(env, "arguments as an Array", info[1]);
   const auto array = info[1].As<Napi::Array>();
@@ -481,15 +483,15 @@ Napi::Value LibvmiObject::Call(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Receiver(info);
   const std::shared_ptr<Invocation> invocation = ReadCall(info);
-  const Session::Duration deadline = ToDeadline(info[2]);
+  const Duration deadline = ToDeadline(info[2]);
   if (!info[3].IsBoolean()) ThrowType(env, "fresh as a boolean", info[3]);
   invocation->fresh = info[3].As<Napi::Boolean>().Value();
   const Pending pending = Expect(env);
   const auto make = [invocation](Napi::Env env, const std::string& log) { return ToJs(env, invocation->outcome, log); };
-  tickets_[pending.ticket] = session_->Post(
+  bridge_->Assign(pending.ticket, session_->Post(
       invocation->call->name,
-      [invocation](const libvmi::Calls&, libvmi::Instance instance) { invocation->Run(instance); },
-      Finisher(pending, make), deadline);
+      [invocation](libvmi::Engine& engine) { return invocation->Run(engine); },
+      Finisher(pending, make), deadline));
   return pending.object;
 }
 
@@ -497,9 +499,18 @@ Napi::Value LibvmiObject::CallNow(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Receiver(info);
   const std::shared_ptr<Invocation> invocation = ReadCall(info);
-  const auto work = [invocation](const libvmi::Calls&, libvmi::Instance instance) { invocation->Run(instance); };
   std::string log;
-  if (!session_->TryDirect(work)) Check(env, session_->Run(invocation->call->name, work, &log));
+  Status status;
+  const auto direct = [&](libvmi::Engine& engine) {
+    Status result = invocation->Run(engine);
+    log = engine.TakeLog();
+    return result;
+  };
+  if (!session_->TryDirect(direct, &status)) {
+    const auto work = [invocation](libvmi::Engine& engine) { return invocation->Run(engine); };
+    status = session_->Run(invocation->call->name, work, &log);
+  }
+  Check(env, status);
   return ToJs(env, invocation->outcome, log);
 }
 
@@ -507,24 +518,63 @@ Napi::Value LibvmiObject::InitOs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Receiver(info);
   libvmi::Config config = ToConfig(info[0], info[1]);
-  const Session::Duration deadline = ToDeadline(info[2]);
+  const Duration deadline = ToDeadline(info[2]);
   const Pending pending = Expect(env);
   const auto os = std::make_shared<libvmi::Os>(0);
-  const Session::Finish finish = Finisher(
-      pending, [os](Napi::Env env, const std::string&) -> Napi::Value { return Napi::Number::New(env, *os); });
-  tickets_[pending.ticket] = libvmi::InitOs(
-      session_, std::move(config),
-      [os, finish](Result<libvmi::Os> result, std::string log) {
-        if (result.ok()) *os = result.value();
-        finish(result.ok() ? Status() : Status(result.TakeError()), std::move(log));
-      },
-      deadline);
+  const auto make = [os](Napi::Env env, const std::string&) -> Napi::Value { return Napi::Number::New(env, *os); };
+  bridge_->Assign(pending.ticket, session_->Post(
+      "vmi_init_os",
+      [os, config = std::move(config)](libvmi::Engine& engine) { return engine.InitOs(config, os.get()); },
+      Finisher(pending, make), deadline));
+  return pending.object;
+}
+
+Napi::Value LibvmiObject::Listen(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Receiver(info);
+  const auto capacity = static_cast<size_t>(ToInteger(info[0], "queue", 1, kLargestQueue));
+  const Duration deadline = ToDeadline(info[1]);
+  const Pending pending = Expect(env);
+  const auto make = [](Napi::Env env, const std::string&) { return env.Undefined(); };
+  bridge_->Assign(pending.ticket, session_->StartListening(capacity, Finisher(pending, make), deadline));
+  return pending.object;
+}
+
+Napi::Value LibvmiObject::TakeWrites(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Receiver(info);
+  const Pending pending = Expect(env);
+  const auto taken = std::make_shared<libvmi::Cr3Writes>();
+  const Session::Finish finish = Finisher(pending, [taken](Napi::Env env, const std::string&) -> Napi::Value {
+    std::vector<uint64_t> words;
+    for (const libvmi::Cr3Write& write : taken->writes) {
+      words.insert(words.end(), {write.vcpu, write.value, write.previous});
+    }
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("writes", FromWords(env, words.data(), words.size()));
+    result.Set("dropped", static_cast<double>(taken->dropped));
+    return result;
+  });
+  bridge_->Assign(pending.ticket, Session::kTakeTicket);
+  session_->Take([taken, finish](Status status, libvmi::Cr3Writes writes) {
+    *taken = std::move(writes);
+    finish(std::move(status), {});
+  });
+  return pending.object;
+}
+
+Napi::Value LibvmiObject::Unlisten(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Receiver(info);
+  const Duration deadline = ToDeadline(info[0]);
+  const Pending pending = Expect(env);
+  const auto make = [](Napi::Env env, const std::string&) { return env.Undefined(); };
+  bridge_->Assign(pending.ticket, session_->StopListening(Finisher(pending, make), deadline));
   return pending.object;
 }
 
 Session::Ticket LibvmiObject::Find(const Napi::Value& ticket) {
-  const auto found = tickets_.find(static_cast<uint64_t>(ToInteger(ticket, "ticket", 1, kLargestExact)));
-  return found != tickets_.end() ? found->second : 0;
+  return bridge_->Find(static_cast<uint64_t>(ToInteger(ticket, "ticket", 1, kLargestExact)));
 }
 
 Napi::Value LibvmiObject::Withdraw(const Napi::CallbackInfo& info) {
@@ -563,7 +613,7 @@ Napi::Value LibvmiObject::Close(const Napi::CallbackInfo& info) {
   const Pending pending = Expect(env);
   const Session::Finish finish =
       Finisher(pending, [](Napi::Env env, const std::string&) { return env.Undefined(); });
-  tickets_[pending.ticket] = session_->Close([finish] { finish({}, {}); });
+  bridge_->Assign(pending.ticket, session_->Close([finish] { finish({}, {}); }));
   return pending.object;
 }
 

@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include <napi.h>
@@ -39,6 +38,9 @@ class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
   Napi::Value Call(const Napi::CallbackInfo& info);
   Napi::Value CallNow(const Napi::CallbackInfo& info);
   Napi::Value InitOs(const Napi::CallbackInfo& info);
+  Napi::Value Listen(const Napi::CallbackInfo& info);
+  Napi::Value TakeWrites(const Napi::CallbackInfo& info);
+  Napi::Value Unlisten(const Napi::CallbackInfo& info);
   Napi::Value Withdraw(const Napi::CallbackInfo& info);
   Napi::Value GiveUp(const Napi::CallbackInfo& info);
   Napi::Value OpenMemory(const Napi::CallbackInfo& info);
@@ -54,8 +56,6 @@ class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
   std::shared_ptr<LibvmiBridge> bridge_;
   End* end_ = nullptr;
   uint64_t last_ticket_ = 0;
-  // This object's number of each pending call, and the session's.
-  std::unordered_map<uint64_t, libvmi::Session::Ticket> tickets_;
 };
 
 }  // namespace vmi

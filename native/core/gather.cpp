@@ -234,6 +234,7 @@ class BatchGather {
       request.into = buffer_.data() + at;
       at += request.length;
     }
+    space_->memory()->Refresh();
     space_->memory()->CopyBatch(requests_.data(), requests_.size());
     for (Piece& piece : pieces_) {
       const ReadRequest& request = requests_[piece.at];

@@ -76,6 +76,7 @@ class NodeReader {
         if (!AddRequests(nodes[done + i], buffer.get() + i * bytes)) requests_.resize(first.back());
       }
       first.push_back(requests_.size());
+      space_->memory()->Refresh();
       space_->memory()->CopyBatch(requests_.data(), requests_.size());
       for (size_t i = 0; i < block; ++i) {
         // All of it or nothing: what is missing, a read of its own will tell.
@@ -136,6 +137,7 @@ class NodeReader {
       }
       at += window.length;
     }
+    space_->memory()->Refresh();
     space_->memory()->CopyBatch(requests_.data(), requests_.size());
 
     for (size_t i = 0; i < pieces_.size(); ++i) {
@@ -160,6 +162,7 @@ class NodeReader {
   // Reads a link and nothing else.
   bool ReadLink(uint64_t node, Link* link) {
     int level;
+    space_->memory()->Refresh();
     return space_->Copy(node, reinterpret_cast<uint8_t*>(link), sizeof *link, &level) == sizeof *link;
   }
 

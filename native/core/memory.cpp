@@ -18,7 +18,7 @@ Memory::~Memory() { Close(); }
 
 Status Memory::Begin() {
   Status status = Check();
-  if (!status.ok()) return status;
+  if (!status.ok() && !Recover()) return status;
   status = source_->Begin();
   if (status.ok()) return status;
   Fail(std::move(status));
@@ -30,6 +30,14 @@ Status Memory::Unusable() const {
   if (closed_) return {Code::kClosed, "the memory is closed"};
   if (!failure_.ok()) return Error(failure_.error());
   return {};
+}
+
+bool Memory::Recover() {
+  const std::lock_guard lock(mutex_);
+  if (closed_ || !source_->recovers()) return false;
+  failure_ = {};
+  open_.store(true, std::memory_order_relaxed);
+  return true;
 }
 
 void Memory::Fail(Status status) {
@@ -92,6 +100,10 @@ struct Half {
 }  // namespace
 
 Status Memory::ReadBatch(ReadRequest* requests, size_t count) {
+  // One error ends an operation; what is left of it asks in vain.
+  if (!open_.load(std::memory_order_relaxed)) {
+    if (Status status = Unusable(); !status.ok()) return status;
+  }
   // Half of it takes longer than to start a thread.
   constexpr size_t kLarge = 512;
   if (count < kLarge || !source_->parallel()) return source_->Read(requests, count);

@@ -47,6 +47,7 @@ class Memory {
   bool LoadU64(uint64_t physical, uint64_t* value);
   const uint8_t* Direct(uint64_t physical, size_t length) { return source_->Direct(physical, length); }
   bool Flat(uint64_t physical, uint64_t length, FlatRun* run) { return source_->Flat(physical, length, run); }
+  void Refresh() { source_->Refresh(); }
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
     return source_->NextData(from, last, limit, run);
   }
@@ -74,6 +75,7 @@ class Memory {
   Status Unusable() const;
   Status ReadBatch(ReadRequest* requests, size_t count);
   void Fail(Status status);
+  bool Recover();
 
   std::unique_ptr<PhysicalSource> source_;
   std::vector<Range> ranges_;

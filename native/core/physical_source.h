@@ -69,7 +69,7 @@ class PhysicalSource {
   virtual bool parallel() const { return false; }
 
   // Fills every request as far as it goes; an address that is not RAM only ends its own request.
-  // An error means that the source as a whole is gone: no later call will work either.
+  // An error means that the source as a whole is gone: no later call will work either, unless it `recovers`.
   virtual Status Read(ReadRequest* requests, size_t count) = 0;
 
   // Host address of `length` bytes that can be loaded without a system call, or nullptr: then Read
@@ -97,6 +97,12 @@ class PhysicalSource {
 
   // Starts an operation: drops caches; kClosed when the guest is gone.
   virtual Status Begin() = 0;
+  // Whether Begin may work after an error.
+  virtual bool recovers() const { return false; }
+
+  // Within an operation: what the next Read brings is the guest's memory of now, all of one moment, not what a cache kept
+  // of some earlier one. A list that changes is not repaired, and a row is torn, by pages of different age.
+  virtual void Refresh() {}
 
   virtual void Close() = 0;
 };

@@ -22,8 +22,11 @@ Error Corrupt(uint64_t address, const std::string& message) {
 }  // namespace
 
 Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t head, uint64_t index) {
+  Status status = space->memory()->Check();
+  if (!status.ok()) return status;
+  space->memory()->Refresh();
   uint64_t entry = 0;
-  Status status = space->ReadExact(head, reinterpret_cast<uint8_t*>(&entry), sizeof entry);
+  status = space->ReadExact(head, reinterpret_cast<uint8_t*>(&entry), sizeof entry);
   if (!status.ok()) return status;
   // Without nodes it holds index 0 only.
   if (!tree.IsNode(entry)) return index == 0 ? entry : 0;

@@ -20,6 +20,7 @@ enum class Code : uint8_t {
   kCorrupt,
   kUnsupported,
   kAborted,
+  kCrashed,
 };
 
 // Where a read failed, and how far it came: the fields of NativeFault.
@@ -40,6 +41,10 @@ struct Error {
   Fault fault;           // kFault
   uint64_t address = 0;  // kCorrupt: the structure that breaks the invariant
   uint64_t found = 0;    // kCorrupt: rows read before it
+  // kCrashed: how the process ended, and what it printed. Without a signal, `exit_status` counts.
+  std::string signal;
+  int exit_status = 0;
+  std::string output;
 };
 
 // Formats a number the way every message does.

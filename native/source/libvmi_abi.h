@@ -24,6 +24,9 @@ using Address = uint64_t;        // addr_t
 using Register = uint64_t;       // reg_t
 using Pid = int32_t;             // vmi_pid_t
 using Instance = struct OpaqueInstance*;
+// vmi_event_t, an EventHead and, further on, a RegisterEvent.
+struct Event;
+using EventFree = void (*)(Event*, Status);
 // `void` before 0.14. Null in every call made here.
 struct InitData;
 // access_context_t, one of the two layouts below.
@@ -57,6 +60,39 @@ inline constexpr uint32_t kAccessContextVersion = 1;
 inline constexpr uint32_t kMechanismPageTable = 1;
 inline constexpr uint32_t kMechanismPid = 2;
 
+// The start of vmi_event_t, from events version 7 on.
+struct EventHead {
+  uint32_t version;
+  uint16_t type;
+  uint16_t slat;
+  uint16_t next_slat;
+  uint16_t reserved[3];
+  void* data;
+  uint32_t (*callback)(Instance, Event*);
+  uint32_t vcpu;
+};
+// reg_event_t.
+struct RegisterEvent {
+  uint64_t reg;
+  uint64_t equal;
+  uint8_t async;
+  uint8_t onchange;
+  uint8_t in_access;
+  uint8_t out_access;
+  uint32_t reserved;
+  uint64_t value;
+  uint64_t previous;
+};
+inline constexpr uint16_t kEventRegister = 2;       // VMI_EVENT_REGISTER
+inline constexpr uint8_t kRegisterAccessWrite = 4;  // VMI_REGACCESS_W
+// No vmi_event_t is larger.
+inline constexpr size_t kMaxEvent = 512;
+// Where reg_event_t stands in vmi_event_t, by what vmi_events_version() says: 7 is libvmi 0.14, 8 and 9 are from after it.
+// 0: a layout that is not known here.
+constexpr size_t RegisterEventOffset(uint32_t events_version) {
+  return events_version == 7 || events_version == 8 ? 64 : events_version == 9 ? 40 : 0;
+}
+
 // page_mode_t with V0. With V1 every value is one higher (VMI_PM_NONE comes first).
 inline constexpr PageMode kPageModeUnknown = 0;
 inline constexpr PageMode kPageModeIa32e = 3;
@@ -73,6 +109,13 @@ inline constexpr PageMode kPageModeIa32e = 3;
 
 // What takes a configuration. Called in native/source, not by name; may be absent.
 #define LIBVMI_CONFIG_CALLS(X) X(12, Os, vmi_init_os, (Instance, ConfigMode, void*, InitError*))
+
+// Events of events.h. Called in native/source, not by name; may be absent.
+#define LIBVMI_EVENT_CALLS(X)                                              \
+  X(12, uint32_t, vmi_events_version, ())                                  \
+  X(12, Status, vmi_register_event, (Instance, Event*))                    \
+  X(12, Status, vmi_clear_event, (Instance, Event*, EventFree))            \
+  X(12, Status, vmi_events_listen, (Instance, uint32_t))
 
 // The source cannot do without these either.
 #define LIBVMI_NEEDED_CALLS(X)                                                                            \
@@ -161,7 +204,7 @@ inline constexpr PageMode kPageModeIa32e = 3;
   X(14, const char*, vmi_get_os_profile_path, (Instance))
 
 #define LIBVMI_CALLS(X) \
-  LIBVMI_LIFE_CALLS(X) LIBVMI_CONFIG_CALLS(X) LIBVMI_NEEDED_CALLS(X) LIBVMI_OPTIONAL_CALLS(X)
+  LIBVMI_LIFE_CALLS(X) LIBVMI_CONFIG_CALLS(X) LIBVMI_EVENT_CALLS(X) LIBVMI_NEEDED_CALLS(X) LIBVMI_OPTIONAL_CALLS(X)
 
 // X(name, value). Registers are libvmi's own numbers (not the SDM's).
 #define LIBVMI_REGISTERS(X)                                                                               \

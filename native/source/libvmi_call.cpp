@@ -249,4 +249,13 @@ const Call* FindCall(const std::string& name) {
   return found != calls.end() ? &*found : nullptr;
 }
 
+bool IsListed(const std::string& name) {
+  static const char* const names[] = {
+#define LIBVMI_NAME(since, returns, name, parameters) #name,
+      LIBVMI_CALLS(LIBVMI_NAME)
+#undef LIBVMI_NAME
+  };
+  return std::any_of(std::begin(names), std::end(names), [&](const char* one) { return name == one; });
+}
+
 }  // namespace libvmi

@@ -45,5 +45,7 @@ struct Call {
 // A buffer to fill is its length; its bytes and the length that libvmi reports come back.
 const std::vector<Call>& AllCalls();
 const Call* FindCall(const std::string& name);
+// Whether libvmi_abi.h lists it at all.
+bool IsListed(const std::string& name);
 
 }  // namespace libvmi

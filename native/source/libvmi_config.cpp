@@ -3,8 +3,6 @@
 #include <mutex>
 #include <utility>
 
-#include "libvmi_kvm.h"
-
 namespace libvmi {
 namespace {
 
@@ -31,82 +29,53 @@ std::string OsErrorText(InitError error, bool renumbered) {
   }
 }
 
-struct Job {
-  Config config;
-  Os os = 0;
-  InitError error = 0;
-  std::string refused;
-};
-
-void RunWithTable(const Library& library, Instance instance, Job* job) {
+Os RunWithTable(const Library& library, Instance instance, Config* config, InitError* error) {
   const Glib& glib = library.glib();
-  if (!glib.usable()) {
-    job->refused = "this libvmi is linked to no GLib that takes a GHashTable";
-    return;
-  }
   void* table = glib.g_hash_table_new(glib.g_str_hash, glib.g_str_equal);
-  for (ConfigEntry& entry : job->config.entries) {
+  for (ConfigEntry& entry : config->entries) {
     // libvmi loads every number through an addr_t*, also where the value is small.
     static_assert(sizeof(entry.number) == sizeof(Address));
     void* value = entry.is_number ? static_cast<void*>(&entry.number) : entry.text.data();
     glib.g_hash_table_insert(table, entry.key.data(), value);
   }
-  job->os = library.calls().vmi_init_os(instance, ConfigMode::kHashTable, table, &job->error);
+  const Os os = library.calls().vmi_init_os(instance, ConfigMode::kHashTable, table, error);
   glib.g_hash_table_destroy(table);
+  return os;
+}
+
+vmi::Error Refused(std::string why) {
+  vmi::Error error;
+  error.code = vmi::Code::kUnsupported;
+  error.message = std::move(why);
+  return error;
 }
 
 }  // namespace
 
-Session::Ticket InitOs(const std::shared_ptr<Session>& session, Config config,
-                       std::function<void(vmi::Result<Os>, std::string log)> finish, Session::Duration deadline) {
-  auto job = std::make_shared<Job>();
-  job->config = std::move(config);
-  const Library& library = session->library();
-  const Session::Duration patience = session->options().deadline;
-  Session::Work work = [job, &library, &options = session->options(), patience](const Calls& calls, Instance instance) {
-    if (calls.vmi_init_os == nullptr) {
-      job->refused = "this libvmi has no vmi_init_os";
-      return;
+vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config, std::chrono::milliseconds patience) {
+  const Calls& calls = library.calls();
+  if (calls.vmi_init_os == nullptr) return Refused("this libvmi has no vmi_init_os");
+  InitError error = 0;
+  Os os = 0;
+  switch (config.mode) {
+    case ConfigMode::kHashTable:
+      if (!library.glib().usable()) return Refused("this libvmi is linked to no GLib that takes a GHashTable");
+      os = RunWithTable(library, instance, &config, &error);
+      break;
+    case ConfigMode::kJsonPath:
+      os = calls.vmi_init_os(instance, ConfigMode::kJsonPath, config.text.data(), &error);
+      break;
+    case ConfigMode::kString:
+    case ConfigMode::kGlobalFile: {
+      std::unique_lock<std::timed_mutex> lock(ParserLock(), patience);
+      if (!lock.owns_lock()) return Refused("libvmi's configuration parser is busy in another instance");
+      void* text = config.mode == ConfigMode::kString ? config.text.data() : nullptr;
+      os = calls.vmi_init_os(instance, config.mode, text, &error);
+      break;
     }
-    if (!Answers(options, calls, instance)) {
-      job->refused = "the guest does not answer any more: it has ended";
-      return;
-    }
-    switch (job->config.mode) {
-      case ConfigMode::kHashTable:
-        RunWithTable(library, instance, job.get());
-        break;
-      case ConfigMode::kJsonPath:
-        job->os = calls.vmi_init_os(instance, ConfigMode::kJsonPath, job->config.text.data(), &job->error);
-        break;
-      case ConfigMode::kString:
-      case ConfigMode::kGlobalFile: {
-        std::unique_lock<std::timed_mutex> lock(ParserLock(), patience);
-        if (!lock.owns_lock()) {
-          job->refused = "libvmi's configuration parser is busy in another instance";
-          break;
-        }
-        void* text = job->config.mode == ConfigMode::kString ? job->config.text.data() : nullptr;
-        job->os = calls.vmi_init_os(instance, job->config.mode, text, &job->error);
-        break;
-      }
-    }
-  };
-  // The library outlives its calls: the session, which owns it, is held by the thread that runs them.
-  return session->Post("vmi_init_os", std::move(work),
-                       [job, finish = std::move(finish), renumbered = library.calls().vmi_pagecache_flush != nullptr](
-                           vmi::Status status, std::string log) {
-                         if (!status.ok()) return finish(std::move(status), std::move(log));
-                         if (!job->refused.empty()) {
-                           return finish({vmi::Code::kUnsupported, job->refused}, std::move(log));
-                         }
-                         if (job->os == 0) {
-                           return finish({vmi::Code::kUnsupported, OsErrorText(job->error, renumbered)},
-                                         std::move(log));
-                         }
-                         finish(job->os, std::move(log));
-                       },
-                       deadline);
+  }
+  if (os == 0) return Refused(OsErrorText(error, calls.vmi_pagecache_flush != nullptr));
+  return os;
 }
 
 }  // namespace libvmi

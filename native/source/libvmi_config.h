@@ -1,12 +1,13 @@
 // What vmi_init_os() is told about the guest's kernel.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "libvmi_session.h"
+#include "../core/result.h"
+#include "libvmi_library.h"
 
 namespace libvmi {
 
@@ -23,10 +24,9 @@ struct Config {
   std::string text;                  // kString: `{…}` as in libvmi.conf; kJsonPath: a path
 };
 
-// Queues vmi_init_os(). `finish` gets the operating system libvmi recognised, or kUnsupported with its reason.
-// kString and kGlobalFile go through libvmi's parser, which has global state: one at a time per process.
-Session::Ticket InitOs(const std::shared_ptr<Session>& session, Config config,
-                       std::function<void(vmi::Result<Os>, std::string log)> finish,
-                       Session::Duration deadline = Session::Duration::zero());
+// vmi_init_os(): the operating system that libvmi recognised, never 0, or kUnsupported with its reason.
+// kString and kGlobalFile go through libvmi's parser, which has global state: one at a time per process, and `patience` is
+// how long another one is waited for.
+vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config, std::chrono::milliseconds patience);
 
 }  // namespace libvmi

@@ -5,6 +5,9 @@
 #include <link.h>
 #include <stdlib.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace libvmi {
 namespace {
 
@@ -75,6 +78,7 @@ std::shared_ptr<const Library> Library::Open(const std::string& path, std::vecto
   LIBVMI_LIFE_CALLS(LIBVMI_NEEDED)
   LIBVMI_NEEDED_CALLS(LIBVMI_NEEDED)
   LIBVMI_CONFIG_CALLS(LIBVMI_OPTIONAL)
+  LIBVMI_EVENT_CALLS(LIBVMI_OPTIONAL)
   LIBVMI_OPTIONAL_CALLS(LIBVMI_OPTIONAL)
 #undef LIBVMI_NEEDED
 #undef LIBVMI_OPTIONAL
@@ -87,6 +91,26 @@ std::shared_ptr<const Library> Library::Open(const std::string& path, std::vecto
   Resolve(handle, "g_str_hash", &library->glib_.g_str_hash);
   Resolve(handle, "g_str_equal", &library->glib_.g_str_equal);
   return library;
+}
+
+vmi::Result<std::shared_ptr<const Library>> Library::OpenUsable(const std::string& path) {
+  std::vector<Attempt> attempts;
+  std::shared_ptr<const Library> library = Open(path, &attempts);
+  if (library == nullptr) {
+    std::string message = "cannot load libvmi:";
+    for (const Attempt& attempt : attempts) message += " tried " + attempt.name + " (" + attempt.error + ")";
+    return {vmi::Code::kLibraryMissing, std::move(message)};
+  }
+  if (!library->missing_needed().empty()) {
+    std::string message = library->path() + " is too old or not libvmi: it lacks";
+    for (const std::string& symbol : library->missing_needed()) message += " " + symbol;
+    return {vmi::Code::kLibraryMissing, std::move(message)};
+  }
+  return library;
+}
+
+bool Facts::Has(const std::string& symbol) const {
+  return std::find(missing.begin(), missing.end(), symbol) == missing.end();
 }
 
 std::string Library::version() const {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/result.h"
 #include "libvmi_abi.h"
 
 namespace libvmi {
@@ -42,12 +43,29 @@ struct Driver {
   std::vector<std::string> missing;
 };
 
+// What can be told of a library without a guest.
+struct Facts {
+  // Absolute path of the file that was loaded.
+  std::string path;
+  // "0.15" from the file name or, failing that, "0.14 or later" and the like from the symbols.
+  std::string version;
+  // Whether access_context_t is AccessContextV1 and page modes count from VMI_PM_NONE.
+  bool nested = false;
+  // Symbols that it lacks of those it could do without.
+  std::vector<std::string> missing;
+
+  bool Has(const std::string& symbol) const;
+};
+
 // libvmi as found on this host. Stays loaded for good: its threads and atexit handlers cannot be undone.
 class Library {
  public:
   // Tries `path` alone when it is not empty, else $LIBVMI_LIBRARY alone when that is set, else
   // kSoname. Null when nothing could be opened; `attempts` tells why in either case.
   static std::shared_ptr<const Library> Open(const std::string& path, std::vector<Attempt>* attempts);
+
+  // The same for who needs all of it: kLibraryMissing, with what was tried or what it lacks.
+  static vmi::Result<std::shared_ptr<const Library>> OpenUsable(const std::string& path);
 
   static constexpr const char* kSoname = "libvmi.so.0";
 
@@ -58,9 +76,8 @@ class Library {
   // Absent symbols of LIBVMI_LIFE_CALLS and LIBVMI_NEEDED_CALLS; the library is of use only when there are none.
   const std::vector<std::string>& missing_needed() const { return missing_needed_; }
   const std::vector<std::string>& missing_optional() const { return missing_optional_; }
-  // "0.15" from the file name or, failing that, "0.14 or later" and the like from the symbols.
   std::string version() const;
-  // Whether access_context_t is AccessContextV1 and page modes count from VMI_PM_NONE.
+  Facts facts() const { return {path_, version(), nested_, missing_optional_}; }
   bool nested() const { return nested_; }
   // Whether its KVM driver is the one that goes through QEMU's monitor, not the one for KVMI.
   bool legacy_kvm() const { return legacy_kvm_; }

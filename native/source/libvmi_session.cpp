@@ -1,13 +1,9 @@
 #include "libvmi_session.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -17,58 +13,9 @@
 namespace libvmi {
 namespace {
 
-constexpr Session::Duration kExitPatience{2000};
-constexpr size_t kMaxFileName = 499;
-constexpr uint64_t kInitDomainName = 1;
-constexpr uint64_t kInitDomainId = 2;
-
-const char* ModeName(Mode mode) {
-  switch (mode) {
-    case Mode::kXen:
-      return "xen";
-    case Mode::kKvm:
-      return "kvm";
-    case Mode::kFile:
-      break;
-  }
-  return "file";
-}
-
-// vmi_init_error_t since 0.14; the only values vmi_init() sets are the same before.
-std::string InitErrorText(InitError error, const SessionOptions& options) {
-  switch (error) {
-    case 0:
-      return std::string("this libvmi was built without its ") + ModeName(options.mode) + " driver";
-    case 1:
-      return "libvmi found no hypervisor here";
-    case 2:
-      return options.mode == Mode::kFile
-                 ? "libvmi could not open the file"
-                 : std::string("libvmi's ") + ModeName(options.mode) +
-                       " driver could not start (is this the hypervisor's host, and is it root?)";
-    case 3:
-      return "libvmi found no such virtual machine";
-    case 6:
-      return "libvmi could not set up events";
-    default:
-      return "libvmi's error " + std::to_string(error);
-  }
-}
-
-// libvmi frees its file driver twice when it cannot open the file, and cuts names at 500 bytes: neither may
-// reach it. Empty when it may try.
-std::string FileProblem(const std::string& path) {
-  if (path.size() > kMaxFileName) return "its path has more than " + std::to_string(kMaxFileName) + " bytes";
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return strerror(errno);
-  struct stat status = {};
-  const int result = fstat(fd, &status);
-  close(fd);
-  if (result != 0) return strerror(errno);
-  if (!S_ISREG(status.st_mode)) return "it is no regular file";
-  if (status.st_size == 0) return "it is empty";
-  return {};
-}
+constexpr Duration kExitPatience{2000};
+// A call waits no longer than this for vmi_events_listen to return.
+constexpr Duration kListenTurn{50};
 
 // Every session of the process: exit(3) must not leave a guest paused, and Node runs no cleanup hooks for
 // process.exit(). Like the handler itself it belongs to the process, and is never destroyed.
@@ -92,8 +39,8 @@ void CloseAll() {
   for (const std::weak_ptr<Session>& one : all) {
     const std::shared_ptr<Session> session = one.lock();
     if (session == nullptr) continue;
-    const auto left = std::chrono::ceil<Session::Duration>(end - std::chrono::steady_clock::now());
-    session->CloseNow(std::max(left, Session::Duration::zero()));
+    const auto left = std::chrono::ceil<Duration>(end - std::chrono::steady_clock::now());
+    session->CloseNow(std::max(left, Duration::zero()));
   }
 }
 
@@ -113,14 +60,16 @@ struct ThreadStart {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<const Library> library, SessionOptions options)
-    : library_(std::move(library)), options_(std::move(options)) {}
+Session::Session(std::unique_ptr<Engine> engine, SessionOptions options)
+    : options_(options),
+      engine_(std::move(engine)),
+      bounded_(engine_->bounded()),
+      direct_(options_.direct || bounded_) {}
 
 Session::~Session() = default;
 
-vmi::Result<std::shared_ptr<Session>> Session::Start(std::shared_ptr<const Library> library,
-                                                     SessionOptions options) {
-  std::shared_ptr<Session> session(new Session(std::move(library), std::move(options)));
+vmi::Result<std::shared_ptr<Session>> Session::Start(std::unique_ptr<Engine> engine, SessionOptions options) {
+  std::shared_ptr<Session> session(new Session(std::move(engine), options));
   auto* start = new ThreadStart{session};
   // libvmi's thread takes none of the process's signals.
   sigset_t all;
@@ -151,7 +100,11 @@ void* Session::ThreadMain(void* argument) {
 void Session::Loop() {
   for (;;) {
     std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait(lock, [this] { return !queue_.empty(); });
+    wake_.wait(lock, [this] { return !queue_.empty() || listening_; });
+    if (queue_.empty()) {
+      ListenOnce(&lock);
+      continue;
+    }
     Job job = std::move(queue_.front());
     queue_.pop_front();
     running_ = job.ticket;
@@ -161,11 +114,7 @@ void Session::Loop() {
     lock.unlock();
 
     std::string log;
-    {
-      const std::lock_guard<std::mutex> use(use_);
-      const CaptureStderr capture(&log);
-      job.work(library_->calls(), instance_);
-    }
+    vmi::Status status = RunOne(job.deadline, job.work, &log);
 
     lock.lock();
     running_ = 0;
@@ -178,10 +127,119 @@ void Session::Loop() {
       waiters.swap(end_waiters_);
     }
     lock.unlock();
-    if (job.finish) job.finish({}, std::move(log));
+    if (job.finish) job.finish(std::move(status), std::move(log));
     for (const auto& waiter : waiters) waiter();
     if (last) return;
   }
+}
+
+vmi::Status Session::RunOne(Duration deadline, const Work& work, std::string* log) {
+  const std::lock_guard<std::mutex> use(use_);
+  if (bounded_) {
+    engine_->SetDeadline(deadline);
+    vmi::Status status = work(*engine_);
+    *log = engine_->TakeLog();
+    return status;
+  }
+  const CaptureStderr capture(log);
+  return work(*engine_);
+}
+
+void Session::ListenOnce(std::unique_lock<std::mutex>* lock) {
+  running_ = kTakeTicket;
+  running_name_ = "vmi_events_listen";
+  running_since_ = std::chrono::steady_clock::now();
+  running_deadline_ = options_.deadline;
+  lock->unlock();
+  std::vector<Cr3Write> writes;
+  std::string log;
+  vmi::Status status =
+      RunOne(options_.deadline, [&](Engine& engine) { return engine.Listen(kListenTurn, &writes); }, &log);
+  lock->lock();
+  running_ = 0;
+  for (const Cr3Write& write : writes) {
+    if (writes_.size() == capacity_) {
+      writes_.pop_front();
+      ++dropped_;
+    }
+    writes_.push_back(write);
+  }
+  std::function<void()> finish;
+  if (!status.ok()) {
+    finish = EndListening(std::move(status));
+  } else if (taker_ && !writes_.empty()) {
+    finish = HandOver();
+  }
+  lock->unlock();
+  if (finish) finish();
+}
+
+// With mutex_ held; what comes back is to be called without.
+std::function<void()> Session::HandOver() {
+  auto batch = std::make_shared<Cr3Writes>();
+  batch->writes.assign(writes_.begin(), writes_.end());
+  batch->dropped = dropped_;
+  writes_.clear();
+  return [taker = std::exchange(taker_, nullptr), batch] { taker({}, std::move(*batch)); };
+}
+
+std::function<void()> Session::EndListening(vmi::Status status) {
+  listening_ = false;
+  listen_end_ = std::move(status);
+  if (!taker_) return nullptr;
+  const auto error = std::make_shared<vmi::Error>(listen_end_.error());
+  return [taker = std::exchange(taker_, nullptr), error, dropped = dropped_] { taker(*error, {{}, dropped}); };
+}
+
+Session::Ticket Session::StartListening(size_t capacity, Finish finish, Duration deadline) {
+  // The thread keeps the session alive while it runs this, and mutex_ is not held meanwhile.
+  Work work = [this, capacity](Engine& engine) {
+    vmi::Status status = engine.StartCr3Writes();
+    if (!status.ok()) return status;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    listening_ = true;
+    capacity_ = capacity;
+    dropped_ = 0;
+    writes_.clear();
+    listen_end_ = {};
+    return status;
+  };
+  return Post("vmi_register_event", std::move(work), std::move(finish), deadline);
+}
+
+void Session::Take(std::function<void(vmi::Status, Cr3Writes)> finish) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  vmi::Status state = StateLocked();
+  if (state.ok() && taker_) state = {vmi::Code::kUnsupported, "somebody waits for writes to CR3 already"};
+  // What came before the end is handed over before it is told of.
+  if (state.ok() && !listening_ && writes_.empty()) {
+    state = listen_end_.ok() ? vmi::Status(vmi::Code::kUnsupported, "no writes to CR3 are listened for")
+                             : vmi::Status(vmi::Error(listen_end_.error()));
+  }
+  if (!state.ok()) {
+    lock.unlock();
+    finish(std::move(state), {});
+    return;
+  }
+  taker_ = std::move(finish);
+  if (writes_.empty()) return;
+  const std::function<void()> hand_over = HandOver();
+  lock.unlock();
+  hand_over();
+}
+
+Session::Ticket Session::StopListening(Finish finish, Duration deadline) {
+  Work work = [this](Engine& engine) {
+    vmi::Status status = engine.StopCr3Writes();
+    std::function<void()> told;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      told = EndListening({vmi::Code::kClosed, "listening has ended"});
+    }
+    if (told) told();
+    return status;
+  };
+  return Post("vmi_clear_event", std::move(work), std::move(finish), deadline);
 }
 
 Session::Ticket Session::Post(const char* name, Work work, Finish finish, Duration deadline) {
@@ -201,38 +259,7 @@ Session::Ticket Session::Post(const char* name, Work work, Finish finish, Durati
 }
 
 Session::Ticket Session::Attach(Finish finish, Duration deadline) {
-  struct Outcome {
-    Status status = Status::kFailure;
-    InitError error = 0;
-    std::string file_problem;
-  };
-  auto outcome = std::make_shared<Outcome>();
-  // The thread keeps the session alive while it runs this.
-  Work work = [this, outcome](const Calls& calls, Instance) {
-    if (options_.mode == Mode::kFile) {
-      outcome->file_problem = options_.by_id ? "a file has no id" : FileProblem(options_.name);
-      if (!outcome->file_problem.empty()) return;
-    }
-    const void* domain = options_.by_id ? static_cast<const void*>(&options_.id) : options_.name.c_str();
-    Instance instance = nullptr;
-    outcome->status = calls.vmi_init(&instance, options_.mode, domain,
-                                     options_.by_id ? kInitDomainId : kInitDomainName, nullptr, &outcome->error);
-    if (outcome->status == Status::kSuccess && instance != nullptr) {
-      instance_ = instance;
-    } else {
-      outcome->status = Status::kFailure;
-    }
-  };
-  return Post("vmi_init", std::move(work),
-              [this, outcome, finish = std::move(finish)](vmi::Status status, std::string log) {
-                if (status.ok() && !outcome->file_problem.empty()) {
-                  status = {vmi::Code::kAttach, "cannot read " + options_.name + ": " + outcome->file_problem};
-                } else if (status.ok() && outcome->status != Status::kSuccess) {
-                  status = {vmi::Code::kAttach, InitErrorText(outcome->error, options_)};
-                }
-                finish(std::move(status), std::move(log));
-              },
-              deadline);
+  return Post("vmi_init", [](Engine& engine) { return engine.Attach(); }, std::move(finish), deadline);
 }
 
 vmi::Status Session::Run(const char* name, Work work, std::string* log) {
@@ -265,6 +292,8 @@ vmi::Status Session::Run(const char* name, Work work, std::string* log) {
       }
     }
     std::unique_lock<std::mutex> lock(wait->mutex);
+    // A bounded engine ends every call itself, and may need longer than a deadline to start anew.
+    if (bounded_) wait->done_signal.wait(lock, [&] { return wait->done; });
     if (wait->done_signal.wait_for(lock, left, [&] { return wait->done; })) {
       if (log != nullptr) *log = std::move(wait->log);
       return std::move(wait->status);
@@ -278,6 +307,10 @@ vmi::Status Session::Run(const char* name, Work work, std::string* log) {
 
 Session::Withdrawn Session::Withdraw(Ticket ticket) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (ticket == kTakeTicket) {
+    taker_ = nullptr;
+    return Withdrawn::kNotStarted;
+  }
   if (running_ == ticket) return Withdrawn::kRunning;
   for (auto job = queue_.begin(); job != queue_.end(); ++job) {
     if (job->ticket != ticket) continue;
@@ -293,7 +326,8 @@ vmi::Status Session::Poison(Ticket ticket) {
   std::vector<std::function<void()>> waiters;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (ticket == 0 || running_ != ticket) return {};
+    // Everybody waits for vmi_events_listen, which nobody asked for.
+    if (bounded_ || ticket == 0 || (running_ != ticket && running_ != kTakeTicket)) return {};
     if (std::chrono::steady_clock::now() < running_since_ + running_deadline_) return {};
     const auto waited =
         std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - running_since_).count();
@@ -310,6 +344,9 @@ vmi::Status Session::Poison(Ticket ticket) {
       queued_.fetch_sub(1, std::memory_order_release);
     }
     waiters.swap(end_waiters_);
+    if (listening_) {
+      if (auto told = EndListening({vmi::Code::kBusy, poison_})) waiters.push_back(std::move(told));
+    }
   }
   for (Job& job : dropped) job.finish({vmi::Code::kBusy, poison_}, {});
   for (const auto& waiter : waiters) waiter();
@@ -329,14 +366,14 @@ vmi::Status Session::State() {
 
 Session::Ticket Session::Close(std::function<void()> finish) {
   std::unique_lock<std::mutex> lock(mutex_);
+  std::function<void()> told;
   if (end_ == 0) {
     end_ = next_ticket_++;
-    Work end = [this](const Calls& calls, Instance instance) {
-      instance_ = nullptr;
-      if (instance == nullptr) return;
-      if (paused_) calls.vmi_resume_vm(instance);
-      calls.vmi_destroy(instance);
+    Work end = [](Engine& engine) {
+      engine.End();
+      return vmi::Status();
     };
+    if (listening_) told = EndListening({vmi::Code::kClosed, "this libvmi instance is closed"});
     queue_.push_back({end_, "vmi_destroy", std::move(end), nullptr, options_.deadline});
     queued_.fetch_add(1, std::memory_order_release);
     wake_.notify_one();
@@ -346,6 +383,7 @@ Session::Ticket Session::Close(std::function<void()> finish) {
   const bool now = ended_ || !poison_.empty();
   if (!now) end_waiters_.push_back(std::move(finish));
   lock.unlock();
+  if (told) told();
   if (now) finish();
   return ticket;
 }

@@ -12,21 +12,23 @@
 #include <vector>
 
 #include "../core/result.h"
-#include "libvmi_library.h"
+#include "libvmi_engine.h"
 
 namespace libvmi {
 
 struct SessionOptions {
-  Mode mode = Mode::kFile;
-  // Domain name, or path of a file of raw memory.
-  std::string name;
-  // A domain's number instead of its name.
-  bool by_id = false;
-  uint64_t id = 0;
   // Longest time one call may take unless it says otherwise.
-  std::chrono::milliseconds deadline{5000};
-  // Lets a caller's thread enter libvmi itself while nothing is queued (see Session::TryDirect).
+  Duration deadline{5000};
+  // Lets a caller's thread enter libvmi itself while nothing is queued (see Session::TryDirect). An engine that is bounded
+  // always does.
   bool direct = false;
+};
+
+// What was written to CR3 since the last look.
+struct Cr3Writes {
+  std::vector<Cr3Write> writes;
+  // Writes that were lost since the start, because nobody took them in time.
+  uint64_t dropped = 0;
 };
 
 // One libvmi instance and the one thread that owns it.
@@ -34,19 +36,18 @@ struct SessionOptions {
 // libvmi is not thread-safe and any of its calls may block or loop for good on a live guest. So calls
 // are queued to a thread of this instance's own, and a caller waits no longer than its deadline. A call
 // that is still inside libvmi by then poisons the session: every later call fails at once with
-// VMI_BUSY, and the thread stays behind with the instance until libvmi lets go of it.
+// VMI_BUSY, and the thread stays behind with the instance until libvmi lets go of it. Not so with an engine that is
+// bounded: that ends the call itself, and goes on.
 class Session : public std::enable_shared_from_this<Session> {
  public:
   // Runs with exclusive use of the instance. Owns all it touches: it may outlive whoever queued it.
-  using Work = std::function<void(const Calls&, Instance)>;
+  using Work = std::function<vmi::Status(Engine&)>;
   // Gets what libvmi printed while the work ran. Called once, on the session's thread or on the one
   // that poisons the session.
   using Finish = std::function<void(vmi::Status, std::string log)>;
   using Ticket = uint64_t;
-  using Duration = std::chrono::milliseconds;
 
-  static vmi::Result<std::shared_ptr<Session>> Start(std::shared_ptr<const Library> library,
-                                                     SessionOptions options);
+  static vmi::Result<std::shared_ptr<Session>> Start(std::unique_ptr<Engine> engine, SessionOptions options);
   ~Session();
 
   // Queues vmi_init(). The first thing to do; `finish` gets VMI_ATTACH with libvmi's reason when it fails.
@@ -57,16 +58,29 @@ class Session : public std::enable_shared_from_this<Session> {
   vmi::Status Run(const char* name, Work work, std::string* log = nullptr);
 
   // Runs `work` on the calling thread if the session is `direct`, idle and open; false: use Run().
-  // Such a call has no deadline. It is meant for libvmi's file driver, where a read of physical memory
-  // is a table lookup or one read(2), 300 times as fast as a change of threads.
+  // Such a call has no deadline unless the engine is bounded. It is meant for libvmi's file driver, where a read of physical
+  // memory is a table lookup or one read(2), 300 times as fast as a change of threads.
   template <class DirectWork>
-  bool TryDirect(const DirectWork& work) {
-    if (!options_.direct || !use_.try_lock()) return false;
-    const bool ready = instance_ != nullptr && queued_.load(std::memory_order_acquire) == 0;
-    if (ready) work(library_->calls(), instance_);
+  bool TryDirect(const DirectWork& work, vmi::Status* status) {
+    if (!direct_ || !use_.try_lock()) return false;
+    const bool ready = engine_->attached() && queued_.load(std::memory_order_acquire) == 0;
+    if (ready) {
+      if (bounded_) engine_->SetDeadline(options_.deadline);
+      *status = work(*engine_);
+    }
     use_.unlock();
     return ready;
   }
+
+  // Queues the registration of CR3 events. Once it has succeeded the thread listens whenever nothing is queued, in short
+  // turns, and keeps the latest `capacity` writes.
+  Ticket StartListening(size_t capacity, Finish finish, Duration deadline);
+  // Hands over what has come, as soon as something has; one caller at a time. An error once listening has ended. Its ticket
+  // is no other call's: Withdraw takes it back, Poison gives the session up if vmi_events_listen hangs.
+  static constexpr Ticket kTakeTicket = ~Ticket{0};
+  void Take(std::function<void(vmi::Status, Cr3Writes)> finish);
+  // Queues the end of it: the guest is drained of events and goes on.
+  Ticket StopListening(Finish finish, Duration deadline);
 
   enum class Withdrawn { kNotStarted, kRunning, kFinished };
   // Stops waiting for a posted call. One that runs goes on; its `finish` gets called all the same.
@@ -83,10 +97,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // kClosed, kBusy or fine.
   vmi::Status State();
-  // Calls that pause and resume the guest tell the session, so that Close() leaves it running.
-  void NotePaused(bool paused) { paused_ = paused; }
-
-  const Library& library() const { return *library_; }
+  bool bounded() const { return bounded_; }
+  const Facts& facts() const { return engine_->facts(); }
   const SessionOptions& options() const { return options_; }
 
  private:
@@ -98,18 +110,21 @@ class Session : public std::enable_shared_from_this<Session> {
     Duration deadline;
   };
 
-  Session(std::shared_ptr<const Library> library, SessionOptions options);
+  Session(std::unique_ptr<Engine> engine, SessionOptions options);
   static void* ThreadMain(void* argument);
   void Loop();
+  vmi::Status RunOne(Duration deadline, const Work& work, std::string* log);
+  std::function<void()> HandOver();
+  void ListenOnce(std::unique_lock<std::mutex>* lock);
+  std::function<void()> EndListening(vmi::Status status);
   vmi::Status StateLocked() const;
 
-  const std::shared_ptr<const Library> library_;
   const SessionOptions options_;
-
-  // Held while libvmi is inside a call; guards instance_ and paused_.
+  // Held while libvmi is inside a call; guards engine_, but for its facts.
   std::mutex use_;
-  Instance instance_ = nullptr;
-  bool paused_ = false;
+  const std::unique_ptr<Engine> engine_;
+  const bool bounded_;
+  const bool direct_;
 
   // Guards what follows.
   std::mutex mutex_;
@@ -125,6 +140,13 @@ class Session : public std::enable_shared_from_this<Session> {
   bool ended_ = false;
   std::vector<std::function<void()>> end_waiters_;
   std::string poison_;  // not empty: poisoned
+  bool listening_ = false;
+  size_t capacity_ = 0;
+  std::deque<Cr3Write> writes_;
+  uint64_t dropped_ = 0;
+  // Why there are no more.
+  vmi::Status listen_end_;
+  std::function<void(vmi::Status, Cr3Writes)> taker_;
 };
 
 }  // namespace libvmi

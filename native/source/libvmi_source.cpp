@@ -5,45 +5,19 @@
 #include <algorithm>
 #include <utility>
 
-#include "libvmi_kvm.h"
-
 namespace libvmi {
 namespace {
 
 // The most one queued call may read. The slowest driver known (KVM without its patches: every page is text
 // from QEMU's monitor, 2.5 MB/s) then needs a tenth of a second, far from any sensible deadline.
 constexpr size_t kBytesPerCall = 256 * 1024;
-constexpr size_t kRequestsPerCall = 1024;
-
-// Reads `length` bytes; returns those before the first that libvmi cannot read.
-size_t ReadPhysical(const Calls& calls, Instance instance, const std::vector<Segment>& segments, uint64_t physical,
-                    uint8_t* into, size_t length) {
-  size_t done = 0;
-  while (done < length) {
-    const uint64_t address = physical + done;
-    const Segment* segment = nullptr;
-    for (const Segment& candidate : segments) {
-      if (address - candidate.physical < candidate.length) segment = &candidate;
-    }
-    if (segment == nullptr) return done;
-    const uint64_t offset = address - segment->physical;
-    const size_t part = static_cast<size_t>(std::min<uint64_t>(length - done, segment->length - offset));
-    size_t transferred = 0;
-    const Status status =
-        calls.vmi_read_pa(instance, segment->libvmi_address + offset, part, into + done, &transferred);
-    // libvmi reports success for a short read too; a report of more than was asked for proves nothing.
-    if (transferred > part) transferred = 0;
-    done += transferred;
-    if (status != Status::kSuccess || transferred < part) return done;
-  }
-  return done;
-}
+constexpr size_t kPiecesPerCall = 1024;
 
 }  // namespace
 
 Source::Source(std::shared_ptr<Session> session, std::vector<Segment> segments)
-    : session_(std::move(session)), segments_(std::make_shared<const std::vector<Segment>>(std::move(segments))) {
-  for (const Segment& segment : *segments_) {
+    : session_(std::move(session)), segments_(std::move(segments)) {
+  for (const Segment& segment : segments_) {
     if (!ranges_.empty() && ranges_.back().start + ranges_.back().length == segment.physical) {
       ranges_.back().length += segment.length;
     } else {
@@ -66,64 +40,101 @@ vmi::Result<std::unique_ptr<vmi::PhysicalSource>> Source::Create(std::shared_ptr
   return std::unique_ptr<vmi::PhysicalSource>(new Source(std::move(session), std::move(segments)));
 }
 
-vmi::Status Source::Read(vmi::ReadRequest* requests, size_t count) {
-  const bool done = session_->TryDirect([&](const Calls& calls, Instance instance) {
-    for (size_t i = 0; i < count; ++i) {
-      vmi::ReadRequest& request = requests[i];
-      request.transferred =
-          ReadPhysical(calls, instance, *segments_, request.physical, request.into, request.length);
-    }
-  });
-  return done ? vmi::Status() : ReadQueued(requests, count);
+const Segment* Source::Find(uint64_t physical) const {
+  for (const Segment& segment : segments_) {
+    if (physical - segment.physical < segment.length) return &segment;
+  }
+  return nullptr;
 }
 
-vmi::Status Source::ReadQueued(vmi::ReadRequest* requests, size_t count) {
+vmi::Status Source::Read(vmi::ReadRequest* requests, size_t count) {
+  // One request in one piece is by far the most frequent.
+  if (count == 1) {
+    const Segment* segment = Find(requests->physical);
+    const uint64_t offset = segment != nullptr ? requests->physical - segment->physical : 0;
+    if (segment != nullptr && requests->length <= segment->length - offset) {
+      Piece piece = {segment->libvmi_address + offset, requests->into, requests->length, 0};
+      requests->transferred = 0;
+      vmi::Status status = ReadPieces(&piece, 1);
+      if (status.ok()) requests->transferred = piece.transferred;
+      return status;
+    }
+  }
+  std::vector<Piece> pieces;
+  std::vector<size_t> owners;
+  pieces.reserve(count);
+  owners.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    requests[i].transferred = 0;
+    for (size_t done = 0; done < requests[i].length;) {
+      const uint64_t address = requests[i].physical + done;
+      const Segment* segment = Find(address);
+      if (segment == nullptr) break;
+      const uint64_t offset = address - segment->physical;
+      const auto part = static_cast<size_t>(std::min<uint64_t>(requests[i].length - done, segment->length - offset));
+      pieces.push_back({segment->libvmi_address + offset, requests[i].into + done, part, 0});
+      owners.push_back(i);
+      done += part;
+    }
+  }
+  vmi::Status status = ReadPieces(pieces.data(), pieces.size());
+  if (!status.ok()) return status;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    vmi::ReadRequest& request = requests[owners[i]];
+    // Behind the first byte that cannot be read nothing counts.
+    if (request.into + request.transferred == pieces[i].into) request.transferred += pieces[i].transferred;
+  }
+  return {};
+}
+
+vmi::Status Source::ReadPieces(Piece* pieces, size_t count) {
+  const bool stale = TakeStale();
+  vmi::Status status;
+  const auto direct = [&](Engine& engine) { return engine.Read(pieces, count, stale); };
+  return session_->TryDirect(direct, &status) ? std::move(status) : ReadQueued(pieces, count, stale);
+}
+
+vmi::Status Source::ReadQueued(Piece* pieces, size_t count, bool stale) {
   // The queued call fills memory of its own: it may return long after its caller gave up.
   struct Batch {
-    std::vector<vmi::ReadRequest> requests;
+    std::vector<Piece> pieces;
     std::vector<uint8_t> bytes;
-    bool attached = false;
   };
-  for (size_t i = 0; i < count; ++i) requests[i].transferred = 0;
   size_t next = 0;
-  size_t offset = 0;  // in requests[next]
+  size_t offset = 0;  // in pieces[next]
+  for (size_t i = 0; i < count; ++i) pieces[i].transferred = 0;
   while (next < count) {
     auto batch = std::make_shared<Batch>();
     const size_t first = next;
     const size_t first_offset = offset;
     size_t bytes = 0;
-    while (next < count && batch->requests.size() < kRequestsPerCall && bytes < kBytesPerCall) {
-      const size_t part = std::min(requests[next].length - offset, kBytesPerCall - bytes);
-      batch->requests.push_back({requests[next].physical + offset, nullptr, part});
+    while (next < count && batch->pieces.size() < kPiecesPerCall && bytes < kBytesPerCall) {
+      const size_t part = std::min(pieces[next].length - offset, kBytesPerCall - bytes);
+      batch->pieces.push_back({pieces[next].address + offset, nullptr, part, 0});
       bytes += part;
       offset += part;
-      if (offset < requests[next].length) break;
+      if (offset < pieces[next].length) break;
       ++next;
       offset = 0;
     }
     batch->bytes.resize(bytes);
-    vmi::Status status =
-        session_->Run("vmi_read_pa", [batch, segments = segments_](const Calls& calls, Instance instance) {
-          batch->attached = instance != nullptr;
-          if (!batch->attached) return;
-          uint8_t* into = batch->bytes.data();
-          for (vmi::ReadRequest& request : batch->requests) {
-            request.transferred =
-                ReadPhysical(calls, instance, *segments, request.physical, into, request.length);
-            into += request.length;
-          }
-        });
+    uint8_t* into = batch->bytes.data();
+    for (Piece& piece : batch->pieces) {
+      piece.into = into;
+      into += piece.length;
+    }
+    vmi::Status status = session_->Run("vmi_read_pa", [batch, stale](Engine& engine) {
+      return engine.Read(batch->pieces.data(), batch->pieces.size(), stale);
+    });
     if (!status.ok()) return status;
-    if (!batch->attached) return {vmi::Code::kAttach, "this libvmi instance is not attached"};
-    const uint8_t* from = batch->bytes.data();
-    for (size_t i = 0; i < batch->requests.size(); ++i) {
-      const vmi::ReadRequest& part = batch->requests[i];
-      vmi::ReadRequest& request = requests[first + i];
+    stale = false;
+    for (size_t i = 0; i < batch->pieces.size(); ++i) {
+      const Piece& part = batch->pieces[i];
+      Piece& piece = pieces[first + i];
       const size_t at = i == 0 ? first_offset : 0;
-      if (part.transferred > 0) memcpy(request.into + at, from, part.transferred);
-      request.transferred += part.transferred;
-      from += part.length;
-      // The rest of a request that ended early is not asked for.
+      if (part.transferred > 0) memcpy(piece.into + at, part.into, part.transferred);
+      piece.transferred += part.transferred;
+      // The rest of a piece that ended early is not asked for.
       if (part.transferred < part.length && first + i == next && offset > 0) {
         ++next;
         offset = 0;
@@ -135,28 +146,10 @@ vmi::Status Source::ReadQueued(vmi::ReadRequest* requests, size_t count) {
 
 vmi::Status Source::Begin() {
   if (vmi::Status state = session_->State(); !state.ok()) return state;
-  const auto flush = [](const Calls& calls, Instance instance) {
-    if (instance == nullptr) return;
-    calls.vmi_pagecache_flush(instance);
-    // Any single table's address would flush nothing.
-    calls.vmi_v2pcache_flush(instance, ~uint64_t{0});
-    calls.vmi_pidcache_flush(instance);
-    calls.vmi_symcache_flush(instance);
-  };
-  if (!session_->TryDirect(flush)) {
-    if (vmi::Status status = session_->Run("vmi_*cache_flush", flush); !status.ok()) return status;
-  }
-  if (session_->options().mode != Mode::kKvm) return {};
-  // Shared, because the queued work may outlive this call.
-  auto answers = std::make_shared<bool>(false);
-  const auto look = [answers, &options = session_->options()](const Calls& calls, Instance instance) {
-    *answers = Answers(options, calls, instance);
-  };
-  if (!session_->TryDirect(look)) {
-    if (vmi::Status status = session_->Run("vmi_read_pa", look); !status.ok()) return status;
-  }
-  if (!*answers) return {vmi::Code::kClosed, "libvirt's guest does not answer any more: it has ended"};
-  return {};
+  const auto flush = [](Engine& engine) { return engine.FlushCaches(); };
+  vmi::Status status;
+  if (session_->TryDirect(flush, &status)) return status;
+  return session_->Run("vmi_*cache_flush", flush);
 }
 
 }  // namespace libvmi

@@ -1,6 +1,7 @@
 // Guest-physical memory as libvmi reads it: vmi_read_pa, nothing else.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -29,16 +30,26 @@ class Source final : public vmi::PhysicalSource {
   vmi::Status Read(vmi::ReadRequest* requests, size_t count) override;
   // Empties libvmi's page, V2P, PID and symbol caches: a page it has read once stays as it was.
   vmi::Status Begin() override;
+  // The next Read empties the page cache first: it has to ask libvmi anyway.
+  void Refresh() override { stale_.store(true, std::memory_order_relaxed); }
+  // A process of libvmi that ended is started again by the next operation.
+  bool recovers() const override { return session_->bounded(); }
   // The session has an owner of its own.
   void Close() override {}
 
  private:
   Source(std::shared_ptr<Session> session, std::vector<Segment> segments);
-  vmi::Status ReadQueued(vmi::ReadRequest* requests, size_t count);
+  const Segment* Find(uint64_t physical) const;
+  vmi::Status ReadPieces(Piece* pieces, size_t count);
+  vmi::Status ReadQueued(Piece* pieces, size_t count, bool stale);
+  bool TakeStale() {
+    return stale_.load(std::memory_order_relaxed) && stale_.exchange(false, std::memory_order_relaxed);
+  }
 
   const std::shared_ptr<Session> session_;
-  const std::shared_ptr<const std::vector<Segment>> segments_;
+  const std::vector<Segment> segments_;
   std::vector<vmi::Range> ranges_;
+  std::atomic<bool> stale_{false};
 };
 
 }  // namespace libvmi

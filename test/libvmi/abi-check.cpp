@@ -1,6 +1,8 @@
 // Compiles the table of libvmi calls against libvmi's own headers; any difference is an error here.
 // Run by abi.test.ts where the headers are installed: c++ -std=c++17 -fsyntax-only.
 #include <libvmi/libvmi.h>
+// After libvmi.h: events.h of 0.14 needs its types.
+#include <libvmi/events.h>
 
 #include <type_traits>
 
@@ -43,6 +45,8 @@ using Register = ::reg_t;
 using Pid = ::vmi_pid_t;
 using Instance = ::vmi_instance_t;
 using AccessContext = ::access_context_t;
+using Event = ::vmi_event_t;
+using EventFree = ::vmi_event_free_t;
 #ifdef VMI_INIT_SHM  // 0.12
 using InitData = void;
 #else
@@ -122,5 +126,28 @@ static_assert(libvmi::kMechanismPid + 1 == VMI_TM_PROCESS_PID);
 static_assert(libvmi::kPageModeUnknown == VMI_PM_UNKNOWN);
 static_assert(libvmi::kPageModeIa32e == VMI_PM_IA32E);
 #endif
+
+// vmi_events_version() returns this constant: the library tells which layout it has.
+constexpr size_t kRegisterEvent = libvmi::RegisterEventOffset(VMI_EVENTS_VERSION);
+static_assert(kRegisterEvent != 0, "a vmi_event_t of another version");
+#define CHECK_EVENT(member, their_member) \
+  static_assert(offsetof(libvmi::EventHead, member) == offsetof(::vmi_event_t, their_member), "vmi_event_t::" #their_member);
+#define CHECK_REGISTER_EVENT(member)                                                                    \
+  static_assert(kRegisterEvent + offsetof(libvmi::RegisterEvent, member) == offsetof(::vmi_event_t, reg_event.member), \
+                "reg_event_t::" #member);
+CHECK_EVENT(version, version)
+CHECK_EVENT(type, type)
+CHECK_EVENT(data, data)
+CHECK_EVENT(callback, callback)
+CHECK_EVENT(vcpu, vcpu_id)
+CHECK_REGISTER_EVENT(reg)
+CHECK_REGISTER_EVENT(async)
+CHECK_REGISTER_EVENT(onchange)
+CHECK_REGISTER_EVENT(in_access)
+CHECK_REGISTER_EVENT(value)
+CHECK_REGISTER_EVENT(previous)
+static_assert(sizeof(::vmi_event_t) <= libvmi::kMaxEvent);
+static_assert(libvmi::kEventRegister == VMI_EVENT_REGISTER);
+static_assert(libvmi::kRegisterAccessWrite == VMI_REGACCESS_W);
 
 }  // namespace

@@ -2,6 +2,7 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { VmiError } from '../../lib/errors.js';
 import { type LibvmiTarget, openLibvmi } from '../../lib/memory/libvmi/libvmi.js';
 import { count, type Fault, StandIn } from './support/stand-in.js';
+import { attempting, useMemory } from './support/use-memory.js';
 
 const standIn = new StandIn();
 afterEach(() => standIn.calls());
@@ -12,6 +13,7 @@ const WAYS: readonly (readonly [name: string, target: Partial<LibvmiTarget>])[] 
   ['a domain', { driver: 'kvm' }],
   ['a file on its own thread', { driver: 'file', direct: false }],
   ["a file on the caller's thread", { driver: 'file', direct: true }],
+  ['a domain in a process of its own', { driver: 'kvm', isolate: true }],
 ];
 const target = (options: Partial<LibvmiTarget>): LibvmiTarget => ({
   driver: 'kvm',
@@ -27,36 +29,10 @@ const target = (options: Partial<LibvmiTarget>): LibvmiTarget => ({
 /** Attaches and does everything once; gives what went wrong, in order. */
 async function everything(options: Partial<LibvmiTarget>): Promise<unknown[]> {
   const errors: unknown[] = [];
-  const attempt = async (action: () => unknown) => {
-    try {
-      return await action();
-    } catch (error) {
-      errors.push(error);
-      return undefined;
-    }
-  };
-  const memory = (await attempt(() => openLibvmi(target(options)))) as
-    | Awaited<ReturnType<typeof openLibvmi>>
-    | undefined;
+  const attempt = attempting(errors);
+  const memory = await attempt(() => openLibvmi(target(options)));
   if (memory === undefined) return errors;
-  await attempt(() => memory.begin());
-  await attempt(() => expect(memory.readU64(0x1238)).toBe(0x1238n));
-  await attempt(() => expect(memory.read(0x2000, 4096).readBigUInt64LE(8)).toBe(0x2008n));
-  await attempt(() => {
-    const { bytes, transferred } = memory.readMany(BigUint64Array.of(0x3000n, 0x5008n), 16);
-    // What was not read is told, and the rest is right.
-    expect(bytes.readBigUInt64LE(transferred[1] === 16 ? 24 : 0)).toBe(
-      transferred[1] === 16 ? 0x5010n : 0x3000n,
-    );
-  });
-  if (memory.capabilities.registers) {
-    await attempt(async () => {
-      const [first, second] = await memory.registers();
-      expect([first?.cr3, second?.cr3]).toEqual([0x1000n, 0x2000n]);
-    });
-    await attempt(() => memory.pause());
-    await attempt(() => memory.resume());
-  }
+  await useMemory(memory, attempt);
   await attempt(() => memory.close());
   return errors;
 }
@@ -120,7 +96,7 @@ test.each([
       for (const { code } of errors) expect(['VMI_BUSY', 'VMI_CLOSED']).toContain(code);
       const hit = calls[call - 1]!.replace(/^vmi_.*cache_flush$/, 'vmi_*cache_flush');
       // With KVM's driver a look at the guest comes first, within the call for a register.
-      const names = /flush|read_pa/.test(hit) ? [hit, 'vmi_read_pa', 'vmi_get_vcpureg'] : [hit];
+      const names = /flush|read_pa/.test(hit) ? [hit, 'vmi_*cache_flush', 'vmi_get_vcpureg'] : [hit];
       expect(names.map((name) => `${name} of libvmi has not returned in`)).toContain(
         /\S+ of libvmi has not returned in/.exec(errors[0]!.message)?.[0],
       );

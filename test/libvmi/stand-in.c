@@ -8,7 +8,11 @@
  *                   block: sleep for STANDIN_MS; loop: spin for STANDIN_MS; crash: follow a null pointer
  *   STANDIN_MS      how long a call blocks or loops; default 1000
  *   STANDIN_SKEW    bytes to add to every physical address
+ *   STANDIN_CHATTER a line on stderr at every call
  *   STANDIN_LOG     file that gets a line per call: thread, name
+ *   STANDIN_EVENTS  total,batch: so many writes to CR3 in all, so many at each vmi_events_listen; write k (from 0) is of vCPU
+ *                   k % 2, of the value 0x1000 * (k + 1), over 0x1000 * k
+ *   STANDIN_EVENTS_VERSION  what vmi_events_version() says, and the layout of vmi_event_t; default 9
  * Built with -DTOO_OLD it lacks vmi_pagecache_flush, as libvmi 0.12 does.
  */
 #define _GNU_SOURCE
@@ -36,6 +40,10 @@ struct instance {
   long at, calls, milliseconds, skew;
   int log;
   atomic_int inside;
+  int chatter;
+  int events;
+  char *event;
+  long fired, total, batch;
 };
 
 #define MAGIC 0x6c69626du
@@ -65,12 +73,16 @@ static enum fault enter(struct instance *vmi, const char *name) {
   }
   if (atomic_fetch_add(&vmi->inside, 1) != 0) note(vmi->log, "OVERLAP");
   note(vmi->log, name);
+  if (vmi->chatter) fprintf(stderr, "stand-in: %s\n", name);
   enum fault fault = ++vmi->calls == vmi->at ? vmi->fault : NONE;
   if (fault == BLOCK) sleep_for(vmi->milliseconds);
   if (fault == LOOP)
     for (long end = milliseconds_now() + vmi->milliseconds; milliseconds_now() < end;)
       ;
-  if (fault == CRASH) *(volatile int *)NULL = 1;
+  if (fault == CRASH) {
+    fprintf(stderr, "stand-in: %s was told to crash\n", name);
+    *(volatile int *)NULL = 1;
+  }
   if (fault == FAIL) fprintf(stderr, "stand-in: %s was told to fail\n", name);
   return fault;
 }
@@ -86,6 +98,9 @@ static void order(struct instance *vmi) {
   const char *milliseconds = getenv("STANDIN_MS");
   const char *log = getenv("STANDIN_LOG");
   const char *skew = getenv("STANDIN_SKEW");
+  vmi->chatter = getenv("STANDIN_CHATTER") != NULL;
+  const char *events = getenv("STANDIN_EVENTS");
+  if (events != NULL) sscanf(events, "%ld,%ld", &vmi->total, &vmi->batch);
   vmi->skew = skew != NULL ? atol(skew) : 0;
   vmi->milliseconds = milliseconds != NULL ? atol(milliseconds) : 1000;
   vmi->log = log != NULL ? open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
@@ -110,10 +125,11 @@ int vmi_destroy(struct instance *vmi) {
 }
 
 int vmi_init(struct instance **out, unsigned mode, const void *domain, uint64_t flags, void *data, unsigned *error) {
-  (void)mode, (void)data;
+  (void)data;
   struct instance *vmi = calloc(1, sizeof *vmi);
   vmi->magic = MAGIC;
-  vmi->name = strdup(flags == 1 ? domain : "");
+  vmi->name = strdup(flags & 1 ? domain : "");
+  vmi->events = (flags & 4) != 0;
   vmi->fd = open(vmi->name, O_RDONLY | O_CLOEXEC);
   order(vmi);
   enum fault fault = enter(vmi, "vmi_init");
@@ -122,6 +138,14 @@ int vmi_init(struct instance **out, unsigned mode, const void *domain, uint64_t 
   if (vmi->fd < 0 || fstat(vmi->fd, &status) != 0 || fault == FAIL) {
     *error = fault == FAIL ? 2 : 3;
     if (fault != FAIL) fprintf(stderr, "stand-in: there is no %s\n", vmi->name);
+    vmi->at = 0;
+    vmi_destroy(vmi);
+    *out = NULL;
+    return FAILURE;
+  }
+  if (vmi->events && mode == 2) {
+    *error = 6;
+    fprintf(stderr, "stand-in: files have no events\n");
     vmi->at = 0;
     vmi_destroy(vmi);
     *out = NULL;
@@ -217,3 +241,57 @@ char *vmi_get_name(struct instance *vmi) {
   leave(vmi, 0);
   return fault == FAIL ? NULL : strdup(vmi->name);
 }
+
+/* Events. Offsets in vmi_event_t: 4 type, 16 data, 24 callback, 32 vcpu_id; of reg_event_t in it, by version. */
+#ifndef NO_EVENTS
+uint32_t vmi_events_version(void) {
+  const char *version = getenv("STANDIN_EVENTS_VERSION");
+  return version != NULL ? (uint32_t)atol(version) : 9;
+}
+
+static long register_event_offset(void) {
+  return vmi_events_version() == 9 ? 40 : 64;
+}
+
+int vmi_register_event(struct instance *vmi, char *event) {
+  enum fault fault = enter(vmi, "vmi_register_event");
+  uint32_t version;
+  uint16_t type;
+  uint64_t reg;
+  memcpy(&version, event, sizeof version);
+  memcpy(&type, event + 4, sizeof type);
+  memcpy(&reg, event + register_event_offset(), sizeof reg);
+  char access = event[register_event_offset() + 18];
+  int fine = vmi->events && version == vmi_events_version() && type == 2 && reg == 20 && access == 4;
+  if (fault == FAIL || !fine) {
+    if (!fine) fprintf(stderr, "stand-in: cannot register this event\n");
+    return leave(vmi, FAILURE);
+  }
+  if (fault != LIE) vmi->event = event;
+  return leave(vmi, SUCCESS);
+}
+
+int vmi_clear_event(struct instance *vmi, char *event, void (*done)(char *, int)) {
+  (void)done;
+  enum fault fault = enter(vmi, "vmi_clear_event");
+  int known = vmi->event == event;
+  vmi->event = NULL;
+  return leave(vmi, fault == FAIL || !known ? FAILURE : SUCCESS);
+}
+
+int vmi_events_listen(struct instance *vmi, uint32_t timeout) {
+  enum fault fault = enter(vmi, "vmi_events_listen");
+  long fired = 0;
+  for (; vmi->event != NULL && fault != LIE && fired < vmi->batch && vmi->fired < vmi->total; fired++, vmi->fired++) {
+    uint32_t vcpu = (uint32_t)(vmi->fired % 2);
+    uint64_t values[] = {0x1000 * ((uint64_t)vmi->fired + 1), 0x1000 * (uint64_t)vmi->fired};
+    memcpy(vmi->event + 32, &vcpu, sizeof vcpu);
+    memcpy(vmi->event + register_event_offset() + 24, values, sizeof values);
+    uint32_t (*callback)(struct instance *, char *);
+    memcpy(&callback, vmi->event + 24, sizeof callback);
+    if (callback(vmi, vmi->event) != 0) abort();
+  }
+  if (fired == 0) sleep_for(timeout);
+  return leave(vmi, fault == FAIL ? FAILURE : SUCCESS);
+}
+#endif

@@ -149,7 +149,7 @@ describe('the installed package', () => {
       JSON.stringify({
         attach: 'function',
         hex: '0x1000',
-        raw: ['FaultError', 'Libvmi', 'VmiError', 'libvmiReport'],
+        raw: ['Cr3WriteStream', 'CrashError', 'FaultError', 'Libvmi', 'VmiError', 'libvmiReport'],
       }),
       'VMI_ATTACH true',
       '',

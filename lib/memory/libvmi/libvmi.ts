@@ -2,6 +2,7 @@ import { closeSync, openSync, statSync } from 'node:fs';
 import type { Memory as NativeMemory } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative, VmiError } from '../../errors.js';
+import { type Cr3WriteOptions, Cr3WriteStream } from '../../libvmi/cr3-writes.js';
 import { REGISTERS } from '../../libvmi/registers.js';
 import { LibvmiSession, withLog } from '../../libvmi/session.js';
 import { PauseGuard } from '../pause-guard.js';
@@ -33,6 +34,8 @@ export interface LibvmiTarget {
   readonly direct?: boolean | undefined;
   /** Whether a process guards a pause, so that no way to end leaves the guest paused; default true. */
   readonly guard?: boolean | undefined;
+  /** Whether libvmi runs in a process of its own; see {@link SessionOptions.isolate}. */
+  readonly isolate?: boolean | undefined;
 }
 
 const PAGE_SIZE = 0x1000n;
@@ -190,6 +193,8 @@ async function isPv(session: LibvmiSession): Promise<boolean> {
   return (await has('CR3')) && !(await has('MSR_EFER'));
 }
 
+const EVENT_CALLS = ['vmi_events_version', 'vmi_register_event', 'vmi_clear_event', 'vmi_events_listen'];
+
 class Domain implements Machine {
   readonly #session: LibvmiSession;
   readonly #memory: NativeMemory;
@@ -200,11 +205,23 @@ class Domain implements Machine {
   #guard: PauseGuard | undefined;
   #paused = false;
 
+  /** Absent where this libvmi has no events; whether the driver has, libvmi says when they are asked for. */
+  readonly cr3Writes?: (options?: Cr3WriteOptions) => Cr3WriteStream;
+
   constructor(session: LibvmiSession, memory: NativeMemory, target: LibvmiTarget, vcpus: number) {
     this.#session = session;
     this.#memory = memory;
     this.#target = target;
     this.#what = `${target.driver}:${target.name}`;
+    if (EVENT_CALLS.every((name) => session.has(name))) {
+      // An instance of its own, in a process of its own: listening holds nothing else up, and whatever ends this process
+      // or that one, the guest is let go of.
+      this.cr3Writes = (options) =>
+        new Cr3WriteStream(
+          (signal) => LibvmiSession.open({ ...target, signal, events: true, isolate: true }),
+          options,
+        );
+    }
     this.#vcpus = vcpus;
   }
 
@@ -241,10 +258,11 @@ class Domain implements Machine {
   async pause(): Promise<void> {
     if (this.#paused) return;
     this.#begin();
-    const { driver, name, library = '', guard = true } = this.#target;
+    const { driver, name, library = '', isolate = false, guard = true } = this.#target;
     if (guard) {
       if (driver === 'kvm' && (await isSuspended(name))) return;
-      this.#guard = await PauseGuard.start(['libvmi', driver, name, library]);
+      // A process of libvmi's own resumes the guest itself once nobody holds its socket any more.
+      if (!isolate) this.#guard = await PauseGuard.start(['libvmi', driver, name, library]);
     }
     try {
       await this.#control('vmi_pause_vm', 'pause');

@@ -13,6 +13,7 @@ export class StandIn {
   readonly folder = mkdtempSync(join(tmpdir(), 'node-libvmi-stand-in-'));
   readonly library = join(this.folder, 'stand-in.so');
   readonly tooOld = join(this.folder, 'too-old.so');
+  readonly noEvents = join(this.folder, 'no-events.so');
   readonly ram = join(this.folder, 'ram');
   readonly #log = join(this.folder, 'log');
   #seen = 0;
@@ -23,6 +24,7 @@ export class StandIn {
       execFileSync('cc', ['-Wall', '-Wextra', '-O1', '-shared', '-fPIC', ...flags, '-o', output, SOURCE]);
     build(this.library);
     build(this.tooOld, '-DTOO_OLD');
+    build(this.noEvents, '-DNO_EVENTS');
     const content = new BigUint64Array(bytes / 8);
     for (let i = 0; i < content.length; i++) content[i] = BigInt(i * 8);
     writeFileSync(this.ram, content);

@@ -1,0 +1,149 @@
+import { VmiError } from '../errors.js';
+import type { LibvmiSession } from './session.js';
+
+/** A vCPU loaded CR3. */
+export interface Cr3Write {
+  readonly vcpu: number;
+  /** The value as it was written, with PCID and the no-flush bit. */
+  readonly value: bigint;
+  /** What the register held before. */
+  readonly previous: bigint;
+}
+
+export interface Cr3WriteOptions {
+  /** Writes that are kept for a slow reader, 1 to 1,048,576; default 4,096. Of more, the oldest are dropped. */
+  readonly queue?: number | undefined;
+  /** Ends the stream with `VMI_ABORTED`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Writes that are kept unless told otherwise. */
+export const DEFAULT_QUEUE = 4_096;
+const MAX_QUEUE = 1 << 20;
+/** Milliseconds between two looks at whether libvmi still answers. */
+const LOOK = 1_000;
+
+/**
+ * Writes to CR3, as they happen. Listening begins with the first `next()` and ends with `return()`, which leaving a `for await`
+ * calls: the guest is paused while what libvmi still holds is answered, then it goes on.
+ */
+export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDisposable {
+  readonly #open: (signal: AbortSignal | undefined) => Promise<LibvmiSession>;
+  readonly #queue: number;
+  readonly #signal: AbortSignal | undefined;
+  #session: Promise<LibvmiSession> | undefined;
+  #batch: BigUint64Array = new BigUint64Array();
+  #at = 0;
+  #dropped = 0;
+  #turn: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
+
+  /**
+   * @param open attaches to the guest with events
+   * @throws {RangeError} `queue`
+   */
+  constructor(
+    open: (signal: AbortSignal | undefined) => Promise<LibvmiSession>,
+    options: Cr3WriteOptions = {},
+  ) {
+    const queue = options.queue ?? DEFAULT_QUEUE;
+    if (!Number.isInteger(queue) || queue < 1 || queue > MAX_QUEUE)
+      throw new RangeError(
+        `Expected queue as an integer between 1 and ${MAX_QUEUE} but received ${String(queue)}`,
+      );
+    this.#open = open;
+    this.#queue = queue;
+    this.#signal = options.signal;
+  }
+
+  /** Writes that were lost so far because nobody took them in time. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
+  /**
+   * The next write; `done` once the stream is closed.
+   * @throws {VmiError} `VMI_UNSUPPORTED` with the reason, `VMI_ABORTED`, `VMI_CRASHED`, `VMI_BUSY`; the stream is closed then
+   */
+  next(): Promise<IteratorResult<Cr3Write, undefined>> {
+    const turn = this.#turn.then(() => this.#next());
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** Ends listening and lets go of the guest. Idempotent. */
+  async return(): Promise<IteratorResult<Cr3Write, undefined>> {
+    await this.close();
+    return { done: true, value: undefined };
+  }
+
+  /** The same as {@link return}. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #next(): Promise<IteratorResult<Cr3Write, undefined>> {
+    try {
+      while (this.#closing === undefined && this.#at === this.#batch.length) await this.#refill();
+    } catch (error) {
+      // Whoever closed the stream is told that it is closed, and of nothing else.
+      if (this.#closing === undefined) {
+        await this.close().catch(() => {});
+        throw error;
+      }
+    }
+    if (this.#closing !== undefined) return { done: true, value: undefined };
+    const [vcpu, value, previous] = this.#batch.subarray(this.#at, this.#at + 3);
+    this.#at += 3;
+    return { done: false, value: { vcpu: Number(vcpu), value: value!, previous: previous! } };
+  }
+
+  async #refill(): Promise<void> {
+    const signal = this.#signal;
+    if (signal?.aborted) throw new VmiError('VMI_ABORTED', 'listening was aborted', { cause: signal.reason });
+    this.#session ??= this.#start(signal);
+    const session = await this.#session;
+    if (this.#closing !== undefined) return;
+    const { writes, dropped } = await session.takeWrites(LOOK, signal);
+    this.#batch = writes;
+    this.#at = 0;
+    this.#dropped = dropped;
+  }
+
+  async #start(signal: AbortSignal | undefined): Promise<LibvmiSession> {
+    const session = await this.#open(signal).catch((error) => {
+      // The guest itself can be attached to, or there would be nobody to ask for events.
+      if (!(error instanceof VmiError) || error.code !== 'VMI_ATTACH') throw error;
+      throw new VmiError('VMI_UNSUPPORTED', error.message, { cause: error });
+    });
+    try {
+      await session.listen(this.#queue, { signal });
+      return session;
+    } catch (error) {
+      await session.close().catch(() => {});
+      throw error;
+    }
+  }
+
+  async #close(): Promise<void> {
+    const session = await this.#session?.catch(() => undefined);
+    if (session === undefined) return;
+    try {
+      await session.unlisten();
+    } catch (error) {
+      // What libvmi does at the end clears the event too; one that is gone has nothing to clear.
+      if (!(error instanceof VmiError)) throw error;
+    } finally {
+      await session.close();
+    }
+  }
+}
