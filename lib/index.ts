@@ -24,9 +24,9 @@ export {
 } from './memory/physical-memory.js';
 export { type Mapping, VirtualMemory, type WalkResult, type WalkStep } from './memory/virtual-memory.js';
 export { formatTarget, parseTarget, type Target } from './target.js';
-export type { TaskColumns } from './tasks/columns.js';
+export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';
 export type { CrossRow, View } from './tasks/cross-view.js';
 export { CR3_SOURCES } from './tasks/listing.js';
-export { Task, type TaskJson } from './tasks/task.js';
+export { Task, type TaskField, type TaskJson } from './tasks/task.js';
 export { type Consistency, type ListOptions, TaskList } from './tasks/tasks.js';

@@ -25,8 +25,8 @@ export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles
     [
       { heading: 'PID', align: 'right', cell: (row) => String(row.pid) },
       { heading: 'TGID', align: 'right', cell: (row) => String(row.tgid) },
-      { heading: 'PPID', align: 'right', cell: (row) => String(row.ppid) },
-      { heading: 'UID', align: 'right', cell: (row) => String(row.uid) },
+      { heading: 'PPID', align: 'right', cell: (row) => String(row.ppid ?? '?') },
+      { heading: 'UID', align: 'right', cell: (row) => String(row.uid ?? '?') },
       { heading: 'S', cell: (row) => row.state },
       { heading: cr3, align: 'right', cell: (row) => row.cr3 ?? '-' },
       ...(pti

@@ -1,5 +1,9 @@
 import { type Listing, SETTLED } from './listing.js';
+import { FAULT, type TaskRows } from './rows.js';
 import type { Consistency } from './tasks.js';
+
+/** In a column: what no PID and no user id is. include/linux/uidgid.h, INVALID_UID. */
+export const UNREADABLE = 0xffff_ffff;
 
 /**
  * A listing as typed columns, one element a task, for tools that take thousands of tasks at a time: no object and no
@@ -12,7 +16,9 @@ export interface TaskColumns {
   readonly retries: number;
   readonly pid: Uint32Array;
   readonly tgid: Uint32Array;
+  /** {@link UNREADABLE} where it cannot be read. */
   readonly ppid: Uint32Array;
+  /** {@link UNREADABLE} where it cannot be read. */
   readonly uid: Uint32Array;
   /** `task_struct.flags` (PF_…). */
   readonly flags: Uint32Array;
@@ -32,7 +38,9 @@ export interface TaskColumns {
 export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
   const { rows } = listing;
   const keep = listing.kept();
-  const words = (column: 'pid' | 'tgid' | 'ppid' | 'uid' | 'flags') => pick(rows.words(column), keep);
+  const words = (column: 'pid' | 'tgid' | 'flags') => pick(rows.words(column), keep);
+  const followed = (column: 'ppid' | 'uid', pointer: 'parent' | 'cred') =>
+    pick(withUnreadable(rows, column, pointer), keep);
   const longs = (column: 'startTime' | 'mm' | 'activeMm') => pick(rows.longs(column), keep);
   return {
     count: keep?.length ?? rows.count,
@@ -40,8 +48,8 @@ export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
     retries: listing.retries,
     pid: words('pid'),
     tgid: words('tgid'),
-    ppid: words('ppid'),
-    uid: words('uid'),
+    ppid: followed('ppid', 'parent'),
+    uid: followed('uid', 'cred'),
     flags: words('flags'),
     startTime: longs('startTime'),
     task: pick(rows.bases, keep),
@@ -50,6 +58,20 @@ export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
     cr3: pick(cr3Column(listing), keep),
     cr3Source: pick(listing.settled, keep),
   };
+}
+
+/** Marks the rows whose pointer is NULL or leads nowhere: both read as zero. */
+function withUnreadable(rows: TaskRows, column: 'ppid' | 'uid', pointer: 'parent' | 'cred'): Uint32Array {
+  const values = rows.words(column);
+  const pointers = rows.words(pointer);
+  const { faults, count } = rows;
+  const mask = FAULT[column] | FAULT[pointer];
+  for (let row = 0; row < count; row++) {
+    if (values[row] !== 0) continue;
+    if ((faults[row]! & mask) !== 0 || (pointers[2 * row]! | pointers[2 * row + 1]!) === 0)
+      values[row] = UNREADABLE;
+  }
+  return values;
 }
 
 /** PGDs lie in the direct map: their physical address is a subtraction, done on 32-bit halves (but in a PV guest of Xen). */

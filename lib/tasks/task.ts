@@ -2,15 +2,16 @@ import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
 import type { Cr3Source } from './cr3.js';
 import { type Listing, PF_KTHREAD } from './listing.js';
+import { FAULT } from './rows.js';
 
 /** A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal string. */
 export interface TaskJson {
   readonly pid: number;
   readonly tgid: number;
-  readonly ppid: number;
+  readonly ppid: number | null;
   readonly comm: string;
   readonly commHex: string;
-  readonly uid: number;
+  readonly uid: number | null;
   readonly state: string;
   readonly kthread: boolean;
   readonly startTime: string;
@@ -24,9 +25,22 @@ export interface TaskJson {
   readonly userCr3?: string | null;
   /** Present in a PV guest of Xen: `cr3` and `userCr3` are addresses of the machine. */
   readonly addressing?: 'machine';
+  /** Fields whose memory could not be read; left out when there are none. */
+  readonly unreadable?: readonly TaskField[];
   /** Why `cr3` is null although the task names an address space. */
   readonly error?: string;
 }
+
+/** Fields of a {@link Task} that hang on memory of their own, and the columns that each needs. */
+const FIELDS = {
+  tgid: FAULT.tgid,
+  ppid: FAULT.parent | FAULT.ppid,
+  comm: FAULT.comm,
+  uid: FAULT.cred | FAULT.uid,
+  state: FAULT.state | FAULT.exitState,
+  nsPids: FAULT.threadPid | FAULT.level,
+} as const;
+export type TaskField = keyof typeof FIELDS;
 
 // fs/proc/array.c, task_state_array; include/linux/sched.h, TASK_REPORT and TASK_NOLOAD.
 const STATE_LETTERS = 'RSDTtXZP';
@@ -63,9 +77,25 @@ export class Task {
     return this.pid === this.tgid;
   }
 
-  /** The parent process (`real_parent->tgid`). */
-  get ppid(): number {
-    return this.#listing.rows.words('ppid')[this.#row]!;
+  /**
+   * Fields that mean nothing here because the guest memory they come from could not be read: `comm` is then empty, `state` is `?`,
+   * `ppid` and `uid` are null. Empty for every task of a sane guest.
+   */
+  get unreadable(): readonly TaskField[] {
+    const faults = this.#listing.rows.faults[this.#row]!;
+    if (faults === 0) return [];
+    return (Object.keys(FIELDS) as TaskField[]).filter((field) => (faults & FIELDS[field]) !== 0);
+  }
+
+  #isUnreadable(field: TaskField): boolean {
+    return (this.#listing.rows.faults[this.#row]! & FIELDS[field]) !== 0;
+  }
+
+  /** The parent process (`real_parent->tgid`); `null` when it cannot be read. */
+  get ppid(): number | null {
+    const { rows } = this.#listing;
+    if (this.#isUnreadable('ppid') || rows.longs('parent')[this.#row] === 0n) return null;
+    return rows.words('ppid')[this.#row]!;
   }
 
   /** The bytes of `comm` up to the first NUL, at most 15 in a sane guest, 16 in any. */
@@ -83,9 +113,11 @@ export class Task {
     return escapeBytes(this.commBytes);
   }
 
-  /** Real user id, in the initial user namespace. */
-  get uid(): number {
-    return this.#listing.rows.words('uid')[this.#row]!;
+  /** Real user id, in the initial user namespace; `null` when the credentials cannot be read. */
+  get uid(): number | null {
+    const { rows } = this.#listing;
+    if (this.#isUnreadable('uid') || rows.longs('cred')[this.#row] === 0n) return null;
+    return rows.words('uid')[this.#row]!;
   }
 
   /** `task_struct.flags` (PF_…). */
@@ -96,6 +128,7 @@ export class Task {
   /** The letter that ps(1) shows: R, S, D, T, t, X, Z, P or I. */
   get state(): string {
     const { rows } = this.#listing;
+    if (this.#isUnreadable('state')) return '?';
     const state = rows.words('state')[this.#row]!;
     const exit = rows.words('exitState')[this.#row]!;
     if ((state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) === (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) && exit === 0)
@@ -169,6 +202,7 @@ export class Task {
   }
 
   toJSON(): TaskJson {
+    const { unreadable } = this;
     const { addressing } = this.#listing.kernel.memory.physical;
     let answer: Pick<TaskJson, 'pgd' | 'cr3' | 'cr3Source' | 'userCr3' | 'error'>;
     try {
@@ -198,6 +232,7 @@ export class Task {
       mm: hexOrNull(this.mm),
       activeMm: hexOrNull(this.activeMm),
       ...answer,
+      ...(unreadable.length > 0 ? { unreadable } : {}),
       ...(addressing === 'machine' ? { addressing } : {}),
     };
   }

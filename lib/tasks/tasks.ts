@@ -20,6 +20,11 @@ export class TaskList extends Array<Task> {
   retries = 0;
   /** How the guest was read. */
   mode: Consistency = 'live';
+  /**
+   * Of a search by CR3: tasks that name an address space which is none (their `cr3` throws), so that nobody can say whether they
+   * belong here. Empty in a sane guest.
+   */
+  corrupt: readonly Task[] = [];
 
   /** Derived arrays (`filter`, `map`) are plain ones. */
   static override get [Symbol.species](): ArrayConstructor {
@@ -138,18 +143,21 @@ export class Tasks {
     const base = cr3Base(value, this.#kernel.pti);
     // The two tables of an address space are not to be told from each other's addresses there.
     const machine = this.#kernel.p2m !== undefined;
+    const corrupt: Task[] = [];
     const runsOnIt = (task: Task) => {
       try {
         return task.cr3 === base || (machine && task.userCr3 === base);
       } catch (error) {
-        if (error instanceof CorruptError || error instanceof FaultError) return false;
-        throw error;
+        if (!(error instanceof CorruptError || error instanceof FaultError)) throw error;
+        corrupt.push(task);
+        return false;
       }
     };
     const tasks = toTasks(this.#listing({ threads: true }), runsOnIt);
     for (const { task } of this.cpus()) {
       if (task.pid === 0 && runsOnIt(task)) tasks.push(task);
     }
+    tasks.corrupt = corrupt;
     return tasks;
   }
 

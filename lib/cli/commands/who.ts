@@ -19,7 +19,14 @@ export const who: Command = {
     return withGuest((guest) => {
       let code: number = EXIT.done;
       const found = values.flatMap((value) => {
-        const tasks = guest.cr3ToTasks(value).map((task) => task.toJSON());
+        const running = guest.cr3ToTasks(value);
+        const tasks = running.map((task) => task.toJSON());
+        if (running.corrupt.length > 0) {
+          const pids = running.corrupt.map((task) => task.pid);
+          out.error(
+            `${pids.length} ${pids.length === 1 ? 'task names' : 'tasks name'} an address space that cannot be read, and may run on ${hex(value)} too: PID ${pids.slice(0, 16).join(', ')}${pids.length > 16 ? ', …' : ''}`,
+          );
+        }
         if (tasks.length === 0) {
           code = EXIT.no;
           const base = guest.cr3Base(value);

@@ -183,6 +183,17 @@ describe('vmi who', () => {
     );
   });
 
+  it('says which tasks may belong there too', async () => {
+    const bent = (guest: FakeGuest) => {
+      guest.corrupt = [fakeTask({ pid: 66, comm: 'bent' })];
+    };
+    const { code, stderr } = await vmi(['who', TARGET, '0x2c10000', '-q'], bent);
+    expect(code).toBe(0);
+    expect(stderr).toBe(
+      'vmi: 1 task names an address space that cannot be read, and may run on 0x2c10000 too: PID 66\n',
+    );
+  });
+
   it('names the value it was asked for in JSON', async () => {
     const { stdout } = await vmi(['who', TARGET, '0x3000fff', '--json']);
     expect(json(stdout)).toMatchObject([

@@ -5,6 +5,7 @@ import type { WalkResult } from '../../../lib/memory/virtual-memory.js';
 import { formatTarget, type Target } from '../../../lib/target.js';
 import type { CrossRow } from '../../../lib/tasks/cross-view.js';
 import { Task, type TaskJson } from '../../../lib/tasks/task.js';
+import { TaskList } from '../../../lib/tasks/tasks.js';
 
 /** Guest-physical address of the kernel's own page table. */
 export const KERNEL_CR3 = 0x1a10000n;
@@ -151,9 +152,15 @@ export class FakeGuest {
     return this.cross ?? this.tasksNow.map((task) => ({ task, views: ['list', 'pids'], missing: [] }));
   }
 
-  cr3ToTasks(cr3: bigint): Task[] {
+  /** Tasks whose address space is none, as a search by CR3 reports them. */
+  corrupt: Task[] = [];
+
+  cr3ToTasks(cr3: bigint): TaskList {
     this.#check();
-    return this.tasks({ threads: true }).filter((task) => task.cr3 === this.cr3Base(cr3));
+    const found = new TaskList();
+    found.push(...this.tasks({ threads: true }).filter((task) => task.cr3 === this.cr3Base(cr3)));
+    found.corrupt = this.corrupt;
+    return found;
   }
 
   cr3Base(cr3: bigint): bigint {

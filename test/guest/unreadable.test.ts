@@ -1,0 +1,81 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { attach, type Guest, UNREADABLE } from '../../lib/index.js';
+import { guestImage } from '../hostile/image.mjs';
+
+/** In no mapping of any kernel: the hole above the vmemmap. Documentation/arch/x86/x86_64/mm.rst. */
+const NOWHERE = 0xffff_eb80_0000_0000n;
+
+describe('a real guest with pointers that lead nowhere', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-unreadable-'));
+  const ram = join(folder, 'guest.ram');
+  let guest: Guest;
+  /** PIDs of processes whose `real_cred`, `real_parent` and `mm` were bent. */
+  let cred: number;
+  let parent: number;
+  let mm: number;
+  let intact: { pid: number; cr3: bigint };
+
+  beforeAll(async () => {
+    execFileSync('cp', ['--sparse=always', (await guestImage()).ram, ram]);
+    const plain = await attach(`image:${ram}`, { cache: false });
+    const own = plain.tasks().filter((task) => task.cr3Source === 'mm' && task.uid === 0 && task.pid > 1);
+    const [a, b, c, d] = own;
+    if (a === undefined || b === undefined || c === undefined || d === undefined)
+      throw new Error('too few tasks');
+    const file = openSync(ram, 'r+');
+    const put = (address: bigint, member: string, value: bigint) => {
+      const at = address + BigInt(plain.kernel.types.offset('task_struct', member));
+      writeSync(file, BigUint64Array.of(value), 0, 8, Number(plain.kernel.memory.translate(at)));
+    };
+    put(a.address, 'real_cred', NOWHERE);
+    put(b.address, 'real_parent', 0n);
+    put(c.address, 'mm', NOWHERE);
+    closeSync(file);
+    [cred, parent, mm] = [a.pid, b.pid, c.pid];
+    intact = { pid: d.pid, cr3: d.cr3 ?? 0n };
+    await plain.close();
+    guest = await attach(`image:${ram}`, { cache: false });
+  });
+
+  afterAll(async () => {
+    await guest?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const task = (pid: number) => {
+    const found = guest.tasks().find((one) => one.pid === pid);
+    if (found === undefined) throw new Error(`no task ${pid}`);
+    return found;
+  };
+
+  it('says null and not 0 for a user that cannot be read, and still answers', () => {
+    const bent = task(cred);
+    expect([bent.uid, bent.unreadable, bent.cr3Source]).toEqual([null, ['uid'], 'mm']);
+    expect(JSON.parse(JSON.stringify(task(cred)))).toMatchObject({ uid: null, unreadable: ['uid'] });
+    expect([task(intact.pid).uid, task(intact.pid).unreadable]).toEqual([0, []]);
+    expect(task(intact.pid).toJSON()).not.toHaveProperty('unreadable');
+  });
+
+  it('says null for a parent that is none', () => {
+    expect(task(parent).ppid).toBeNull();
+    expect(task(intact.pid).ppid).not.toBeNull();
+  });
+
+  it('marks both in the columns', () => {
+    const columns = guest.taskColumns();
+    expect(columns.uid[columns.pid.indexOf(cred)]).toBe(UNREADABLE);
+    expect(columns.ppid[columns.pid.indexOf(parent)]).toBe(UNREADABLE);
+    expect(columns.uid[columns.pid.indexOf(intact.pid)]).toBe(0);
+  });
+
+  it('names the tasks of which nobody can say whether they run on a CR3', async () => {
+    const found = guest.cr3ToTasks(intact.cr3);
+    expect(found.map(({ pid }) => pid)).toContain(intact.pid);
+    expect(found.corrupt.map(({ pid }) => pid)).toContain(mm);
+    expect(found.corrupt.map(({ pid }) => pid)).not.toContain(intact.pid);
+  });
+});
