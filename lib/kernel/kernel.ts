@@ -73,6 +73,8 @@ const PAGE_OFFSET_BASE = { 4: 0xffff_8880_0000_0000n, 5: 0xff11_0000_0000_0000n 
 const MAX_BTF = 64 << 20;
 /** Bytes of an image that is searched page by page that are read at a time. */
 const SCAN_CHUNK = 1 << 20;
+/** The same where the source itself searches. */
+const SCAN_PIECE = 4n << 20n;
 /** A live list changes under the reader; so often is a look repeated before it counts as broken. */
 const ATTEMPTS = 8;
 /** Seconds a running guest's clock may be off the host's; a reboot takes longer. */
@@ -511,7 +513,7 @@ async function* tokenTables(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<bigint> {
   if (known !== undefined && known >= image.virtual && known < image.virtual + image.length) yield known;
-  for (const hit of await scanImage(space, image, TOKEN_PATTERN, 256, signal)) {
+  for await (const hit of scanImage(space, image, TOKEN_PATTERN, 256, signal)) {
     const { start } = runOf(image, hit);
     const before = hit - start < 8192n ? hit - start : 8192n;
     const bytes = Buffer.alloc(16_384);
@@ -521,35 +523,48 @@ async function* tokenTables(
   }
 }
 
-/** Virtual addresses at which a pattern stands in an image, ascending; at most `max`. */
-async function scanImage(
+/**
+ * Virtual addresses at which a pattern stands in an image, ascending; at most `max`. The image is read piece by piece, no
+ * further than the answer takes: a source that goes through a monitor reads 2 MB a second.
+ */
+async function* scanImage(
   space: VirtualMemory,
   image: MappedImage,
   pattern: Uint8Array,
   max: number,
   signal: AbortSignal | undefined,
-): Promise<bigint[]> {
+): AsyncGenerator<bigint> {
+  let left = max;
   if (image.linear) {
-    const { physical: start, length } = image;
-    const hits = await space.physical.scan(pattern, { start, end: start + length, max, signal });
-    return hits.map((hit) => hit - image.physical + image.virtual);
+    const end = image.physical + image.length;
+    for (let start = image.physical; start < end && left > 0; start += SCAN_PIECE) {
+      // A pattern may lie across the end of a piece.
+      const stop = start + SCAN_PIECE + BigInt(pattern.length - 1);
+      const hits = await space.physical.scan(pattern, {
+        start,
+        end: stop < end ? stop : end,
+        max: left,
+        signal,
+      });
+      for (const hit of hits) yield hit - image.physical + image.virtual;
+      left -= hits.length;
+    }
+    return;
   }
-  const hits: bigint[] = [];
   const chunk = Buffer.allocUnsafeSlow(SCAN_CHUNK + pattern.length - 1);
   for (const { virtual, length } of image.runs) {
     for (let done = 0n; done < length; done += BigInt(SCAN_CHUNK)) {
       checkAborted(signal);
-      const left = length - done;
-      const part = left < BigInt(chunk.length) ? chunk.subarray(0, Number(left)) : chunk;
+      const rest = length - done;
+      const part = rest < BigInt(chunk.length) ? chunk.subarray(0, Number(rest)) : chunk;
       const bytes = part.subarray(0, space.readInto(virtual + done, part));
       for (let at = bytes.indexOf(pattern); at >= 0 && at < SCAN_CHUNK; at = bytes.indexOf(pattern, at + 1)) {
-        hits.push(virtual + done + BigInt(at));
-        if (hits.length === max) return hits;
+        yield virtual + done + BigInt(at);
+        if (--left === 0) return;
       }
       await nextTurn();
     }
   }
-  return hits;
 }
 
 function btfBySymbols(
@@ -573,7 +588,7 @@ async function searchBtf(
 ): Promise<{ at: bigint; length: number } | undefined> {
   const end = image.virtual + image.length;
   let best: { at: bigint; length: number } | undefined;
-  for (const hit of await scanImage(space, image, BTF_MAGIC, 4096, signal)) {
+  for await (const hit of scanImage(space, image, BTF_MAGIC, 4096, signal)) {
     const bytes = Buffer.alloc(32);
     if (space.readInto(hit, bytes) < bytes.length) continue;
     const header = parseBtfHeader(bytes);
