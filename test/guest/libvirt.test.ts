@@ -145,6 +145,19 @@ describe.skipIf(missing !== '').each(CELLS)(
       expect(of('kvm')).toEqual(of('libvirt'));
     });
 
+    it.skipIf(!kvm)("answers libvmi's own calls, once libvmi is told the kernel that was found", async () => {
+      const { kernel } = guests.libvirt!;
+      await using libvmi = await Libvmi.init({ mode: 'kvm', name });
+      expect(await libvmi.initOs({ kernel })).toBe('linux');
+      const init = kernel.symbols.address('init_task');
+      expect(await libvmi.translateKsym2v('init_task')).toBe(init);
+      expect(await libvmi.translateKv2p(init)).toBe(kernel.memory.translate(init));
+      expect(await libvmi.getVcpureg('CR3', 1)).toBe((await guests.libvirt!.registers())[1]!.cr3);
+      const processes = threads().filter(({ pid, tgid, mm }) => pid === tgid && mm !== 0n);
+      expect(processes.length).toBeGreaterThan(4);
+      for (const { pid, cr3 } of processes.slice(0, 8)) expect(await libvmi.pidToDtb(pid)).toBe(cr3);
+    });
+
     it('is told by vmi list', () => {
       const row = vmi(['list', '--json']).rows.find(({ pid }) => pid === lab.pid)!;
       expect(row).toMatchObject({ name, readable: true, targets: [`qemu:${lab.pid}`, `libvirt:${name}`] });
