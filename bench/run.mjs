@@ -4,7 +4,7 @@
  * Figures are medians; what matters are the ratios. Nothing here asserts.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,8 +29,12 @@ const { bootGuest } = await import('../test/lab/guest.mjs');
 
 /** @param {number[]} numbers */
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
-/** @param {() => unknown} work @param {number} [times] milliseconds, median @returns {number} */
+/**
+ * Milliseconds, median. Compiling is not measured: a few turns go before.
+ * @param {() => unknown} work @param {number} [times] @returns {number}
+ */
 function time(work, times = runs) {
+  for (let i = 0; i < times; i++) work();
   const samples = [];
   for (let i = 0; i < times; i++) {
     const start = performance.now();
@@ -45,6 +49,50 @@ const ms = (/** @type {number} */ value) => `${value.toFixed(3)} ms`;
 const us = (/** @type {number} */ value) => `${(value * 1e3).toFixed(2)} µs`;
 const ns = (/** @type {number} */ value) => `${(value * 1e6).toFixed(0)} ns`;
 const times = (/** @type {number} */ value) => `${value.toFixed(2)} x`;
+
+/**
+ * @param {Awaited<ReturnType<typeof bootGuest>>} lab
+ * @param {import('node-libvmi').Guest} guest the same, attached
+ * @returns medians in milliseconds, or why there are none
+ */
+function libvmiInC(lab, guest) {
+  const program = join(folder, 'libvmi');
+  const built = spawnSync('cc', ['-O2', '-o', program, join(here, 'libvmi.c'), '-lvmi'], {
+    encoding: 'utf8',
+  });
+  if (built.status !== 0) return 'libvmi and its headers are not installed';
+  const vmi = (/** @type {string[]} */ ...args) =>
+    execFileSync(process.execPath, [join(here, '../dist/cli/main.js'), ...args], {
+      encoding: 'utf8',
+      maxBuffer: 1 << 28,
+    });
+  const target = `qemu:${lab.pid}`;
+  const map = join(folder, 'System.map');
+  writeFileSync(map, vmi('profile', target, '--format', 'system-map', '-q'));
+  const name = lab.memoryPath ?? '';
+  const entry = vmi('profile', target, '--format', 'libvmi-conf', '--sysmap', map, '--name', 'bench', '-q');
+  // The string holds the entry's inside only.
+  const config = entry.slice(entry.indexOf('{'));
+  const { types } = guest.kernel;
+  const { stdout, stderr, status } = spawnSync(
+    program,
+    [
+      config,
+      name,
+      String(runs),
+      String(guest.symbol('init_task') + BigInt(types.offset('task_struct', 'tasks'))),
+      ...['tasks', 'pid', 'comm', 'mm'].map((member) => String(types.offset('task_struct', member))),
+      String(types.offset('mm_struct', 'pgd')),
+      String(64 << 20),
+    ],
+    { encoding: 'utf8' },
+  );
+  if (status !== 0) return `libvmi cannot be initialised: ${stderr.trim()}`;
+  // libvmi itself may have printed something before.
+  const [lists = '', reads = ''] = stdout.slice(stdout.search(/^\d+$/m)).trim().split('\n\n');
+  const [count = 0, ...samples] = lists.split('\n').map(Number);
+  return { count, list: median(samples) / 1e6, read: median(reads.split('\n').map(Number)) / 1e6 };
+}
 
 const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-bench-'));
 /** @type {Awaited<ReturnType<typeof bootGuest>>[]} */
@@ -167,6 +215,9 @@ try {
       batch(tasks.map((task) => task.mm)),
       batch(tasks.map((task) => task.pgd)),
     ];
+    const [all] = batches;
+    const once = time(() => all !== undefined && remote.memory.readMany(all, 8));
+    row('anonymous RAM, 8 bytes of every task', ms(once), times(once / plain.milliseconds));
     const floor = time(() => {
       for (const addresses of batches) remote.memory.readMany(addresses, 8);
     });
@@ -222,26 +273,28 @@ try {
       `${(plainCopy / sequential).toFixed(2)} of a plain copy`,
     );
   }
-  await guest.close();
   await remote.close();
 
-  console.log('\nbeside libvmi (file driver on the mapped RAM)');
-  try {
-    const libvmi = await attach(`libvmi:${shared.memoryPath}`);
-    const list = time(() => libvmi.tasks(), 9);
-    row('tasks() through libvmi', ms(list), times(list / plain.milliseconds));
-    row(
-      '8 bytes through libvmi',
-      ns(
-        time(() => {
-          for (let i = 0; i < 1000; i++) libvmi.memory.readU64(64n << 20n);
-        }, 9) / 1000,
-      ),
-    );
-    await libvmi.close();
-  } catch (error) {
-    console.log(`  skipped: ${error instanceof Error ? error.message : error}`);
+  console.log("\nthrough libvmi's file driver, beside libvmi's own calls in C on the same RAM");
+  const inC = libvmiInC(shared, guest);
+  if (typeof inC === 'string') {
+    console.log(`  skipped: ${inC}`);
+  } else {
+    row(`libvmi in C, all caches flushed (${inC.count})`, ms(inC.list), '1.00 x');
+    row('libvmi in C, 8 bytes', ns(inC.read), '1.00 x');
+    for (const map of [true, false]) {
+      const libvmi = await attach({ kind: 'libvmi', driver: 'file', name: shared.memoryPath ?? '', map });
+      const list = time(() => libvmi.tasks(), map ? runs : 9);
+      const read = time(() => {
+        for (let i = 0; i < 1000; i++) libvmi.memory.readU64(64n << 20n);
+      });
+      const how = map ? 'the file mapped' : 'every read through libvmi';
+      row(`tasks(), ${how}`, ms(list), `${times(inC.list / list)} as fast`);
+      row(`8 bytes, ${how}`, ns(read / 1000), times(read / 1000 / inC.read));
+      await libvmi.close();
+    }
   }
+  await guest.close();
 } finally {
   for (const lab of labs) await lab.close();
   rmSync(folder, { recursive: true, force: true });

@@ -15,6 +15,8 @@ export type Target =
       readonly name: string;
       /** Whether libvmi runs in a process of its own. */
       readonly isolate?: boolean | undefined;
+      /** File driver: `false` sends every read through libvmi although the file could be mapped. */
+      readonly map?: boolean | undefined;
     };
 
 /** The forms of a target, for messages. */
