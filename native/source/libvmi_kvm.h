@@ -7,8 +7,8 @@
 
 namespace libvmi {
 
-// Whether the guest still answers through libvmi: a page that is RAM in every PC is read, not from the cache. With a guest that has ended,
-// the driver searches a null pointer for what QEMU's monitor did not say (kvm_get_vcpureg).
+// Whether the guest still answers through libvmi: a page that is RAM in every PC is read, not from the cache. With a guest
+// that has ended, the driver searches a null pointer for what QEMU's monitor did not say (kvm_get_vcpureg).
 bool Answers(Mode mode, const Calls& calls, Instance instance);
 
 // Whether the call asks the driver for a register, and so must find a guest that answers.

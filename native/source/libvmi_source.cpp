@@ -3,15 +3,19 @@
 #include <string.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace libvmi {
 namespace {
 
-// The most one queued call may read. The slowest driver known (KVM without its patches: every page is text
-// from QEMU's monitor, 2.5 MB/s) then needs a tenth of a second, far from any sensible deadline.
+// The most one queued call may read.
 constexpr size_t kBytesPerCall = 256 * 1024;
 constexpr size_t kPiecesPerCall = 1024;
+// How long a queued call should take: far below any sensible deadline, far above a change of threads. A page takes 1.4 ms where
+// it is text from QEMU's monitor (KVM without libvmi's patch), and 80 ms were seen where the host was busy besides.
+constexpr std::chrono::milliseconds kShort{50};
+constexpr std::chrono::milliseconds kLong{250};
 
 }  // namespace
 
@@ -105,11 +109,13 @@ vmi::Status Source::ReadQueued(Piece* pieces, size_t count, bool stale) {
   for (size_t i = 0; i < count; ++i) pieces[i].transferred = 0;
   while (next < count) {
     auto batch = std::make_shared<Batch>();
+    const size_t most = pieces_per_call_.load(std::memory_order_relaxed);
+    const size_t most_bytes = std::min(most * vmi::kPageSize, kBytesPerCall);
     const size_t first = next;
     const size_t first_offset = offset;
     size_t bytes = 0;
-    while (next < count && batch->pieces.size() < kPiecesPerCall && bytes < kBytesPerCall) {
-      const size_t part = std::min(pieces[next].length - offset, kBytesPerCall - bytes);
+    while (next < count && batch->pieces.size() < most && bytes < most_bytes) {
+      const size_t part = std::min(pieces[next].length - offset, most_bytes - bytes);
       batch->pieces.push_back({pieces[next].address + offset, nullptr, part, 0});
       bytes += part;
       offset += part;
@@ -123,10 +129,17 @@ vmi::Status Source::ReadQueued(Piece* pieces, size_t count, bool stale) {
       piece.into = into;
       into += piece.length;
     }
+    const auto start = std::chrono::steady_clock::now();
     vmi::Status status = session_->Run("vmi_read_pa", [batch, stale](Engine& engine) {
       return engine.Read(batch->pieces.data(), batch->pieces.size(), stale);
     });
     if (!status.ok()) return status;
+    const auto taken = std::chrono::steady_clock::now() - start;
+    if (taken > kLong) {
+      pieces_per_call_.store(std::max<size_t>(most / 2, 1), std::memory_order_relaxed);
+    } else if (taken < kShort && next < count) {
+      pieces_per_call_.store(std::min(most * 2, kPiecesPerCall), std::memory_order_relaxed);
+    }
     stale = false;
     for (size_t i = 0; i < batch->pieces.size(); ++i) {
       const Piece& part = batch->pieces[i];

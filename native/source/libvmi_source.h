@@ -49,6 +49,8 @@ class Source final : public vmi::PhysicalSource {
   const std::shared_ptr<Session> session_;
   const std::vector<Segment> segments_;
   std::vector<vmi::Range> ranges_;
+  // How much one queued call may read; found out, because drivers differ a thousandfold and hosts tenfold.
+  std::atomic<size_t> pieces_per_call_{16};
   std::atomic<bool> stale_{false};
 };
 
