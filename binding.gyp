@@ -24,6 +24,7 @@
         "native/source/libvmi_source.cpp",
         "native/source/libvmi_stderr.cpp",
         "native/source/libvmi_wire.cpp",
+        "native/source/libvmi_xen.cpp",
         "native/source/segments.cpp",
         "native/source/segments_file.cpp",
         "native/source/segments_process.cpp",

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "libvmi_kvm.h"
+#include "libvmi_xen.h"
 
 namespace libvmi {
 namespace {
@@ -90,9 +91,18 @@ vmi::Status LocalEngine::Attach() {
   const uint64_t flags = (domain_.by_id ? kInitDomainId : kInitDomainName) | (domain_.events ? kInitEvents : 0);
   Instance instance = nullptr;
   InitError error = 0;
-  const Status status = library_->calls().vmi_init(&instance, domain_.mode, domain, flags, nullptr, &error);
+  const Calls& calls = library_->calls();
+  std::optional<XenLimits> limits;
+  if (domain_.mode == Mode::kXen && calls.vmi_get_vmid != nullptr) limits.emplace();
+  const std::vector<XenLimit> before = limits ? limits->All() : std::vector<XenLimit>();
+  const Status status = calls.vmi_init(&instance, domain_.mode, domain, flags, nullptr, &error);
   if (status != Status::kSuccess || instance == nullptr) return {vmi::Code::kAttach, InitErrorText(error, domain_)};
   instance_ = instance;
+  for (const XenLimit& limit : before) {
+    if (limit.domain != calls.vmi_get_vmid(instance)) continue;
+    limited_ = limit.domain;
+    limits->Set(limit);
+  }
   return {};
 }
 
@@ -175,7 +185,11 @@ void LocalEngine::End() {
   if (instance == nullptr) return;
   (void)events_.Stop(instance);
   if (paused_) library_->calls().vmi_resume_vm(instance);
+  std::optional<XenLimits> limits;
+  if (limited_) limits.emplace();
+  const std::optional<XenLimit> limit = limits ? limits->Of(*limited_) : std::nullopt;
   library_->calls().vmi_destroy(instance);
+  if (limit) limits->Set(*limit);
 }
 
 }  // namespace libvmi

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "libvmi_engine.h"
@@ -36,6 +37,8 @@ class LocalEngine final : public Engine {
   const Duration patience_;
   Instance instance_ = nullptr;
   bool paused_ = false;
+  // Number of the domain of Xen, once its limit is known.
+  std::optional<uint32_t> limited_;
   Cr3Events events_;
 };
 

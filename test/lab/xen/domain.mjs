@@ -106,6 +106,13 @@ export class XenDomain {
     return parseTruth(table);
   }
 
+  /** Pages that Xen lets it have. @returns {Promise<number>} */
+  async maxPages() {
+    const { out } = await this.machine.run('xl dmesg -c > /dev/null; xl debug-keys q; sleep 1; xl dmesg');
+    const own = out.slice(out.indexOf(`General information for domain ${this.id}:`));
+    return Number(/max_pages=(\d+)/.exec(own)?.[1]);
+  }
+
   /** Ends it. */
   async destroy() {
     await this.machine.run(`xl destroy ${this.id}`);
