@@ -64,7 +64,8 @@
         "native/source/libvmi_kvm.cpp",
         "native/source/libvmi_library.cpp",
         "native/source/libvmi_local.cpp",
-        "native/source/libvmi_wire.cpp"
+        "native/source/libvmi_wire.cpp",
+        "native/source/libvmi_xen.cpp"
       ],
       "defines": ["_FILE_OFFSET_BITS=64"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],

@@ -135,7 +135,7 @@ async function look(xen, name, transcript) {
   const show = async (/** @type {string} */ command) => {
     const { out, err } = await xen.run(command, { seconds: 300, check: false });
     const shown = `${err}${out}`.trimEnd().split('\n');
-    const rest = shown.length > SHOWN + 6 ? [`… ${shown.length - SHOWN} more lines`] : [];
+    const rest = shown.length > 2 * SHOWN ? [`… ${shown.length - SHOWN} more lines`] : [];
     transcript.push(`# ${command}`, ...shown.slice(0, rest.length > 0 ? SHOWN : undefined), ...rest);
   };
   /** @type {TaskJson[]} */
@@ -156,7 +156,7 @@ async function look(xen, name, transcript) {
   };
   await show('vmi list');
   await show(`vmi info ${target}`);
-  await show(`vmi ps ${target} --threads`);
+  await show(`vmi ps ${target} --threads | grep -v none`);
   await show(`vmi cpus ${target}`);
   await show(`vmi cr3 ${target} 1`);
   await show(`vmi who ${target} ${tasks.find(({ pid }) => pid === 1)?.cr3}`);

@@ -1,5 +1,6 @@
 import { hex } from '../errors.js';
 import type { GuestCpu } from '../guest/guest.js';
+import type { Addressing } from '../memory/physical-memory.js';
 import type { Cr3Source } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
 import type { Task, TaskJson } from '../tasks/task.js';
@@ -50,13 +51,17 @@ function viewsText(row: TaskJson | CrossJson, which: 'missing' | 'views'): strin
   return which in row ? (row as CrossJson)[which].join(',') : '';
 }
 
-/** CPUs as lines: what each runs and has loaded. */
-export function cpuTable(cpus: Iterable<GuestCpu>, styles?: Styles): string[] {
+/** CPUs as lines: what each runs and has loaded, which may be an address of the machine. */
+export function cpuTable(cpus: Iterable<GuestCpu>, styles?: Styles, addressing?: Addressing): string[] {
   return table(
     cpus,
     [
       { heading: 'CPU', align: 'right', cell: ({ cpu }) => String(cpu) },
-      { heading: 'CR3', align: 'right', cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)) },
+      {
+        heading: addressing === 'machine' ? 'MACHINE CR3' : 'CR3',
+        align: 'right',
+        cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)),
+      },
       { heading: 'PID', align: 'right', cell: ({ task }) => String(task.pid) },
       { heading: 'TGID', align: 'right', cell: ({ task }) => String(task.tgid) },
       { heading: 'COMM', cell: ({ task }) => (task.kthread ? `[${task.comm}]` : task.comm) },

@@ -36,6 +36,44 @@ TEST(translates_pages_of_every_size) {
   }
 }
 
+TEST(reads_the_last_table_once_where_a_load_is_a_call) {
+  auto guest = std::make_shared<Guest>(1 << 20);
+  guest->is_mapped = false;
+  Tables tables(guest, 0x1000, 4);
+  constexpr uint64_t kPages = 511;
+  for (uint64_t page = 0; page < kPages; ++page) tables.Map(kKernel + page * 0x1000, 0x100'0000 + page * 0x3000, 1);
+  auto space = tables.Open(Open(guest));
+  space->Flush();
+  guest->reads = 0;
+  for (uint64_t page = 0; page < kPages; ++page) {
+    EQUAL(space->Translate(kKernel + page * 0x1000).value(), 0x100'0000 + page * 0x3000);
+  }
+  // Three tables on the way, and the last one.
+  EQUAL(guest->reads, 4u);
+  // What is not there is looked at again; what was there stays for the operation.
+  const uint64_t absent = kKernel + kPages * 0x1000;
+  EQUAL(FaultLevel(space.get(), absent), 1);
+  tables.Map(absent, 0x7000, 1);
+  EQUAL(space->Translate(absent).value(), 0x7000u);
+  tables.Map(kKernel, 0x9000, 1);
+  EQUAL(space->Translate(kKernel).value(), 0x100'0000u);
+  space->Flush();
+  EQUAL(space->Translate(kKernel).value(), 0x9000u);
+}
+
+TEST(loads_entries_of_a_last_table_that_cannot_be_read_whole) {
+  auto guest = std::make_shared<Guest>(1 << 20);
+  guest->is_mapped = false;
+  Tables tables(guest, 0x1000, 4);
+  tables.Map(kKernel, 0x5000, 1);
+  const uint64_t table = tables.Entry(kKernel, 1) & ~uint64_t{0xfff};
+  guest->bad_pages.insert(table);
+  auto space = tables.Open(Open(guest));
+  EQUAL(FaultLevel(space.get(), kKernel), 0);
+  guest->bad_pages.clear();
+  EQUAL(space->Translate(kKernel).value(), 0x5000u);
+}
+
 TEST(faults_at_the_level_that_is_not_present) {
   auto guest = std::make_shared<Guest>(1 << 20);
   Tables tables(guest, 0x1000, 5);

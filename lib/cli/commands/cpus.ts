@@ -27,7 +27,7 @@ export const cpus: Command = {
           })),
         );
       } else {
-        out.lines(cpuTable(found, out.styles));
+        out.lines(cpuTable(found, out.styles, guest.memory.addressing));
       }
       return EXIT.done;
     });

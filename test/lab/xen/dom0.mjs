@@ -113,6 +113,7 @@ export async function dom0Project(path) {
     for (const name of [
       'dist',
       'build/Release/vmi_addon.node',
+      'build/Release/libvmi_host',
       'package.json',
       ...['bindings', 'file-uri-to-path'].map((one) => `node_modules/${one}`),
     ])
