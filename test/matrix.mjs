@@ -2,15 +2,18 @@
 /**
  * Holds every cell of kernel × machine × source against the oracle.
  *
- *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--markdown]
+ *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--write]
  *
  * A cell agrees when every task and thread of a real guest has, from outside, each fact that the kernel module
- * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 10 minutes.
+ * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 10 minutes. `--write`
+ * puts what a whole run found into docs/matrix.md and the README.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, freemem, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { AGREES, fullTable, withTable } from './lab/matrix-table.mjs';
 import { run } from './lab/run.mjs';
 import { setUpProject } from './setup.mjs';
 
@@ -18,10 +21,12 @@ const { values } = parseArgs({
   options: {
     only: { type: 'string', multiple: true, default: [''] },
     jobs: { type: 'string', default: '2' },
-    markdown: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
   },
 });
 const log = (/** @type {string} */ message) => console.error(`• ${message}`);
+if (values.write && values.only.join() !== '')
+  throw new Error('Only a whole run is written: leave --only out');
 setUpProject(log);
 const { attach } = await import('node-libvmi');
 const { bootGuest } = await import('./lab/guest.mjs');
@@ -39,7 +44,6 @@ const { compareTasks, expectedSharers } = await import('./lab/compare.mjs');
  */
 /** @typedef {{ release: string, sources: string[], tasks: number, seconds: number, verdict: string }} Result */
 
-const AGREES = 'agrees';
 /** Memory that is left to the host, MiB. */
 const RESERVE = 2048;
 
@@ -162,7 +166,8 @@ await runAll();
 const done = results.filter((result) => result !== undefined);
 const ran = done.filter(({ verdict }) => !verdict.startsWith('skipped'));
 const agreeing = ran.filter(({ verdict }) => verdict === AGREES);
-console.log(values.markdown ? await markdown() : plain());
+console.log(plain());
+if (values.write) await write();
 process.exitCode = agreeing.length === ran.length ? 0 : 1;
 
 /** Runs as many cells at a time as asked for and as fit into the host's memory. */
@@ -299,18 +304,22 @@ function summary() {
   );
 }
 
+/** @returns {import('./lab/matrix-table.mjs').MatrixRow[]} */
 function rows() {
-  return done.map(({ release, sources, tasks, verdict }, at) => [
-    chosen[at]?.name ?? '',
-    release,
-    sources.join(', '),
-    String(tasks),
+  return done.map(({ release, sources, tasks, verdict }, at) => ({
+    guest: chosen[at]?.name ?? '',
+    kernel: release,
+    sources: sources.join(', '),
+    tasks,
     verdict,
-  ]);
+  }));
 }
 
 function plain() {
-  const lines = [['guest', 'kernel', 'sources', 'tasks', 'verdict'], ...rows()];
+  const lines = [
+    ['guest', 'kernel', 'sources', 'tasks', 'verdict'],
+    ...rows().map((row) => Object.values(row).map(String)),
+  ];
   const widths = lines[0]?.map((_, at) => Math.max(...lines.map((line) => line[at]?.length ?? 0))) ?? [];
   const text = lines.map((line) =>
     line
@@ -321,12 +330,13 @@ function plain() {
   return `${text.join('\n')}\n${summary()}`;
 }
 
-/** The whole of docs/matrix.md. */
-async function markdown() {
+/** The results in docs/matrix.md and in the README. */
+async function write() {
+  const file = (/** @type {string} */ path) => fileURLToPath(new URL(`../${path}`, import.meta.url));
   const qemu = /version (\S+)/.exec(String(await run('qemu-system-x86_64', ['--version'])))?.[1];
-  return `# Guests that were compared
+  const text = `# Guests that were compared
 
-Made by \`npm run --silent test:matrix -- --markdown > docs/matrix.md\`; do not edit.
+Made by \`npm run test:matrix -- --write\`; do not edit.
 
 Each line is a real Debian guest in an unmodified QEMU ${qemu}, halted, and listed through every source named: \`qemu\` is the
 running process, \`image\` its file of RAM or an ELF core. It agrees when all of this is what the kernel module inside the guest
@@ -336,9 +346,8 @@ time; the look-up of each PID; the tasks of each CR3; what each CPU runs and has
 
 ${summary()}.
 
-| guest | kernel | sources | tasks | verdict |
-|---|---|---|---:|---|
-${rows()
-  .map((row) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
-  .join('\n')}`;
+${fullTable(rows())}
+`;
+  writeFileSync(file('docs/matrix.md'), text);
+  writeFileSync(file('README.md'), withTable(readFileSync(file('README.md'), 'utf8'), rows()));
 }
