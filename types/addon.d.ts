@@ -59,6 +59,11 @@ export interface NativeScan {
   end?: bigint;
   /** Stop after so many hits (1 to 65,536). */
   max: number;
+  /**
+   * 1 to 16; what is found does not depend on it. Left out: one for each 256 MiB to look at, at most 4 and at most the
+   * host's CPUs. A source that answers one read at a time (libvmi) is scanned by one.
+   */
+  threads?: number;
   /** One byte; the scan stops with VMI_ABORTED soon after the caller stores a non-zero value there. */
   cancel?: Uint8Array;
 }
@@ -81,7 +86,7 @@ export class Memory {
   readMany(addresses: BigUint64Array, length: number, into: Uint8Array): Uint32Array;
   /** Little-endian load; throws VMI_FAULT. */
   readU64(address: bigint): bigint;
-  /** Addresses of the pattern, ascending, found on a worker thread. Holes of a file are not read. */
+  /** Addresses of the pattern, ascending, found on worker threads. Holes of a file are not read. */
   scan(request: NativeScan): Promise<BigUint64Array>;
   /** Waits for scans in flight, then unmaps. Idempotent. */
   close(): void;

@@ -83,6 +83,11 @@ export interface ScanOptions extends AbortOptions {
   readonly end?: bigint;
   /** Stop after so many hits, 1 to 65,536; default 1,024. */
   readonly max?: number;
+  /**
+   * Threads that look, 1 to 16; the hits are the same whatever the number. Default: one for each 256 MiB to look at, at most 4
+   * and at most the host's CPUs. libvmi answers one read at a time: there it is always one.
+   */
+  readonly threads?: number;
 }
 
 /** Result of a batch: all bytes in one buffer, and how many of each element were read. */
@@ -215,7 +220,8 @@ export class PhysicalMemory implements AsyncDisposable {
   }
 
   /**
-   * Finds a byte pattern on a worker thread; addresses ascend.
+   * Finds a byte pattern on worker threads; addresses ascend.
+   * @throws {RangeError} `threads` is not 1 to 16
    * @throws {VmiError} `VMI_ABORTED` when the signal fires
    */
   async scan(pattern: Uint8Array, options: ScanOptions = {}): Promise<bigint[]> {
@@ -235,6 +241,7 @@ export class PhysicalMemory implements AsyncDisposable {
         ...(options.start === undefined ? {} : { start: options.start }),
         ...(options.end === undefined ? {} : { end: options.end }),
         max: options.max ?? 1024,
+        ...(options.threads === undefined ? {} : { threads: options.threads }),
         cancel,
       });
       return Array.from(hits);

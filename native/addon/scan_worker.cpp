@@ -141,11 +141,15 @@ Napi::Value QueueScan(Napi::Env env, std::shared_ptr<Memory> memory, const Napi:
   const Napi::Value start_value = object.Get("start");
   const Napi::Value end_value = object.Get("end");
   const Napi::Value cancel_value = object.Get("cancel");
+  const Napi::Value threads_value = object.Get("threads");
 
   ScanRequest request;
   request.stride =
       static_cast<uint64_t>(ToInteger(object.Get("stride"), "stride", 1, static_cast<int64_t>(ScanRequest::kMaxStride)));
   request.max = static_cast<size_t>(ToInteger(object.Get("max"), "max", 1, ScanRequest::kMaxHits));
+  if (!threads_value.IsUndefined()) {
+    request.threads = static_cast<size_t>(ToInteger(threads_value, "threads", 1, ScanRequest::kMaxThreads));
+  }
   if (!offsets_value.IsArray()) ThrowType(env, "offsets as an Array", offsets_value);
   const auto offsets = offsets_value.As<Napi::Array>();
   const uint32_t offset_count = offsets.Length();

@@ -12,7 +12,10 @@
 namespace vmi {
 
 Memory::Memory(std::unique_ptr<PhysicalSource> source)
-    : source_(std::move(source)), ranges_(source_->ranges()), mapped_(source_->mapped()) {}
+    : source_(std::move(source)),
+      ranges_(source_->ranges()),
+      mapped_(source_->mapped()),
+      parallel_(source_->parallel()) {}
 
 Memory::~Memory() { Close(); }
 
@@ -106,7 +109,7 @@ Status Memory::ReadBatch(ReadRequest* requests, size_t count) {
   }
   // Half of it takes longer than to start a thread.
   constexpr size_t kLarge = 512;
-  if (count < kLarge || !source_->parallel()) return source_->Read(requests, count);
+  if (count < kLarge || !parallel_) return source_->Read(requests, count);
   Half half{source_.get(), requests + count / 2, count - count / 2, {}};
   pthread_t thread;
   // pthread_create and not std::thread, which throws where there is no thread to be had.

@@ -23,6 +23,8 @@ class Memory {
 
   const std::vector<Range>& ranges() const { return ranges_; }
   bool mapped() const { return mapped_; }
+  // PhysicalSource::parallel().
+  bool parallel() const { return parallel_; }
 
   // Drops what the source caches; kClosed when closed or when the guest is gone.
   Status Begin();
@@ -80,6 +82,7 @@ class Memory {
   std::unique_ptr<PhysicalSource> source_;
   std::vector<Range> ranges_;
   bool mapped_;
+  bool parallel_;
   // False from the start of Close, and once the source has failed.
   std::atomic<bool> open_{true};
   mutable std::mutex mutex_;

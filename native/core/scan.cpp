@@ -3,8 +3,14 @@
 #include <cstring>
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
+
+#include <pthread.h>
 
 #include "bus_guard.h"
 
@@ -141,52 +147,109 @@ class Matcher {
   uint64_t head_ = 0;
 };
 
-// One call of Scan.
-class Scanner {
- public:
-  Scanner(Memory* memory, const ScanRequest& request, const std::function<bool()>& is_cancelled)
-      : memory_(memory), request_(request), is_cancelled_(is_cancelled), hits_(request.max), matcher_(request, hits_.data()) {}
+// Data of one range, and what comes before it.
+struct Piece {
+  Range run;
+  // The lowest address that was not tried: all bytes from there to the run are zero.
+  uint64_t untried = 0;
+  // Of the range.
+  uint64_t last = 0;
+};
 
-  Result<std::vector<uint64_t>> Run() {
-    for (const Range& range : memory_->ranges()) {
-      const uint64_t first = std::max(range.start, request_.start);
-      const uint64_t last = std::min(range.last(), request_.last);
-      if (first > last) continue;
-      Status status = ScanRange(first, last);
-      if (!status.ok()) return status;
-      if (matcher_.full()) break;
+// What is left of the memory to scan, handed out in pieces, ascending. Any thread.
+class Pieces {
+ public:
+  Pieces(Memory* memory, const ScanRequest& request) : memory_(memory), request_(request) {}
+
+  bool Next(Piece* piece) {
+    const std::lock_guard lock(mutex_);
+    for (;;) {
+      if (!in_range_ && !EnterRange()) return false;
+      in_range_ = false;
+      // Memory that is read is cut between pages: one that cannot be read is never in two pieces.
+      Range run;
+      if (!memory_->NextData(untried_, last_, kChunk - untried_ % kChunk, &run)) continue;
+      *piece = {run, untried_, last_};
+      untried_ = run.last() + 1;
+      in_range_ = run.last() < last_;
+      return true;
     }
-    hits_.resize(matcher_.count());
-    return std::move(hits_);
   }
 
  private:
-  Status Interrupted() const {
-    if (is_cancelled_()) return {Code::kAborted, "the scan was aborted"};
-    return memory_->Check();
+  bool EnterRange() {
+    const std::vector<Range>& ranges = memory_->ranges();
+    while (range_ < ranges.size()) {
+      const Range& range = ranges[range_++];
+      untried_ = std::max(range.start, request_.start);
+      last_ = std::min(range.last(), request_.last);
+      if (untried_ <= last_) return true;
+    }
+    return false;
   }
 
-  // Runs of data of one range, in pieces; all bytes between them are zero.
-  Status ScanRange(uint64_t first, uint64_t last) {
-    const uint64_t overlap = matcher_.length() - 1;
-    // The lowest address that was not tried. Addresses from which the pattern would leave the range never are.
-    uint64_t untried = first;
-    for (uint64_t from = first;;) {
-      Status status = Interrupted();
-      if (!status.ok()) return status;
-      Range run;
-      if (!memory_->NextData(from, last, kChunk, &run)) return {};
-      // A pattern may begin in the zeroes before the run.
-      const uint64_t lead = std::min(overlap, run.start - untried);
-      if (lead > 0) TryCopied(run.start - lead, lead, last);
-      if (run.length > overlap) TryRun(run);
-      // … and end behind it, in the next run or in zeroes.
-      const uint64_t tail = std::min<uint64_t>(overlap, run.length);
-      if (tail > 0) TryCopied(run.last() - (tail - 1), tail, last);
-      if (matcher_.full() || run.last() >= last) return Interrupted();
-      untried = run.last() + 1;
-      from = untried;
+  Memory* memory_;
+  const ScanRequest& request_;
+  std::mutex mutex_;
+  // The next range, and what is left of the one before it.
+  size_t range_ = 0;
+  bool in_range_ = false;
+  uint64_t untried_ = 0;
+  uint64_t last_ = 0;
+};
+
+// What the threads of one call of Scan share.
+struct Shared {
+  Memory* memory;
+  const ScanRequest& request;
+  Pieces pieces;
+  // Hits of all threads. Pieces are handed out in order: with `max` in those that were, no later one matters.
+  std::atomic<size_t> found{0};
+  std::atomic<bool> stopped{false};
+};
+
+// One thread of a scan.
+class Scanner {
+ public:
+  explicit Scanner(Shared* shared)
+      : shared_(shared), memory_(shared->memory), hits_(shared->request.max), matcher_(shared->request, hits_.data()) {}
+
+  // Until nothing is left, enough was found, the memory is closed, or another thread stops. `is_cancelled` may be null.
+  void Run(const std::function<bool()>* is_cancelled) {
+    is_cancelled_ = is_cancelled;
+    Piece piece;
+    while (!Stopped() && shared_->found.load(std::memory_order_relaxed) < shared_->request.max &&
+           shared_->pieces.Next(&piece)) {
+      const size_t before = matcher_.count();
+      Try(piece);
+      shared_->found.fetch_add(matcher_.count() - before, std::memory_order_relaxed);
     }
+  }
+
+  static void* RunThread(void* scanner) {
+    static_cast<Scanner*>(scanner)->Run(nullptr);
+    return nullptr;
+  }
+
+  const uint64_t* begin() const { return hits_.data(); }
+  const uint64_t* end() const { return hits_.data() + matcher_.count(); }
+
+ private:
+  bool Stopped() {
+    if (is_cancelled_ != nullptr && (*is_cancelled_)()) shared_->stopped.store(true, std::memory_order_relaxed);
+    return shared_->stopped.load(std::memory_order_relaxed) || !memory_->Check().ok();
+  }
+
+  void Try(const Piece& piece) {
+    const uint64_t overlap = matcher_.length() - 1;
+    const Range& run = piece.run;
+    // A pattern may begin in the zeroes before the run. Addresses from which it would leave the range are never tried.
+    const uint64_t lead = std::min(overlap, run.start - piece.untried);
+    if (lead > 0) TryCopied(run.start - lead, lead, piece.last);
+    if (run.length > overlap) TryRun(run);
+    // … and end behind it, in the next run or in zeroes.
+    const uint64_t tail = std::min<uint64_t>(overlap, run.length);
+    if (tail > 0) TryCopied(run.last() - (tail - 1), tail, piece.last);
   }
 
   // `count` addresses from `start` on, over a copy. `last`: of the range.
@@ -220,7 +283,7 @@ class Scanner {
       if (read == wanted) {
         at += wanted - overlap;
       } else {
-        if (is_cancelled_() || !memory_->Check().ok()) return;
+        if (Stopped()) return;
         // On the far side of the page that cannot be read.
         const uint64_t bad = run.start + at + read;
         at += read + (kPageSize - (bad & kPageMask));
@@ -228,9 +291,9 @@ class Scanner {
     }
   }
 
+  Shared* shared_;
   Memory* memory_;
-  const ScanRequest& request_;
-  const std::function<bool()>& is_cancelled_;
+  const std::function<bool()>* is_cancelled_ = nullptr;
   std::vector<uint64_t> hits_;
   Matcher matcher_;
   std::vector<uint8_t> buffer_;
@@ -253,7 +316,23 @@ Status CheckRequest(const ScanRequest& request) {
     if (offset >= request.stride) return misuse("offsets below the stride", offset);
   }
   if (request.max < 1 || request.max > ScanRequest::kMaxHits) return misuse("max between 1 and 65536", request.max);
+  if (request.threads > ScanRequest::kMaxThreads) return misuse("at most 16 threads", request.threads);
   return {};
+}
+
+// How many threads scan.
+size_t CountThreads(const Memory& memory, const ScanRequest& request) {
+  // One read at a time: more threads would wait for each other.
+  if (!memory.mapped() && !memory.parallel()) return 1;
+  if (request.threads != 0) return request.threads;
+  uint64_t bytes = 0;
+  for (const Range& range : memory.ranges()) {
+    const uint64_t first = std::max(range.start, request.start);
+    const uint64_t last = std::min(range.last(), request.last);
+    if (first <= last) bytes += std::min(last - first, UINT64_MAX - 1 - bytes) + 1;
+  }
+  const uint64_t wanted = std::min<uint64_t>(bytes / ScanRequest::kPerThread, ScanRequest::kUsualThreads);
+  return std::max<size_t>(1, std::min<size_t>(wanted, std::thread::hardware_concurrency()));
 }
 
 }  // namespace
@@ -266,7 +345,29 @@ Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request, const st
 
   const Memory::Use use(memory);
   if (!use.status().ok()) return Error(use.status().error());
-  return Scanner(memory, request, is_cancelled).Run();
+  Shared shared{memory, request, Pieces(memory, request)};
+  std::vector<std::unique_ptr<Scanner>> scanners(CountThreads(*memory, request));
+  for (auto& scanner : scanners) scanner = std::make_unique<Scanner>(&shared);
+  // pthread_create and not std::thread, which throws where there is no thread to be had: then fewer do it.
+  std::vector<pthread_t> threads;
+  threads.reserve(scanners.size());
+  for (size_t i = 1; i < scanners.size(); ++i) {
+    pthread_t thread;
+    if (pthread_create(&thread, nullptr, Scanner::RunThread, scanners[i].get()) != 0) break;
+    threads.push_back(thread);
+  }
+  scanners[0]->Run(&is_cancelled);
+  for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+
+  if (shared.stopped.load(std::memory_order_relaxed) || is_cancelled()) return {Code::kAborted, "the scan was aborted"};
+  status = memory->Check();
+  if (!status.ok()) return status;
+  // Each has the lowest of what it looked at, and together they looked at everything below the last that is kept.
+  std::vector<uint64_t> hits;
+  for (const auto& scanner : scanners) hits.insert(hits.end(), scanner->begin(), scanner->end());
+  std::sort(hits.begin(), hits.end());
+  if (hits.size() > request.max) hits.resize(request.max);
+  return hits;
 }
 
 }  // namespace vmi

@@ -26,6 +26,26 @@ describe('Memory.scan', () => {
     read.holder.close();
   });
 
+  it('finds the same with any number of threads', async () => {
+    using ram = new Ram(24 << 20);
+    const places = Array.from({ length: 300 }, (_, i) => (i + 1) * 0x12345 - (i % 7)).filter(
+      (at) => at < (24 << 20) - 6,
+    );
+    for (const mib of [2, 4, 6, 8]) places.push((mib << 20) - 3);
+    places.sort((a, b) => a - b);
+    for (const at of places) ram.put(at, 'needle');
+    const read = ram.openAsProcess();
+    for (const memory of [ram.open(), read.memory]) {
+      for (const threads of [undefined, 1, 2, 3, 16]) {
+        const request = { ...everywhere('needle'), ...(threads === undefined ? {} : { threads }) };
+        expect([...(await memory.scan({ ...request, max: 1000 }))]).toEqual(places.map(BigInt));
+        expect([...(await memory.scan({ ...request, max: 7 }))]).toEqual(places.slice(0, 7).map(BigInt));
+      }
+      memory.close();
+    }
+    read.holder.close();
+  });
+
   it('looks only where it is told to', async () => {
     using ram = new Ram(0x10000);
     for (const at of [0x1000, 0x2018, 0x3008, 0x4018, 0x5000]) ram.put(at, 'OSRELEASE=');
@@ -56,11 +76,11 @@ describe('Memory.scan', () => {
     apart.close();
   });
 
-  it('stops when the byte is set', async () => {
+  it.each([1, 4])('stops when the byte is set, with %d threads', async (threads) => {
     using ram = new Ram(512 << 20);
     const { memory, holder } = ram.openAsProcess();
     const cancel = new Uint8Array(1);
-    const scan = memory.scan({ ...everywhere('needle'), cancel });
+    const scan = memory.scan({ ...everywhere('needle'), threads, cancel });
     const expected = expect(scan).rejects.toMatchObject({
       code: 'VMI_ABORTED',
       message: 'the scan was aborted',
@@ -68,7 +88,7 @@ describe('Memory.scan', () => {
     await sleep(5);
     cancel[0] = 1;
     await expected;
-    await expect(memory.scan({ ...everywhere('needle'), cancel })).rejects.toMatchObject({
+    await expect(memory.scan({ ...everywhere('needle'), threads, cancel })).rejects.toMatchObject({
       code: 'VMI_ABORTED',
     });
     memory.close();
@@ -89,7 +109,9 @@ describe('Memory.scan', () => {
   it('is ended by close, which waits for it', async () => {
     using ram = new Ram(512 << 20);
     const { memory, holder } = ram.openAsProcess();
-    const scans = Array.from({ length: 6 }, () => memory.scan(everywhere('needle')));
+    const scans = Array.from({ length: 6 }, (_, i) =>
+      memory.scan({ ...everywhere('needle'), threads: i + 1 }),
+    );
     const expected = Promise.all(
       scans.map((scan) => expect(scan).rejects.toMatchObject({ code: 'VMI_CLOSED' })),
     );
@@ -131,6 +153,7 @@ describe('Memory.scan', () => {
     expectMisuse((value) => memory.scan({ ...good, offsets: value }), []);
     expectMisuse((value) => memory.scan({ ...good, stride: 8192, offsets: [value] }), NUMBERS);
     expectMisuse((value) => memory.scan({ ...good, max: value }), NUMBERS);
+    expectMisuse((value) => memory.scan({ ...good, threads: value }), [...NUMBERS, 'undefined']);
     expectMisuse((value) => memory.scan({ ...good, cancel: value }), [...BYTES, 'undefined']);
     for (const field of ['start', 'end'] as const) {
       const accepted = ['undefined', 'bigint', ...(field === 'end' ? ['large bigint'] : [])];
@@ -146,6 +169,8 @@ describe('Memory.scan', () => {
       { offsets: Array(65).fill(0) },
       { max: 0 },
       { max: 65_537 },
+      { threads: 0 },
+      { threads: 17 },
       { end: (1n << 64n) + 1n },
     ]) {
       expect(

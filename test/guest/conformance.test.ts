@@ -152,6 +152,9 @@ describe('PhysicalMemory conformance', () => {
       const found = await memory.scan(pattern, { start: at, end: at + BigInt(MIB) });
       expect(found).toContain(at + BigInt(offset));
       for (const address of found) expect(memory.read(address, 16).equals(pattern)).toBe(true);
+      for (const threads of [1, 3])
+        expect(await memory.scan(pattern, { start: at, end: at + BigInt(MIB), threads })).toEqual(found);
+      await expect(memory.scan(pattern, { threads: 17 })).rejects.toThrow(RangeError);
       const strided = await memory.scan(pattern, {
         start: at,
         end: at + BigInt(MIB),

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <utility>
 #include <vector>
@@ -25,6 +26,8 @@ struct Guest {
   std::vector<uint8_t> bytes;
   std::vector<Range> ranges;
   bool is_mapped = true;
+  // What parallel() says.
+  bool is_parallel = false;
   // Physical pages that are RAM but cannot be read.
   std::set<uint64_t> bad_pages;
   // Calls of Read so far, and requests in them.
@@ -63,6 +66,7 @@ class FakeSource final : public PhysicalSource {
 
   const std::vector<Range>& ranges() const override { return guest_->ranges; }
   bool mapped() const override { return guest_->is_mapped; }
+  bool parallel() const override { return guest_->is_parallel; }
 
   const uint8_t* Direct(uint64_t physical, size_t length) override {
     if (!guest_->is_mapped || length == 0) return nullptr;
@@ -79,6 +83,8 @@ class FakeSource final : public PhysicalSource {
   }
 
   Status Read(ReadRequest* requests, size_t count) override {
+    // For the counters.
+    const std::lock_guard lock(mutex_);
     if (guest_->before_read) guest_->before_read(guest_->reads);
     if (guest_->reads++ >= guest_->fail_at) return {Code::kClosed, "the guest is gone"};
     guest_->requests += count;
@@ -104,6 +110,7 @@ class FakeSource final : public PhysicalSource {
 
  private:
   std::shared_ptr<Guest> guest_;
+  std::mutex mutex_;
 };
 
 inline std::shared_ptr<Memory> Open(const std::shared_ptr<Guest>& guest) {

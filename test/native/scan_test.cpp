@@ -1,5 +1,6 @@
 // Scans against a search byte by byte.
 #include <random>
+#include <thread>
 
 #include "check.h"
 #include "core/scan.h"
@@ -47,6 +48,8 @@ TEST(finds_what_a_plain_search_finds) {
     if (round % 7 == 0) request.start = 0x3000 + random() % 0x5000;
     if (round % 7 <= 1) request.last = 0x4000 + random() % 0x10000;
     request.max = round % 6 == 0 ? 3 : 65536;
+    guest->is_parallel = true;
+    request.threads = random() % 4;
     auto memory = Open(guest);
     const auto hits = Scan(memory.get(), request, Never).value();
     CHECK(hits == Expected(*guest, request));
@@ -69,6 +72,80 @@ TEST(finds_patterns_across_chunks) {
   }
 }
 
+TEST(finds_the_same_with_any_number_of_threads) {
+  std::mt19937_64 random(12);
+  constexpr uint64_t kBase = 0x100000;
+  constexpr uint64_t kSize = 13 << 20;
+  constexpr uint64_t kPiece = 2 << 20;
+  for (int round = 0; round < 12; ++round) {
+    auto guest = std::make_shared<Guest>(Range{kBase, kSize}, Range{kBase + 2 * kSize, kPiece});
+    guest->is_mapped = round % 2 == 0;
+    guest->is_parallel = true;
+    ScanRequest request;
+    request.pattern = {9, 8, 7, 6, 5, 4, 3, 2, 1};
+    const uint64_t length = request.pattern.size();
+    // Around every border of a piece, and anywhere; at least a pattern apart.
+    std::vector<uint64_t> places;
+    for (uint64_t at = kBase; at + kPiece < kBase + kSize; at += kPiece) {
+      const uint64_t border = (at / kPiece + 1) * kPiece;
+      const uint64_t first = border - length - random() % (2 * length);
+      places.insert(places.end(), {first, first + length, first + 2 * length, border + kPageSize - 4});
+    }
+    for (int i = 0; i < 200; ++i) places.push_back(kBase + 64 + random() % (kSize / 64 - 2) * 64);
+    places.push_back(kBase + kSize - length);
+    places.push_back(kBase + 2 * kSize);
+    std::sort(places.begin(), places.end());
+    std::vector<uint64_t> planted;
+    for (const uint64_t at : places) {
+      if (planted.empty() || at - planted.back() >= length) planted.push_back(at);
+    }
+    for (const uint64_t at : planted) std::memcpy(guest->At(at), request.pattern.data(), length);
+    if (round % 3 == 1) guest->bad_pages = {2 * kPiece - kPageSize, 3 * kPiece, 0x123000};
+    if (round % 4 >= 2) request.start = kBase + 0x1234;
+    if (round % 5 == 4) request.last = kBase + kSize - 1;
+    request.max = round < 6 ? 65'536 : 1 + random() % 100;
+    std::vector<uint64_t> expected;
+    for (const uint64_t at : planted) {
+      const bool is_bad = guest->bad_pages.count(at & ~kPageMask) + guest->bad_pages.count((at + length - 1) & ~kPageMask) > 0;
+      if (is_bad || at < request.start || at + length - 1 > request.last || expected.size() == request.max) continue;
+      expected.push_back(at);
+    }
+    auto memory = Open(guest);
+    for (const size_t threads : {0, 1, 2, 3, 16}) {
+      request.threads = threads;
+      CHECK(Scan(memory.get(), request, Never).value() == expected);
+    }
+  }
+}
+
+// The first of them, not those that some thread found first.
+TEST(keeps_the_lowest_addresses) {
+  auto guest = std::make_shared<Guest>(16 << 20);
+  auto memory = Open(guest);
+  for (const size_t max : {1, 1000, 65'536}) {
+    ScanRequest request;
+    request.pattern = {0};
+    request.max = max;
+    request.threads = 8;
+    const auto hits = Scan(memory.get(), request, Never).value();
+    EQUAL(hits.size(), max);
+    for (size_t i = 0; i < max; ++i) EQUAL(hits[i], i);
+  }
+}
+
+TEST(asks_on_the_calling_thread) {
+  auto guest = std::make_shared<Guest>(32 << 20);
+  auto memory = Open(guest);
+  ScanRequest request;
+  request.pattern = {1};
+  request.threads = 4;
+  const auto caller = std::this_thread::get_id();
+  CHECK(Scan(memory.get(), request, [&] {
+          CHECK(std::this_thread::get_id() == caller);
+          return false;
+        }).value().empty());
+}
+
 TEST(works_at_the_end_of_addresses) {
   auto guest = std::make_shared<Guest>(0x2000, 0xffff'ffff'ffff'e000);
   guest->Put64(UINT64_MAX - 7, 0x1122334455667788);
@@ -83,21 +160,25 @@ TEST(works_at_the_end_of_addresses) {
 }
 
 TEST(stops_when_told) {
-  auto guest = std::make_shared<Guest>(8 << 20);
-  for (const bool mapped : {true, false}) {
-    guest->is_mapped = mapped;
-    auto memory = Open(guest);
-    ScanRequest request;
-    request.pattern = {1, 2, 3};
-    int asked = 0;
-    const auto hits = Scan(memory.get(), request, [&] { return ++asked > 2; });
-    CHECK(hits.error().code == Code::kAborted);
-    guest->reads = 0;
-    guest->fail_at = 2;
-    if (!mapped) CHECK(Scan(memory.get(), request, Never).error().code == Code::kClosed);
-    guest->fail_at = SIZE_MAX;
-    memory->Close();
-    CHECK(Scan(memory.get(), request, Never).error().code == Code::kClosed);
+  for (const size_t threads : {1, 3}) {
+    for (const bool mapped : {true, false}) {
+      auto guest = std::make_shared<Guest>(16 << 20);
+      guest->is_mapped = mapped;
+      guest->is_parallel = true;
+      auto memory = Open(guest);
+      ScanRequest request;
+      request.pattern = {1, 2, 3};
+      request.threads = threads;
+      int asked = 0;
+      const auto hits = Scan(memory.get(), request, [&] { return ++asked > 2; });
+      CHECK(hits.error().code == Code::kAborted);
+      guest->reads = 0;
+      guest->fail_at = 2;
+      if (!mapped) CHECK(Scan(memory.get(), request, Never).error().code == Code::kClosed);
+      guest->fail_at = SIZE_MAX;
+      memory->Close();
+      CHECK(Scan(memory.get(), request, Never).error().code == Code::kClosed);
+    }
   }
 }
 
@@ -119,6 +200,7 @@ TEST(refuses_what_cannot_be_meant) {
   refuses([](ScanRequest& request) { request.offsets.clear(); });
   refuses([](ScanRequest& request) { request.max = 0; });
   refuses([](ScanRequest& request) { request.max = 65'537; });
+  refuses([](ScanRequest& request) { request.threads = 17; });
 }
 
 }  // namespace
