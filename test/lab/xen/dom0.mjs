@@ -10,6 +10,7 @@ import {
   readFile,
   realpath,
   rm,
+  stat,
   symlink,
   writeFile,
 } from 'node:fs/promises';
@@ -32,6 +33,8 @@ const MODULES = [
   '9pnet_virtio',
   '9p',
 ];
+/** How long an image of dom0 that was built for something else stays, in ms. */
+const KEEP = 7 * 24 * 3600 * 1000;
 /** Parts of the unpacked packages that dom0 has no use for. */
 const LEFT_OUT = /^(boot|version|usr\/share|usr\/lib\/(debug|python3)|etc\/(grub|default|pam))/;
 
@@ -52,7 +55,13 @@ export async function dom0System(xen, kernel, libvmi, log) {
   );
   for (const file of [busybox, join(HERE, 'init.sh'), fileURLToPath(import.meta.url), libvmi])
     if (file !== undefined) hash.update(file).update(await readFile(file));
-  const path = join(cacheFolder(), 'xen', `dom0-${hash.digest('hex').slice(0, 16)}.cpio`);
+  const folder = join(cacheFolder(), 'xen');
+  for (const name of await readdir(folder)) {
+    const old = join(folder, name);
+    if (/^dom0-.*\.cpio$/.test(name) && Date.now() - (await stat(old)).mtimeMs > KEEP)
+      await rm(old, { force: true });
+  }
+  const path = join(folder, `dom0-${hash.digest('hex').slice(0, 16)}.cpio`);
   return cached(path, async (temporary) => {
     log('building the image of dom0');
     const root = `${temporary}.root`;
@@ -87,7 +96,6 @@ export async function dom0System(xen, kernel, libvmi, log) {
       if (libvmi !== undefined) {
         await copyTo(libvmi, join(root, libvmi));
         await withLibraries(libvmi, root);
-        await mkdir(join(root, 'etc'), { recursive: true });
         await writeFile(join(root, 'libvmi'), libvmi);
       }
       await developmentLinks(root);
