@@ -187,9 +187,10 @@ unsigned vmi_get_num_vcpus(struct instance *vmi) {
   return fault == FAIL ? 0 : 2;
 }
 
-/* CR3 of vCPU n is 0x1000 * (n + 1), any other register its number. */
+/* CR3 of vCPU n is 0x1000 * (n + 1), any other register its number; no EFER (74) with STANDIN_PV, as in a PV guest of Xen. */
 int vmi_get_vcpureg(struct instance *vmi, uint64_t *value, uint64_t reg, unsigned long vcpu) {
   enum fault fault = enter(vmi, "vmi_get_vcpureg");
+  if (reg == 74 && getenv("STANDIN_PV") != NULL) return leave(vmi, FAILURE);
   if (fault != FAIL && fault != LIE) *value = reg == 20 ? 0x1000 * (vcpu + 1) : reg;
   return leave(vmi, fault == FAIL ? FAILURE : SUCCESS);
 }

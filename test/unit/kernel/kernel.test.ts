@@ -68,6 +68,20 @@ describe.each(LAYOUTS)('a kernel with kallsyms laid out as %s', (layout) => {
 });
 
 describe('a kernel', () => {
+  it('is found in memory of which only the end is known', async () => {
+    const guest = buildGuest();
+    class Coarse extends FakeMemory {
+      override get ranges(): BigUint64Array {
+        return BigUint64Array.of(0n, 0xff00_0000n);
+      }
+    }
+    const native = new Coarse({ physical: 0n, bytes: guest.ram });
+    const ramSize = BigInt(guest.ram.length);
+    const memory = fakePhysicalMemory(native, undefined, { ramSize });
+    expect(memory).toMatchObject({ size: ramSize, sparse: true, end: 0xff00_0000n });
+    expectFound(await Kernel.load(memory, { cache: false, ...withRegisters(guest) }), guest);
+  });
+
   it('has five levels where CR4 or VMCOREINFO says so, or neither', async () => {
     const guest = buildGuest({ levels: 5 });
     expect((await load(guest, withRegisters(guest, 5))).levels).toBe(5);
