@@ -38,6 +38,9 @@ const state = async (name: string) =>
   (await run('virsh', ['-q', '-c', URI, 'domstate', '--domain', name])).trim();
 const inOrder = (pids: readonly number[]) => [...pids].sort((a, b) => a - b);
 
+/** A listing through KVM's driver takes half a second, and twenty times that on a host that is busy. */
+const SLOW = 400_000;
+
 /** Few tasks: through libvmi's KVM driver a page of memory takes a millisecond or two. */
 const CELLS = [
   { suite: 'bookworm', backend: 'anonymous', memory: 256, name: '10' },
@@ -46,6 +49,7 @@ const CELLS = [
 
 describe.skipIf(missing !== '').each(CELLS)(
   `a libvirt domain named $name, Debian $suite, $backend RAM${reason}`,
+  { timeout: SLOW },
   ({ suite, backend, memory, name }) => {
     let lab: LabGuest;
     let truth: Truth;
@@ -172,7 +176,7 @@ describe.skipIf(missing !== '').each(CELLS)(
   },
 );
 
-describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, () => {
+describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeout: SLOW }, () => {
   const name = 'node-libvmi 1';
   let lab: LabGuest;
 
