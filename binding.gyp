@@ -10,6 +10,7 @@
         "native/core/memory.cpp",
         "native/core/plan.cpp",
         "native/core/radix_tree.cpp",
+        "native/core/read_paths.cpp",
         "native/core/result.cpp",
         "native/core/scan.cpp",
         "native/source/libvmi_call.cpp",

@@ -212,7 +212,7 @@ size_t AddressSpace::Copy(uint64_t address, uint8_t* into, size_t length, int* l
       }
       planned += part;
     }
-    if (count > 0) memory_->CopyBatch(requests, count);
+    if (count > 0) CopyBatch(requests, count);
     for (size_t i = 0; i < count; ++i) {
       done += requests[i].transferred;
       if (requests[i].transferred < requests[i].length) {

@@ -9,6 +9,7 @@
 
 #include "list_scratch.h"
 #include "memory.h"
+#include "read_paths.h"
 #include "result.h"
 
 namespace vmi {
@@ -33,7 +34,10 @@ class AddressSpace {
   int levels() const { return levels_; }
 
   Status SetWindows(const std::vector<Window>& windows);
-  void Flush() { ++generation_; }
+  void Flush() {
+    ++generation_;
+    paths_.End();
+  }
 
   Result<uint64_t> Translate(uint64_t address);
 
@@ -102,6 +106,11 @@ class AddressSpace {
 
   ListScratch* scratch() { return &scratch_; }
 
+  // A look-up that pointers lead through, until the next Flush.
+  void BeginLookUp(uint64_t head, uint64_t index) { paths_.Begin(memory_.get(), head, index); }
+  ReadPaths* paths() { return &paths_; }
+  void CopyBatch(ReadRequest* requests, size_t count) { paths_.CopyBatch(memory_.get(), requests, count); }
+
   bool IsCanonical(uint64_t address) const;
   Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const;
 
@@ -158,6 +167,7 @@ class AddressSpace {
   std::array<ListTrail, 4> trails_;
   size_t next_trail_ = 0;
   ListScratch scratch_;
+  ReadPaths paths_;
   uint64_t generation_ = 1;
   std::array<TlbEntry, kTlbSize> tlb_{};
   std::array<TableEntry, kTableCacheSize> tables_{};

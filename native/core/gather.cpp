@@ -235,7 +235,7 @@ class BatchGather {
       at += request.length;
     }
     space_->memory()->Refresh();
-    space_->memory()->CopyBatch(requests_.data(), requests_.size());
+    space_->CopyBatch(requests_.data(), requests_.size());
     for (Piece& piece : pieces_) {
       const ReadRequest& request = requests_[piece.at];
       const auto within = static_cast<size_t>(piece.physical - request.physical);
@@ -320,6 +320,7 @@ Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   if (count == 0) return {};
+  const ReadPaths::Along along(space->paths());
   const RowLayout layout(plan, count);
   std::memmove(rows + layout.bases, bases, count * sizeof *bases);
   std::memset(rows, 0, count * sizeof(uint32_t));

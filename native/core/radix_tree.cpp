@@ -25,6 +25,8 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   space->memory()->Refresh();
+  space->BeginLookUp(head, index);
+  const ReadPaths::Along along(space->paths());
   uint64_t entry = 0;
   status = space->ReadExact(head, reinterpret_cast<uint8_t*>(&entry), sizeof entry);
   if (!status.ok()) return status;
