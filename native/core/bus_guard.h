@@ -21,6 +21,14 @@ struct BusFrame {
 // The innermost guard of this thread. initial-exec: the handler must not allocate TLS.
 extern thread_local BusFrame* bus_frame __attribute__((tls_model("initial-exec")));
 
+#ifdef __SANITIZE_THREAD__
+// ThreadSanitizer blocks every signal while a handler runs, whatever sigaction(2) was told.
+constexpr int kSaveMask = 1;
+#else
+// SA_NODEFER leaves the mask alone, and saving it is a system call.
+constexpr int kSaveMask = 0;
+#endif
+
 // Installs the handler once per process. Whoever maps a file calls it first.
 void InstallBusHandler();
 
@@ -30,7 +38,7 @@ template <typename Body>
 [[nodiscard]] bool WithBusGuard(Body&& body) {
   BusFrame frame;
   frame.outer = bus_frame;
-  if (sigsetjmp(frame.environment, 0) != 0) {
+  if (sigsetjmp(frame.environment, kSaveMask) != 0) {
     bus_frame = frame.outer;
     return false;
   }

@@ -1,6 +1,8 @@
 // Mapped files and the memory of another process.
 #include <cstdlib>
 #include <cstring>
+
+#include <atomic>
 #include <string>
 #include <thread>
 
@@ -256,7 +258,7 @@ TEST(signals_of_others_reach_their_handler) {
   }
   int status = 0;
   waitpid(child, &status, 0);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   CHECK(!WIFEXITED(status) || WEXITSTATUS(status) != 0);
 #else
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
@@ -358,6 +360,71 @@ TEST(reads_a_process) {
   std::memcpy(request.pattern.data(), &wanted, 8);
   request.stride = 8;
   CHECK(Scan(memory.get(), request, [] { return false; }).value() == std::vector<uint64_t>{0x200000});
+}
+
+// Batches of this size are split over two threads each.
+TEST(large_batches_of_several_threads_do_not_mix) {
+  Child child;
+  auto memory = OpenMemory({{Kind::kProcess, 0, Child::kSize, child.address(), -1}}, child.pid());
+  std::vector<std::thread> threads;
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    threads.emplace_back([&memory, seed] {
+      std::vector<ReadRequest> requests(2000);
+      std::vector<uint64_t> values(requests.size());
+      for (uint64_t round = 0; round < 20; ++round) {
+        for (size_t i = 0; i < requests.size(); ++i) {
+          const uint64_t at = (i * 7919 * seed + round) * 8 % Child::kSize;
+          requests[i] = {at, reinterpret_cast<uint8_t*>(&values[i]), 8, 99};
+        }
+        CHECK(memory->ReadMany(requests.data(), requests.size()).ok());
+        for (size_t i = 0; i < requests.size(); ++i) {
+          const bool in_gap = requests[i].physical - Child::kGap < 0x1000;
+          EQUAL(requests[i].transferred, in_gap ? 0u : 8u);
+          if (!in_gap) EQUAL(values[i], requests[i].physical * 3);
+        }
+      }
+    });
+  }
+  threads.emplace_back([&memory] {
+    for (uint64_t round = 1; round <= 10; ++round) {
+      ScanRequest request;
+      request.pattern.resize(8);
+      const uint64_t wanted = round * 0x50000 * 3;
+      std::memcpy(request.pattern.data(), &wanted, 8);
+      request.stride = 8;
+      request.threads = 3;
+      CHECK(Scan(memory.get(), request, [] { return false; }).value() == std::vector<uint64_t>{round * 0x50000});
+    }
+  });
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Both halves see that the process is gone, and say so once.
+TEST(large_batches_end_when_the_process_does) {
+  Child child;
+  auto memory = OpenMemory({{Kind::kProcess, 0, Child::kSize, child.address(), -1}}, child.pid());
+  std::atomic<int> reading{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      std::vector<uint64_t> values(2000);
+      std::vector<ReadRequest> requests(values.size());
+      for (bool is_first = true;; is_first = false) {
+        for (size_t k = 0; k < requests.size(); ++k) {
+          requests[k] = {0x20000 + k * 8, reinterpret_cast<uint8_t*>(&values[k]), 8, 99};
+        }
+        const Status status = memory->ReadMany(requests.data(), requests.size());
+        if (is_first) ++reading;
+        if (status.ok()) continue;
+        CHECK(status.error().code == Code::kClosed);
+        return;
+      }
+    });
+  }
+  while (reading < 3) std::this_thread::yield();
+  child.Kill();
+  for (std::thread& thread : threads) thread.join();
+  CHECK(memory->Begin().error().code == Code::kClosed);
 }
 
 TEST(mixes_a_process_and_files) {
