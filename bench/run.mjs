@@ -239,6 +239,27 @@ try {
     row(`${name}, pidToCr3(pid)`, us(each));
   }
 
+  console.log('\nscan all RAM for 16 bytes at any address');
+  for (const [name, from] of /** @type {const} */ ([
+    ['mapped RAM', guest],
+    ['anonymous RAM', remote],
+  ])) {
+    const pattern = Buffer.from('no such pattern!');
+    const each = [];
+    for (const threads of [1, 2]) {
+      const samples = [];
+      for (let i = 0; i < 9; i++) {
+        const start = performance.now();
+        await from.memory.scan(pattern, { threads });
+        samples.push(performance.now() - start);
+      }
+      each.push(median(samples));
+    }
+    const [one = Number.NaN, two = Number.NaN] = each;
+    row(`${name}, 1 thread`, ms(one), '1.00 x');
+    row(`${name}, 2 threads`, ms(two), times(two / one));
+  }
+
   console.log('\nread physical memory');
   for (const [name, from] of /** @type {const} */ ([
     ['mapped RAM', guest],
