@@ -1,7 +1,9 @@
+import { statSync } from 'node:fs';
 import { inspect } from 'node:util';
 import type { NativeLibvmiArgument, NativeLibvmiOutcome } from '../../types/addon.js';
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { FaultError, hex, VmiError, type VmiErrorCode } from '../errors.js';
+import { ramSplits } from '../memory/source.js';
 import { type LibvmiConfig, prepareConfig, refuseLevels } from './config.js';
 import { type Cr3WriteOptions, Cr3WriteStream } from './cr3-writes.js';
 import { REGISTERS, type RegisterName } from './registers.js';
@@ -66,6 +68,8 @@ export class Libvmi implements AsyncDisposable {
   readonly #session: LibvmiSession;
   readonly #what: string;
   readonly #options: LibvmiOptions;
+  /** A RAM file: from this address on its bytes may stand elsewhere than libvmi takes them from; `undefined`: nowhere. */
+  #certain: bigint | undefined;
   #release: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
@@ -73,6 +77,11 @@ export class Libvmi implements AsyncDisposable {
     this.mode = options.mode;
     this.#options = options;
     this.#session = session;
+    if (options.mode === 'file') {
+      const { size } = statSync(options.name, { bigint: true });
+      const lowest = ramSplits(size).reduce((least, { low }) => (low < least ? low : least), size);
+      this.#certain = lowest < size ? lowest : undefined;
+    }
     this.#what = `${options.mode === 'file' ? 'libvmi' : options.mode}:${options.id ?? options.name}`;
   }
 
@@ -132,11 +141,18 @@ export class Libvmi implements AsyncDisposable {
    *
    * libvmi takes vCPU 0's CR3 for the kernel's page table, which dangles once that process exits. Where the configuration
    * does not say where the table is, it is looked up (`init_top_pgt`) and set afterwards.
-   * @throws {VmiError} `VMI_UNSUPPORTED` with libvmi's reason; `VMI_ATTACH`: the configuration cannot be read
+   * @throws {VmiError} `VMI_UNSUPPORTED` with libvmi's reason, or for a file of RAM that is split, or may be; `VMI_ATTACH`: the
+   *   configuration cannot be read
    */
   async initOs(config: LibvmiConfig, options: CallOptions = {}): Promise<LibvmiOs> {
     await this.#refuseFiveLevels(options);
     const prepared = prepareConfig(config);
+    try {
+      this.#proveFlat(config);
+    } catch (error) {
+      prepared.release();
+      throw error;
+    }
     this.#release?.();
     this.#release = prepared.release;
     const init = async (value: typeof prepared.value) =>
@@ -879,6 +895,7 @@ export class Libvmi implements AsyncDisposable {
     options: CallOptions,
   ): Promise<Buffer> {
     const wanted = toLength(length);
+    if (space === 'physical') this.#checkCertain(address, wanted);
     const outcome = await this.#run(name, [...args, wanted], options);
     const [bytes, reported] = outcome.values as [Buffer, bigint | null];
     // libvmi reports success for a short read, and success with nothing written.
@@ -888,6 +905,7 @@ export class Libvmi implements AsyncDisposable {
   }
 
   async #loadPa(name: string, address: AddressLike, size: number, options: CallOptions): Promise<bigint> {
+    this.#checkCertain(toAddress(address), size);
     const { failed, values } = await this.#run(name, [toAddress(address)], options);
     if (failed) throw fault(toAddress(address), 'physical', size, 0);
     return values[0] as bigint;
@@ -970,6 +988,31 @@ export class Libvmi implements AsyncDisposable {
     if (this.mode === 'file') return;
     const { failed, values } = await this.#run('vmi_get_vcpureg', [REGISTERS.CR4, 0], options);
     if (!failed && ((values[0] as bigint) & CR4_LA57) !== 0n) refuseLevels(5);
+  }
+
+  /** libvmi takes an address for an offset, also where the hole below 4 GiB makes them differ. */
+  #checkCertain(address: bigint, length: number): void {
+    if (this.#certain === undefined || address + BigInt(length) <= this.#certain) return;
+    throw this.#error(
+      'VMI_UNSUPPORTED',
+      `cannot tell where in the file ${length} bytes at ${hex(address)} are: libvmi takes addresses for offsets, and the RAM of a PC of this size has a hole below 4 GiB. attach() finds it and reads all of it; initOs({ kernel }) of a guest attached so, whose RAM is in one piece, lifts this`,
+    );
+  }
+
+  /** libvmi's own page walk goes through the file as if its RAM were in one piece. */
+  #proveFlat(config: LibvmiConfig): void {
+    if (this.#certain === undefined) return;
+    if (typeof config === 'object' && 'kernel' in config) {
+      const { ranges } = config.kernel.memory.physical;
+      if (ranges.length === 1 && ranges[0]!.start === 0n) {
+        this.#certain = undefined;
+        return;
+      }
+    }
+    throw this.#error(
+      'VMI_UNSUPPORTED',
+      "libvmi's own page walk takes addresses for offsets in the file, and the RAM of a PC of this size has a hole below 4 GiB: use Guest's symbols and translations, which know of it",
+    );
   }
 
   /** What libvmi has to be told so that it stays with the kernel's own page table. */

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -39,6 +40,11 @@ struct Guest {
   std::function<void()> before_load;
   // The read that finds the guest gone.
   size_t fail_at = SIZE_MAX;
+  // A page that was read stays as it was until the source is told to refresh; as libvmi's do.
+  bool caches = false;
+  std::map<uint64_t, std::vector<uint8_t>> cached;
+  // Whether Begin brings the source back.
+  bool recovers = false;
 
   uint8_t* At(uint64_t physical) {
     uint64_t skipped = 0;
@@ -94,7 +100,7 @@ class FakeSource final : public PhysicalSource {
       while (request.transferred < request.length) {
         const uint64_t address = request.physical + request.transferred;
         if (address < request.physical) break;
-        const uint8_t* bytes = guest_->At(address);
+        const uint8_t* bytes = Bytes(address);
         if (bytes == nullptr || guest_->bad_pages.count(address & ~kPageMask) != 0) break;
         // Ranges are whole pages.
         const size_t part = std::min<size_t>(request.length - request.transferred, kPageSize - (address & kPageMask));
@@ -106,9 +112,19 @@ class FakeSource final : public PhysicalSource {
   }
 
   Status Begin() override { return guest_->reads >= guest_->fail_at ? Status(Code::kClosed, "gone") : Status(); }
+  bool recovers() const override { return guest_->recovers; }
+  void Refresh() override { guest_->cached.clear(); }
   void Close() override {}
 
  private:
+  const uint8_t* Bytes(uint64_t address) {
+    const uint8_t* now = guest_->At(address);
+    if (!guest_->caches || now == nullptr) return now;
+    std::vector<uint8_t>& page = guest_->cached[address & ~kPageMask];
+    if (page.empty()) page.assign(now - (address & kPageMask), now - (address & kPageMask) + kPageSize);
+    return page.data() + (address & kPageMask);
+  }
+
   std::shared_ptr<Guest> guest_;
   std::mutex mutex_;
 };

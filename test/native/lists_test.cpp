@@ -275,14 +275,16 @@ TEST(a_guest_stopped_within_list_add_or_list_del_is_followed) {
 TEST(nodes_unlinked_under_the_walk_are_stepped_back_from) {
   // Before each read of a walk of 30 nodes: the node the walk is on goes, and the two before it.
   for (size_t when = 1; when < 31; ++when) {
-    for (const size_t gone : {1, 2, 3}) {
+    for (const size_t gone : {1, 2, 3, 4, 5, 6}) {
       Lists lists(false);
+      // Also where the source would give what it read before.
+      lists.machine.guest->caches = gone > 3;
       const auto nodes = lists.Build(0, 30);
       const size_t at = when - 1;  // nodes[at - 1] was read last, nodes[at] comes now
       std::set<uint64_t> deleted;
       lists.machine.guest->before_read = [&](size_t n) {
         if (n != when) return;
-        for (size_t i = 0; i < gone && at >= i + 1; ++i) {
+        for (size_t i = 0; i < (gone - 1) % 3 + 1 && at >= i + 1; ++i) {
           lists.Delete(nodes[at - 1 - i]);
           deleted.insert(nodes[at - 1 - i]);
         }

@@ -55,6 +55,26 @@ TEST(a_source_that_failed_stays_failed) {
   CHECK(memory->Begin().error().message == "the memory is closed");
 }
 
+TEST(a_source_that_recovers_fails_one_operation) {
+  auto guest = std::make_shared<Guest>(0x1000);
+  guest->is_mapped = false;
+  guest->recovers = true;
+  guest->fail_at = 0;
+  auto memory = Open(guest);
+  uint8_t bytes[8];
+  CHECK(memory->Read(0, bytes, 8).error().message == "the guest is gone");
+  guest->fail_at = SIZE_MAX;
+  const size_t reads = guest->reads;
+  // The rest of the operation does not get as far as the source.
+  CHECK(memory->Read(0, bytes, 8).error().message == "the guest is gone");
+  EQUAL(memory->Copy(0, bytes, 8), 0u);
+  EQUAL(guest->reads, reads);
+  CHECK(memory->Begin().ok());
+  EQUAL(memory->Read(0, bytes, 8).value(), 8u);
+  memory->Close();
+  CHECK(memory->Begin().error().code == Code::kClosed);
+}
+
 TEST(close_waits_for_a_scan_and_ends_it) {
   for (int round = 0; round < 20; ++round) {
     auto guest = std::make_shared<Guest>(32 << 20);
