@@ -57,6 +57,9 @@ export const ATTACH_OPTIONS = {
     summary:
       'take symbols and types from a file: System.map, Volatility ISF, libvmi.conf[#ENTRY]; may be repeated',
   },
+  isolate: {
+    summary: 'run libvmi, where it is the source, in a process of its own: it cannot take this one along',
+  },
   'no-cache': { summary: 'neither use nor keep what was found in this kernel before' },
 } as const;
 

@@ -81,6 +81,7 @@ async function runCommand(command: Command, args: readonly string[], world: Worl
         const guest = await attachInterruptibly(world, target, {
           ...(profile === undefined ? {} : { profile }),
           ...(options['no-cache'] === true ? { cache: false } : {}),
+          ...(options.isolate === true ? { isolate: true } : {}),
         });
         attaching = false;
         try {
