@@ -13,7 +13,10 @@ const WAYS: readonly (readonly [name: string, target: Partial<LibvmiTarget>])[] 
   ['a domain', { driver: 'kvm' }],
   ['a file on its own thread', { driver: 'file', direct: false }],
   ["a file on the caller's thread", { driver: 'file', direct: true }],
-  ['a domain in a process of its own', { driver: 'kvm', isolate: true }],
+  [
+    'a domain in a process of its own',
+    { driver: 'kvm', isolate: true, deadline: 5_000, attachDeadline: 5_000 },
+  ],
 ];
 const target = (options: Partial<LibvmiTarget>): LibvmiTarget => ({
   driver: 'kvm',
