@@ -198,8 +198,8 @@ test.each<[Fault, string]>([
         name: standIn.ram,
         library: standIn.library,
         guard: false,
-        deadline: 300,
-        attachDeadline: 300,
+        deadline: fault === 'block' ? 1_000 : 5_000,
+        attachDeadline: fault === 'block' ? 1_000 : 5_000,
       });
       standIn.order(fault, call, 60_000);
       const stream = memory.cr3Writes();
