@@ -6,7 +6,7 @@
  *
  * Boots Debian's Xen with a dom0 in QEMU, by emulation; in it a PVH and a PV guest; and runs `vmi` in dom0. A guest agrees when every
  * task and thread has, from outside, each fact that the kernel module inside tells, and CR3 leads back to the same
- * tasks. Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 5 minutes.
+ * tasks. Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest.
  */
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -270,7 +270,7 @@ async function markdown(xen, results) {
     `| ${words.map((word) => word.replaceAll('|', '\\|')).join(' | ')} |`;
   return `# Runs on Xen
 
-Made by \`npm run --silent test:xen -- --markdown docs/xen-runs.md\`; do not edit.
+Made by \`npm run --silent test:xen -- --suite bookworm --suite trixie --suite sid --markdown docs/xen-runs.md\`; do not edit.
 
 Debian's Xen ${xen.version} with dom0 ${xen.release}, emulated by QEMU ${qemu}; dom0 was ready after ${xen.bootSeconds} s. Times are those of
 emulated processors: real ones take a small part of them. \`attach\` knows nothing of the kernel, \`again\` has it in its cache;

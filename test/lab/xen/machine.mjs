@@ -2,8 +2,19 @@
 /** A machine with Xen on it, emulated: dom0 runs scripts, and starts guests. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { rmSync, writeFileSync } from 'node:fs';
-import { mkdir, mkdtemp, open, readFile, rename, symlink, writeFile } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { exists } from '../cache.mjs';
@@ -19,6 +30,8 @@ const PREFIX = 'node-libvmi-xen-';
 /** MiB of the machine, and of dom0. */
 const MEMORY = 4096;
 const DOM0_MEMORY = 1536;
+/** How long the folder of a machine that failed or was killed stays, in ms. */
+const KEEP = 24 * 3600 * 1000;
 /** Seconds from start to dom0 that a loaded host may take. */
 const BOOT_SECONDS = 240;
 /**
@@ -105,7 +118,7 @@ export class XenMachine {
   kill(keep = false) {
     if (!live.delete(this)) return;
     this.#child.kill('SIGKILL');
-    if (keep) writeFileSync(join(this.directory, 'failed'), '');
+    if (keep) rmSync(join(this.directory, 'initrd'), { force: true });
     else rmSync(this.directory, { recursive: true, force: true });
   }
 }
@@ -115,6 +128,15 @@ const live = new Set();
 process.on('exit', () => {
   for (const machine of live) machine.kill();
 });
+
+/** Removes what machines left behind. */
+async function sweep() {
+  for (const name of await readdir(tmpdir())) {
+    const path = join(tmpdir(), name);
+    if (!name.startsWith(PREFIX) || Date.now() - (await stat(path)).mtimeMs < KEEP) continue;
+    await rm(path, { recursive: true, force: true });
+  }
+}
 
 /**
  * Boots Xen with dom0 and waits until dom0 takes scripts. The machine dies with this process.
@@ -127,6 +149,7 @@ export async function bootXen({ log = stderrLog } = {}) {
   const packages = await xen({ log });
   const image = await kernel({ suite: SUITE, flavour: 'generic', log });
   const libvmi = await hostLibvmi();
+  await sweep();
   const system = await dom0System(packages, image, libvmi, log);
   const directory = await mkdtemp(join(tmpdir(), PREFIX));
   for (const folder of ['lab/in', 'lab/out', 'lab/console'])
