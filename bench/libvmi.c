@@ -63,7 +63,7 @@ int main(int argc, char **argv)
 	uint64_t head = strtoull(argv[4], NULL, 0), physical = strtoull(argv[10], NULL, 0), value;
 	for (int i = 0; i < 5; i++)
 		off[i] = strtoull(argv[5 + i], NULL, 0);
-	printf("%d\n", walk(vmi, head));
+	printf("tasks %d\n", walk(vmi, head));
 	for (int i = 0; i < runs; i++) {
 		int64_t start = now();
 		int n = walk(vmi, head);

@@ -21,6 +21,8 @@ const { values } = parseArgs({
   },
 });
 const runs = Number(values.runs);
+/** Milliseconds. */
+const WARM = 400;
 const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 
 setUpProject(log);
@@ -30,11 +32,13 @@ const { bootGuest } = await import('../test/lab/guest.mjs');
 /** @param {number[]} numbers */
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
 /**
- * Milliseconds, median. Compiling is not measured: a few turns go before.
+ * Milliseconds, median. Compiling is not measured: what is to be measured runs for a while before.
  * @param {() => unknown} work @param {number} [times] @returns {number}
  */
 function time(work, times = runs) {
-  for (let i = 0; i < times; i++) work();
+  const warm = performance.now() + WARM;
+  do work();
+  while (performance.now() < warm);
   const samples = [];
   for (let i = 0; i < times; i++) {
     const start = performance.now();
@@ -89,9 +93,10 @@ function libvmiInC(lab, guest) {
   );
   if (status !== 0) return `libvmi cannot be initialised: ${stderr.trim()}`;
   // libvmi itself may have printed something before.
-  const [lists = '', reads = ''] = stdout.slice(stdout.search(/^\d+$/m)).trim().split('\n\n');
-  const [count = 0, ...samples] = lists.split('\n').map(Number);
-  return { count, list: median(samples) / 1e6, read: median(reads.split('\n').map(Number)) / 1e6 };
+  const [lists = '', reads = ''] = stdout.slice(stdout.lastIndexOf('tasks ')).trim().split('\n\n');
+  const [first = '', ...samples] = lists.split('\n');
+  const count = Number(first.replace('tasks ', ''));
+  return { count, list: median(samples.map(Number)) / 1e6, read: median(reads.split('\n').map(Number)) / 1e6 };
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-bench-'));
