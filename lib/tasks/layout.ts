@@ -1,6 +1,7 @@
 import type { Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { PAGE_MASK, PHYSICAL_MASK, wrap } from '../address.js';
+import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
 
@@ -13,6 +14,8 @@ export const MAX_TASKS = 4_194_304;
  * the PML4 and of the PML5 alike. Documentation/arch/x86/x86_64/mm.rst.
  */
 const TEXT_ENTRY = 511 * 8;
+/** `struct upid` has 16 bytes; so many for each of {@link MAX_PID_NS_LEVEL} levels and the first is what a column of a plan can hold. */
+const MAX_UPID = 124;
 
 /** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node, XA_CHUNK_SHIFT. */
 export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, maxShift: 60 } as const;
@@ -112,6 +115,13 @@ export class TaskLayout {
     this.pidNumbers = types.offset('pid', 'numbers');
     this.upidSize = types.size('upid');
     this.upidNr = types.offset('upid', 'nr');
+    // Read out of columns of whole `struct upid`s here, not by native code that checks for itself.
+    if (this.upidNr + 4 > this.upidSize || this.upidSize > MAX_UPID) {
+      throw new VmiError(
+        'VMI_TYPE',
+        `the kernel's types have a struct upid of ${this.upidSize} bytes with nr at ${this.upidNr}: they are damaged; give a profile instead`,
+      );
+    }
     this.xaHead =
       types.offset('pid_namespace', 'idr') +
       types.offset('idr', 'idr_rt') +

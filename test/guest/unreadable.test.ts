@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { attach, type Guest, UNREADABLE } from '../../lib/index.js';
+import { exportJson } from '../../lib/kernel/profile/export-json.js';
 import { guestImage } from '../hostile/image.mjs';
 
 /** In no mapping of any kernel: the hole above the vmemmap. Documentation/arch/x86/x86_64/mm.rst. */
@@ -70,6 +71,26 @@ describe('a real guest with pointers that lead nowhere', () => {
     expect(columns.uid[columns.pid.indexOf(cred)]).toBe(UNREADABLE);
     expect(columns.ppid[columns.pid.indexOf(parent)]).toBe(UNREADABLE);
     expect(columns.uid[columns.pid.indexOf(intact.pid)]).toBe(0);
+  });
+
+  it('refuses types in which a member lies outside its structure', async () => {
+    const profile = JSON.parse([...exportJson(guest.kernel)].join('')) as {
+      types: { upid: { members: { nr: { offset: number } } } };
+    };
+    profile.types.upid.members.nr.offset = 31;
+    const path = join(folder, 'bent.json');
+    writeFileSync(path, JSON.stringify(profile));
+    const bent = attach(`image:${ram}`, { cache: false, profile: path }).then(async (damaged) => {
+      try {
+        return damaged.tasks();
+      } finally {
+        await damaged.close();
+      }
+    });
+    await expect(bent).rejects.toMatchObject({
+      code: 'VMI_TYPE',
+      message: expect.stringContaining('struct upid'),
+    });
   });
 
   it('names the tasks of which nobody can say whether they run on a CR3', async () => {
