@@ -23,7 +23,8 @@ Status Memory::Begin() {
   Status status = Check();
   if (!status.ok() && !Recover()) return status;
   status = source_->Begin();
-  if (status.ok()) return status;
+  // It may answer the next one.
+  if (status.ok() || source_->recovers()) return status;
   Fail(std::move(status));
   return Check();
 }

@@ -33,7 +33,8 @@ class Source final : public vmi::PhysicalSource {
   // The next Read empties the page cache first: it has to ask libvmi anyway.
   void Refresh() override { stale_.store(true, std::memory_order_relaxed); }
   // A process of libvmi that ended is started again by the next operation.
-  bool recovers() const override { return session_->bounded(); }
+  // What has ended for good, the session itself goes on to say. A monitor that did not answer once may answer again.
+  bool recovers() const override { return true; }
   // The session has an owner of its own.
   void Close() override {}
 
