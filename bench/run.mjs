@@ -96,7 +96,11 @@ function libvmiInC(lab, guest) {
   const [lists = '', reads = ''] = stdout.slice(stdout.lastIndexOf('tasks ')).trim().split('\n\n');
   const [first = '', ...samples] = lists.split('\n');
   const count = Number(first.replace('tasks ', ''));
-  return { count, list: median(samples.map(Number)) / 1e6, read: median(reads.split('\n').map(Number)) / 1e6 };
+  return {
+    count,
+    list: median(samples.map(Number)) / 1e6,
+    read: median(reads.split('\n').map(Number)) / 1e6,
+  };
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-bench-'));
