@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { addon } from '../addon.js';
 import { VmiError } from '../errors.js';
+import { mayUse, readHostFile } from '../host.js';
 import { cacheFolder } from '../kernel/cache.js';
 import { type LibvmiReport, libvmiReport } from '../libvmi/report.js';
 import { INSTALLATION_GUIDE, MINIMUM_VERSION } from '../libvmi/session.js';
@@ -277,8 +278,8 @@ export function cacheFinding(folder: string, writable: boolean): Finding {
 
 /** Looks at this host. Never throws. */
 export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
-  const status = read('/proc/self/status') ?? '';
-  const scope = read('/proc/sys/kernel/yama/ptrace_scope');
+  const status = readHostFile('/proc/self/status') ?? '';
+  const scope = readHostFile('/proc/sys/kernel/yama/ptrace_scope');
   const folder = cacheFolder(env);
   const report = libvmi();
   return [
@@ -295,8 +296,8 @@ export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
       scope: scope === undefined ? undefined : Number(scope),
     }),
     guestsFinding(listGuests()),
-    kvmFinding(!existsSync('/dev/kvm') ? 'absent' : may('/dev/kvm') ? 'usable' : 'forbidden'),
-    cacheFinding(folder, may(existingPart(folder))),
+    kvmFinding(!existsSync('/dev/kvm') ? 'absent' : mayUse('/dev/kvm') ? 'usable' : 'forbidden'),
+    cacheFinding(folder, mayUse(existingPart(folder))),
   ];
 }
 
@@ -341,21 +342,4 @@ function qemuVersion(env: NodeJS.ProcessEnv): string | undefined {
 
 function existingPart(folder: string): string {
   return existsSync(folder) || folder === dirname(folder) ? folder : existingPart(dirname(folder));
-}
-
-function may(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }

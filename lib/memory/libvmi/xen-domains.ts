@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { mayUse, readHostFile } from '../../host.js';
 
 /** A domain of the Xen that this host is the dom0 of. */
 export interface XenDomain {
@@ -32,9 +33,9 @@ const MAX_OUTPUT = 64 << 20;
 export function xenHost(): XenHost {
   const device = '/dev/xen/privcmd';
   return {
-    xen: read('/sys/hypervisor/type') === 'xen',
-    control: (read('/proc/xen/capabilities') ?? '').split(/\s+/).includes('control_d'),
-    privcmd: !existsSync(device) ? 'absent' : may(device) ? 'usable' : 'forbidden',
+    xen: readHostFile('/sys/hypervisor/type')?.trim() === 'xen',
+    control: (readHostFile('/proc/xen/capabilities') ?? '').split(/\s+/).includes('control_d'),
+    privcmd: !existsSync(device) ? 'absent' : mayUse(device) ? 'usable' : 'forbidden',
   };
 }
 
@@ -109,23 +110,6 @@ function ask(program: string, args: readonly string[], env: NodeJS.ProcessEnv): 
       stdio: ['ignore', 'pipe', 'ignore'],
       env: { ...env, PATH: `${env.PATH ?? ''}:${SYSTEM_FOLDERS}` },
     });
-  } catch {
-    return undefined;
-  }
-}
-
-function may(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').trim();
   } catch {
     return undefined;
   }
