@@ -5,13 +5,27 @@
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { setUpProject } from '../test/setup.mjs';
+import {
+  attachMedian,
+  buildWalker,
+  conditions,
+  here,
+  listMedians,
+  log,
+  lookUpMedian,
+  median,
+  ms,
+  ns,
+  time as timeOf,
+  times,
+  us,
+  walkerMedian,
+} from './measure.mjs';
 
-const here = fileURLToPath(new URL('.', import.meta.url));
 const { values } = parseArgs({
   options: {
     tasks: { type: 'string', default: '2000' },
@@ -21,39 +35,15 @@ const { values } = parseArgs({
   },
 });
 const runs = Number(values.runs);
-/** Milliseconds. */
-const WARM = 400;
-const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 
 setUpProject(log);
 const { attach } = await import('node-libvmi');
 const { bootGuest } = await import('../test/lab/guest.mjs');
 
-/** @param {number[]} numbers */
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
-/**
- * Milliseconds, median. Compiling is not measured: what is to be measured runs for a while before.
- * @param {() => unknown} work @param {number} [times] @returns {number}
- */
-function time(work, times = runs) {
-  const warm = performance.now() + WARM;
-  do work();
-  while (performance.now() < warm);
-  const samples = [];
-  for (let i = 0; i < times; i++) {
-    const start = performance.now();
-    work();
-    samples.push(performance.now() - start);
-  }
-  return median(samples);
-}
+/** @param {() => unknown} work @param {number} [count] @returns {number} median, milliseconds */
+const time = (work, count = runs) => timeOf(work, count);
 /** @param {string} name @param {string} value @param {string} [ratio] */
 const row = (name, value, ratio = '') => console.log(`  ${name.padEnd(58)} ${value.padStart(12)}  ${ratio}`);
-const ms = (/** @type {number} */ value) => `${value.toFixed(3)} ms`;
-const us = (/** @type {number} */ value) => `${(value * 1e3).toFixed(2)} µs`;
-const ns = (/** @type {number} */ value) => `${(value * 1e6).toFixed(0)} ns`;
-const times = (/** @type {number} */ value) => `${value.toFixed(2)} x`;
-
 /**
  * @param {Awaited<ReturnType<typeof bootGuest>>} lab
  * @param {import('node-libvmi').Guest} guest the same, attached
@@ -107,8 +97,7 @@ const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-bench-'));
 /** @type {Awaited<ReturnType<typeof bootGuest>>[]} */
 const labs = [];
 try {
-  const walker = join(folder, 'walker');
-  execFileSync('cc', ['-O2', '-o', walker, join(here, 'walker.c')]);
+  const walker = buildWalker(folder);
   const options = {
     suite: values.suite,
     memory: Number(values.memory),
@@ -123,11 +112,7 @@ try {
   }
   const [shared, anonymous] = labs;
   if (shared === undefined || anonymous === undefined) throw new Error('no guests');
-  // A guest that runs steals the cores that are measured.
-  const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).stdout.trim();
-  console.log(
-    `\n${cpus()[0]?.model}, ${cpus().length} cores; Node ${process.versions.node}; commit ${commit || 'none'}`,
-  );
+  console.log(`\n${conditions()}`);
   console.log(`Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs\n`);
 
   console.log('attach to a running guest');
@@ -136,64 +121,17 @@ try {
     ['anonymous RAM', anonymous],
   ])) {
     for (const cache of [false, true]) {
-      const target = `qemu:${lab.pid}`;
-      await (await attach(target, { cache })).close();
-      const samples = [];
-      for (let i = 0; i < 15; i++) {
-        const start = performance.now();
-        const guest = await attach(target, { cache });
-        samples.push(performance.now() - start);
-        await guest.close();
-      }
-      row(`${name}, no profile, ${cache ? 'from the cache' : 'cold'}`, ms(median(samples)));
+      const each = await attachMedian(lab, cache);
+      row(`${name}, no profile, ${cache ? 'from the cache' : 'cold'}`, ms(each));
     }
   }
 
+  // A guest that runs steals the cores that are measured.
   await shared.stop();
   await anonymous.stop();
   const guest = await attach(`qemu:${shared.pid}`);
   const remote = await attach(`qemu:${anonymous.pid}`);
-  const rival = () => {
-    const { types, image, pageOffset } = guest.kernel;
-    const task = (/** @type {string} */ member) => types.offset('task_struct', member);
-    const offsets = [
-      ...['tasks', 'pid', 'tgid', 'flags'].map(task),
-      types.findOffset('task_struct', '__state') ?? task('state'),
-      ...[
-        'exit_state',
-        'start_time',
-        'on_cpu',
-        'comm',
-        'mm',
-        'active_mm',
-        'real_parent',
-        'signal',
-        'real_cred',
-        'thread_pid',
-      ].map(task),
-      types.offset('mm_struct', 'pgd'),
-      types.offset('cred', 'uid'),
-      types.offset('pid', 'level'),
-    ];
-    const head = guest.symbol('init_task') + BigInt(task('tasks'));
-    const { stdout } = spawnSync(
-      walker,
-      [
-        shared.memoryPath ?? '',
-        guest.memory.ranges[0]?.length ?? 0n,
-        runs,
-        pageOffset,
-        head,
-        image.virtual,
-        image.physical,
-        ...offsets,
-      ].map(String),
-      { encoding: 'utf8' },
-    );
-    const [count = 0, ...samples] = stdout.trim().split('\n').map(Number);
-    return { count, milliseconds: median(samples) / 1e6 };
-  };
-
+  const rival = () => walkerMedian(walker, shared, guest, runs);
   const plain = rival();
   console.log(`\nlist ${plain.count} processes with all facts`);
   row('plain C walker, mapped RAM', ms(plain.milliseconds), '1.00 x');
@@ -201,11 +139,7 @@ try {
     ['mapped RAM', guest],
     ['anonymous RAM', remote],
   ])) {
-    const columns = time(() => from.taskColumns());
-    const objects = time(() => from.tasks());
-    const answers = time(() => {
-      for (const task of from.tasks()) task.cr3;
-    });
+    const { columns, objects, answers } = listMedians(from, runs);
     row(`${name}, columns (${from.taskColumns().count})`, ms(columns), times(columns / plain.milliseconds));
     row(`${name}, Task objects`, ms(objects), times(objects / plain.milliseconds));
     row(`${name}, Task objects and every CR3`, ms(answers), times(answers / plain.milliseconds));
@@ -239,13 +173,7 @@ try {
     ['mapped RAM', guest],
     ['anonymous RAM', remote],
   ])) {
-    const pids = from.tasks().map((task) => task.pid);
-    let at = 0;
-    const each =
-      time(() => {
-        for (let i = 0; i < 1000; i++) from.pidToCr3(pids[at++ % pids.length] ?? 1);
-      }) / 1000;
-    row(`${name}, pidToCr3(pid)`, us(each));
+    row(`${name}, pidToCr3(pid)`, us(lookUpMedian(from, runs)));
   }
 
   console.log('\nscan all RAM for 16 bytes at any address');

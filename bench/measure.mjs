@@ -1,0 +1,134 @@
+// @ts-check
+/** How the benches measure: medians, the plain C walker, and the figures that more than one of them prints. */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** @typedef {import('../test/lab/guest.mjs').LabGuest} LabGuest */
+/** @typedef {import('node-libvmi').Guest} Guest */
+
+export const here = fileURLToPath(new URL('.', import.meta.url));
+/** Milliseconds. */
+const WARM = 400;
+export const log = (/** @type {string} */ message) => console.error(`• ${message}`);
+
+/** @param {number[]} numbers */
+export const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
+export const ms = (/** @type {number} */ value) => `${value.toFixed(3)} ms`;
+export const us = (/** @type {number} */ value) => `${(value * 1e3).toFixed(2)} µs`;
+export const ns = (/** @type {number} */ value) => `${(value * 1e6).toFixed(0)} ns`;
+export const times = (/** @type {number} */ value) => `${value.toFixed(2)} x`;
+
+/** The machine, Node and the commit, for the head of a result. */
+export function conditions() {
+  const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).stdout.trim();
+  return `${cpus()[0]?.model}, ${cpus().length} cores; Node ${process.versions.node}; commit ${commit || 'none'}`;
+}
+
+/**
+ * Milliseconds, median. Compiling is not measured: what is to be measured runs for a while before.
+ * @param {() => unknown} work @param {number} count @returns {number}
+ */
+export function time(work, count) {
+  const warm = performance.now() + WARM;
+  do work();
+  while (performance.now() < warm);
+  const samples = [];
+  for (let i = 0; i < count; i++) {
+    const start = performance.now();
+    work();
+    samples.push(performance.now() - start);
+  }
+  return median(samples);
+}
+
+/**
+ * An attach without a profile. The guest may run.
+ * @param {LabGuest} lab @param {boolean} cache @returns {Promise<number>} milliseconds, median
+ */
+export async function attachMedian(lab, cache) {
+  const { attach } = await import('node-libvmi');
+  const target = `qemu:${lab.pid}`;
+  await (await attach(target, { cache })).close();
+  const samples = [];
+  for (let i = 0; i < 15; i++) {
+    const start = performance.now();
+    const guest = await attach(target, { cache });
+    samples.push(performance.now() - start);
+    await guest.close();
+  }
+  return median(samples);
+}
+
+/** Builds the plain C walker. @param {string} folder @returns {string} its path */
+export function buildWalker(folder) {
+  const walker = join(folder, 'walker');
+  execFileSync('cc', ['-O2', '-o', walker, join(here, 'walker.c')]);
+  return walker;
+}
+
+/**
+ * The plain C walker over the RAM of a guest that stands still.
+ * @param {string} walker @param {LabGuest} lab with a file of RAM @param {Guest} guest the same, attached @param {number} runs
+ */
+export function walkerMedian(walker, lab, guest, runs) {
+  const { types, image, pageOffset } = guest.kernel;
+  const task = (/** @type {string} */ member) => types.offset('task_struct', member);
+  const offsets = [
+    ...['tasks', 'pid', 'tgid', 'flags'].map(task),
+    types.findOffset('task_struct', '__state') ?? task('state'),
+    ...[
+      'exit_state',
+      'start_time',
+      'on_cpu',
+      'comm',
+      'mm',
+      'active_mm',
+      'real_parent',
+      'signal',
+      'real_cred',
+      'thread_pid',
+    ].map(task),
+    types.offset('mm_struct', 'pgd'),
+    types.offset('cred', 'uid'),
+    types.offset('pid', 'level'),
+  ];
+  const head = guest.symbol('init_task') + BigInt(task('tasks'));
+  const { stdout } = spawnSync(
+    walker,
+    [
+      lab.memoryPath ?? '',
+      guest.memory.ranges[0]?.length ?? 0n,
+      runs,
+      pageOffset,
+      head,
+      image.virtual,
+      image.physical,
+      ...offsets,
+    ].map(String),
+    { encoding: 'utf8' },
+  );
+  const [count = 0, ...samples] = stdout.trim().split('\n').map(Number);
+  return { count, milliseconds: median(samples) / 1e6 };
+}
+
+/** Every process with all facts, in each form. @param {Guest} guest @param {number} runs @returns medians in milliseconds */
+export function listMedians(guest, runs) {
+  const columns = time(() => guest.taskColumns(), runs);
+  const objects = time(() => guest.tasks(), runs);
+  const answers = time(() => {
+    for (const task of guest.tasks()) task.cr3;
+  }, runs);
+  return { columns, objects, answers };
+}
+
+/** One look-up of a PID, over all of them in turn. @param {Guest} guest @param {number} runs @returns milliseconds, median */
+export function lookUpMedian(guest, runs) {
+  const pids = guest.tasks().map((task) => task.pid);
+  let at = 0;
+  const thousand = time(() => {
+    for (let i = 0; i < 1000; i++) guest.pidToCr3(pids[at++ % pids.length] ?? 1);
+  }, runs);
+  return thousand / 1000;
+}
