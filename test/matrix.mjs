@@ -31,6 +31,7 @@ setUpProject(log);
 const { attach } = await import('node-libvmi');
 const { bootGuest } = await import('./lab/guest.mjs');
 const { compareTasks, expectedSharers } = await import('./lab/compare.mjs');
+const { takeHugePages } = await import('./lab/huge-pages.mjs');
 
 /** @typedef {import('./lab/guest.mjs').GuestOptions} GuestOptions */
 /** @typedef {import('./lab/guest.mjs').LabGuest} LabGuest */
@@ -88,6 +89,30 @@ cells.push(
   {
     name: 'trixie: no monitor, memfd, 3 GiB',
     options: { suite: 'trixie', qmp: false, memory: 3072, backend: 'memfd' },
+  },
+  {
+    name: 'bookworm: huge pages, shared file',
+    options: { suite: 'bookworm', flavour: 'cloud', backend: 'hugetlbfs' },
+  },
+  {
+    name: 'trixie: huge pages, memfd, 4 GiB',
+    options: { suite: 'trixie', flavour: 'cloud', backend: 'hugetlb', memory: 4096 },
+  },
+  {
+    name: 'trixie: huge pages, private',
+    options: { suite: 'trixie', flavour: 'cloud', backend: 'hugetlbfs-private' },
+    core: true,
+  },
+  {
+    name: 'bookworm: huge pages, private, no monitor, 3 GiB, pc',
+    options: {
+      suite: 'bookworm',
+      flavour: 'cloud',
+      backend: 'hugetlbfs-private',
+      memory: 3072,
+      machine: 'pc',
+      qmp: false,
+    },
   },
   {
     name: 'bookworm: two DIMMs plugged in',
@@ -208,9 +233,12 @@ async function runCell(cell) {
   const result = { release: '–', sources: [], tasks: 0, seconds: 0, verdict: AGREES };
   const start = performance.now();
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-matrix-'));
+  const { backend, memory = 512 } = cell.options;
+  const giveBack = backend?.startsWith('hugetlb') ? await takeHugePages(memory) : undefined;
   /** @type {LabGuest | undefined} */
   let lab;
   try {
+    if (typeof giveBack === 'string') throw new Error(`skipped: ${giveBack}`);
     lab = await bootGuest({ ...cell.options, log });
     result.release = lab.release;
     await cell.prepare?.(lab);
@@ -228,6 +256,7 @@ async function runCell(cell) {
     result.verdict = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, '; ');
   } finally {
     await lab?.close();
+    if (typeof giveBack === 'function') await giveBack();
     rmSync(folder, { recursive: true, force: true });
   }
   result.seconds = Math.round((performance.now() - start) / 1000);

@@ -7,7 +7,7 @@ import { bootGuest, openGuest } from './guest.mjs';
 const USAGE = `usage:
   cli.mjs boot [options]       boot a guest, print one JSON line when it is ready, run until interrupted
       --suite bookworm|bullseye|trixie|sid|experimental   --flavour cloud|generic|rt
-      --memory MIB  --cpus N  --machine q35|pc  --backend anonymous|file|memfd|hugetlb  --cpu MODEL  --levels5
+      --memory MIB  --cpus N  --machine q35|pc  --backend anonymous|file|memfd|hugetlb|hugetlbfs|hugetlbfs-private  --cpu MODEL  --levels5
       --numa N  --tasks N  --busy N  --spin  --append 'KERNEL OPTIONS'  --no-qmp  --reboot  --stdin (end with standard input)
   cli.mjs truth DIRECTORY      ask a running guest for its table, print it as JSON lines
   cli.mjs freeze DIRECTORY     the same, and leave the guest frozen (halt: with each CPU in what it was doing)

@@ -1,14 +1,16 @@
 // @ts-check
 /** QEMU's command line for a lab guest. */
-import { readFile, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { hugeMount, needHugePages } from './huge-pages.mjs';
 
 /**
  * @typedef {object} QemuOptions
  * @property {number} [memory] MiB
  * @property {number} [cpus]
  * @property {'q35' | 'pc'} [machine]
- * @property {'anonymous' | 'file' | 'memfd' | 'hugetlb'} [backend] what guest RAM is on the host
+ * @property {'anonymous' | 'file' | 'memfd' | 'hugetlb' | 'hugetlbfs' | 'hugetlbfs-private'} [backend] what guest RAM is on the host:
+ *   huge pages as a memfd, as a shared file on hugetlbfs, or as libvirt asks for them, private and without a name
  * @property {string} [cpu] QEMU's CPU model, `max` by default
  * @property {boolean} [levels5] five levels of page tables (`la57`)
  * @property {number} [numa] nodes, each with its share of RAM and CPUs
@@ -144,8 +146,15 @@ async function memoryArguments({ backend = 'anonymous', memory = 512, cpus = 2, 
   if (!Number.isInteger(size) || !Number.isInteger(cpus / numa))
     throw new RangeError(`cannot split ${memory} MiB and ${cpus} CPUs into ${numa} nodes`);
   if (backend === 'anonymous' && numa === 1) return { machine: '', args: [], memoryPath: undefined };
-  if (backend === 'hugetlb') await needHugePages(memory);
-  const memoryPath = backend === 'file' ? await ramFile(paths, memory) : undefined;
+  const huge = backend.startsWith('hugetlb');
+  if (huge) await needHugePages(memory);
+  const mount = huge && backend !== 'hugetlb' ? await hugeMount() : '';
+  const memoryPath =
+    backend === 'file'
+      ? await ramFile(paths, memory)
+      : backend === 'hugetlbfs'
+        ? join(mount, `${basename(paths.directory)}.ram`)
+        : undefined;
   const args = [];
   for (let node = 0; node < numa; node++) {
     const id = `ram${node}`;
@@ -157,6 +166,8 @@ async function memoryArguments({ backend = 'anonymous', memory = 512, cpus = 2, 
         file: `memory-backend-file,id=${id},size=${size}M,mem-path=${path},share=on`,
         memfd: `memory-backend-memfd,id=${id},size=${size}M,share=on`,
         hugetlb: `memory-backend-memfd,id=${id},size=${size}M,share=on,hugetlb=on,hugetlbsize=2M`,
+        hugetlbfs: `memory-backend-file,id=${id},size=${size}M,mem-path=${path},share=on`,
+        'hugetlbfs-private': `memory-backend-file,id=${id},size=${size}M,mem-path=${mount},share=off,prealloc=on`,
       }[backend],
     );
     if (numa > 1) {
@@ -182,11 +193,4 @@ async function ramFile(paths, memory) {
   return free > memory * 2 ** 20
     ? join('/dev/shm', `${basename(paths.directory)}.ram`)
     : join(paths.directory, 'ram');
-}
-
-/** @param {number} memory MiB */
-async function needHugePages(memory) {
-  const free = Number(/HugePages_Free:\s+(\d+)/.exec(await readFile('/proc/meminfo', 'utf8'))?.[1] ?? 0);
-  if (free * 2 < memory)
-    throw new Error(`too few huge pages (${free} free): sysctl vm.nr_hugepages=${Math.ceil(memory / 2)}`);
 }
