@@ -95,6 +95,7 @@ export class TaskLayout {
       uid: { from: 'cred', offset: types.offset('cred', 'uid'), size: 4 },
       level: { from: 'threadPid', offset: types.offset('pid', 'level'), size: 4 },
     };
+    this.textEntry = kernel.memory.physical.readU64(kernel.cr3 + BigInt(TEXT_ENTRY));
     const { Plan } = addon();
     this.plan = new Plan(
       Int32Array.from(
@@ -103,6 +104,8 @@ export class TaskLayout {
           return [from === undefined ? -1 : COLUMNS.indexOf(from), offset, size];
         }),
       ),
+      // A page table stays one while its task has it.
+      BigUint64Array.of(BigInt(COLUMNS.indexOf('textEntry')), PHYSICAL_MASK, this.textEntry),
     );
     const pgd = types.offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
@@ -142,7 +145,6 @@ export class TaskLayout {
         ...[3, TEXT_ENTRY, 8],
       ),
     );
-    this.textEntry = kernel.memory.physical.readU64(kernel.cr3 + BigInt(TEXT_ENTRY));
     this.#entryWords = new Uint32Array(BigUint64Array.of(this.textEntry & PHYSICAL_MASK).buffer);
     // A task_struct takes this much RAM, so RAM bounds how many there can be.
     const fit = kernel.memory.physical.size / BigInt(types.size('task_struct'));

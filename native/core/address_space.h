@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "gather_scratch.h"
 #include "list_scratch.h"
 #include "memory.h"
 #include "read_paths.h"
@@ -66,13 +67,7 @@ class AddressSpace {
   };
   // -1: resolved; otherwise the level of the fault.
   int Resolve(uint64_t address, Run* run) {
-    for (size_t i = 0; i < window_count_; ++i) {
-      const uint64_t from = address - windows_[i].start;
-      if (from < windows_[i].length) {
-        *run = {windows_[i].physical + from, windows_[i].length - from};
-        return kResolved;
-      }
-    }
+    if (ResolveInWindows(address, run)) return kResolved;
     const TlbEntry& entry = tlb_[Slot(address)];
     if (entry.page == (address & ~kPageMask) && entry.generation == generation_) {
       *run = {entry.physical | (address & kPageMask), entry.length - (address & (entry.length - 1))};
@@ -81,6 +76,17 @@ class AddressSpace {
     return ResolveSlow(address, run);
   }
   static constexpr int kResolved = -1;
+
+  // Without a page table, on any thread; false for what no window has.
+  bool ResolveInWindows(uint64_t address, Run* run) const {
+    for (size_t i = 0; i < window_count_; ++i) {
+      const uint64_t from = address - windows_[i].start;
+      if (from >= windows_[i].length) continue;
+      *run = {windows_[i].physical + from, windows_[i].length - from};
+      return true;
+    }
+    return false;
+  }
 
   // Host address of `length` bytes that can be loaded as they are (under a BusGuard), or nullptr.
   const uint8_t* Direct(uint64_t address, size_t length) {
@@ -105,6 +111,14 @@ class AddressSpace {
   std::vector<uint64_t>& Trail(uint64_t head, uint64_t link);
 
   ListScratch* scratch() { return &scratch_; }
+  GatherScratch* gather_scratch() {
+    if (gather_scratch_ == nullptr) gather_scratch_ = std::make_unique<GatherScratch>();
+    return gather_scratch_.get();
+  }
+
+  // Milliseconds that ColumnCheck takes a row at its word.
+  static constexpr int64_t kCheckedFor = 10'000;
+  CheckedPairs* checked() { return &checked_; }
 
   // A look-up that pointers lead through, until the next Flush.
   void BeginLookUp(uint64_t head, uint64_t index) { paths_.Begin(memory_.get(), head, index); }
@@ -167,6 +181,8 @@ class AddressSpace {
   std::array<ListTrail, 4> trails_;
   size_t next_trail_ = 0;
   ListScratch scratch_;
+  CheckedPairs checked_;
+  std::unique_ptr<GatherScratch> gather_scratch_;
   ReadPaths paths_;
   uint64_t generation_ = 1;
   std::array<TlbEntry, kTlbSize> tlb_{};

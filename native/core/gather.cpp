@@ -1,11 +1,16 @@
 #include "gather.h"
 
 #include <cstring>
+#include <ctime>
 
 #include <algorithm>
+#include <array>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include "bus_guard.h"
+#include "helper_thread.h"
 
 namespace vmi {
 
@@ -143,58 +148,104 @@ void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t windo
   }
 }
 
+int64_t CoarseMilliseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
+}
+
 // Memory that is read: one batch for all rows of a block, per depth.
 class BatchGather {
  public:
-  BatchGather(AddressSpace* space, const Rows& rows) : space_(space), rows_(rows) {}
+  BatchGather(AddressSpace* space, const Rows& rows, const ColumnCheck& check)
+      : space_(space),
+        rows_(rows),
+        check_(check),
+        now_(check.column == ColumnCheck::kNone ? 0 : CoarseMilliseconds()),
+        pieces_(space->gather_scratch()->pieces),
+        requests_(space->gather_scratch()->requests),
+        repeats_(space->gather_scratch()->repeats),
+        unchecked_(space->gather_scratch()->unchecked),
+        slots_(space->gather_scratch()->slots),
+        lanes_(space->gather_scratch()->lanes) {}
 
   void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end) {
+    windows_ = windows;
     pieces_.clear();
+    requests_.clear();
+    repeats_.clear();
+    unchecked_.clear();
+    any_fault_ = false;
+    slots_.assign(kFirstSlots, kNone);
+    last_request_.fill(0);
+    for (size_t w = 0; w < window_count; ++w) AddWindows(w, first, end);
+    ReadAll();
+    if (any_fault_) ZeroFaulty(window_count, first, end);
+    for (const Repeat& repeat : repeats_) CopyRow(windows[repeat.window], repeat.row);
+    for (const Unchecked& unchecked : unchecked_) NoteChecked(unchecked);
+  }
+
+ private:
+  static constexpr uint32_t kNone = GatherScratch::kNone;
+  using Piece = GatherScratch::Piece;
+  using Request = GatherScratch::Request;
+  using Repeat = GatherScratch::Repeat;
+  using Unchecked = GatherScratch::Unchecked;
+  using Lane = GatherScratch::Lane;
+
+  static constexpr size_t kFirstSlots = 256;
+
+  // A window of all rows.
+  void AddWindows(size_t w, size_t first, size_t end) {
+    const ColumnWindow& window = windows_[w];
+    const bool is_checked = window.parts[0].column == check_.column;
+    // Of the row before, when it is read.
+    bool has_last = false;
+    uint64_t last = 0;
     for (size_t row = first; row < end; ++row) {
-      for (size_t w = 0; w < window_count; ++w) AddWindow(windows, w, row);
-    }
-    ReadPieces();
-    for (const Piece& piece : pieces_) Scatter(windows[piece.window], piece);
-    for (size_t row = first; row < end; ++row) {
-      for (size_t w = 0; w < window_count; ++w) {
-        for (const ColumnWindow::Part& part : windows[w].parts) {
-          if (rows_.IsFaulty(row, part.column)) std::memset(rows_.Cell(row, part.column), 0, part.size);
-        }
+      uint64_t start;
+      if (!FindStart(rows_, window, row, &start)) {
+        ZeroParts(rows_, window, row);
+        has_last = false;
+      } else if (has_last && start == last) {
+        // Children of one parent, threads with one set of credentials: what the row before has.
+        repeats_.push_back({static_cast<uint32_t>(row), static_cast<uint32_t>(w)});
+      } else if (is_checked && IsChecked(row, start)) {
+        std::memcpy(rows_.Cell(row, check_.column), &check_.value, sizeof check_.value);
+        has_last = false;
+      } else {
+        AddWindow(w, row, start);
+        has_last = true;
+        last = start;
       }
     }
   }
 
- private:
-  // What of a window lies in one page.
-  struct Piece {
-    uint64_t physical = 0;
-    size_t row = 0;
-    uint16_t window = 0;
-    uint16_t offset = 0;  // in the window
-    uint32_t length = 0;
-    // Where ReadPieces put it, and how much of it could be read.
-    size_t at = 0;
-    uint32_t readable = 0;
-  };
+  bool IsChecked(size_t row, uint64_t start) {
+    if (space_->checked()->Has(rows_.Base(row), start, now_ - AddressSpace::kCheckedFor)) return true;
+    unchecked_.push_back({start, row});
+    return false;
+  }
 
-  void AddWindow(const ColumnWindow* windows, size_t w, size_t row) {
-    const ColumnWindow& window = windows[w];
-    uint64_t start;
-    if (!FindStart(rows_, window, row, &start)) {
-      ZeroParts(rows_, window, row);
-      return;
-    }
+  void NoteChecked(const Unchecked& unchecked) {
+    const uint64_t value = rows_.Pointer(unchecked.row, check_.column);
+    if (rows_.IsFaulty(unchecked.row, check_.column) || ((value ^ check_.value) & check_.mask) != 0) return;
+    space_->checked()->Put(rows_.Base(unchecked.row), unchecked.address, now_);
+  }
+
+  void AddWindow(size_t w, size_t row, uint64_t start) {
+    const ColumnWindow& window = windows_[w];
     for (uint32_t offset = 0; offset < window.length;) {
       const uint64_t address = start + offset;
       AddressSpace::Run run;
       // Addresses wrap as pointers do, but nothing lies across 2^64.
-      if (address == 0) window.ForPartsAcross(offset, [&](const auto& part) { rows_.SetFaulty(row, part.column); });
+      if (address == 0) window.ForPartsAcross(offset, [&](const auto& part) { SetFaulty(row, part.column); });
       const bool is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
       uint64_t run_length = kPageSize - (address & kPageMask);
       if (is_mapped) run_length = std::min(run.length, kPageSize - (run.physical & kPageMask));
       const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
       if (is_mapped) {
-        pieces_.push_back({run.physical, row, static_cast<uint16_t>(w), static_cast<uint16_t>(offset), length, 0, 0});
+        AddPiece({run.physical, static_cast<uint32_t>(row), length, static_cast<uint16_t>(w), static_cast<uint16_t>(offset), kNone});
       } else {
         MarkFaulty(window, row, offset, offset + length);
       }
@@ -202,71 +253,159 @@ class BatchGather {
     }
   }
 
-  // Many rows point to the same thing (credentials, a parent, the page of a PGD), or to neighbours:
-  // every byte is read once, and near ones of a page in one element: an element takes as long as copying some pages.
-  void ReadPieces() {
-    constexpr uint64_t kNear = 2048;
-    std::sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.physical < b.physical; });
-    requests_.clear();
-    size_t bytes = 0;
-    for (Piece& piece : pieces_) {
-      const uint64_t page = piece.physical & ~kPageMask;
-      if (!requests_.empty()) {
-        ReadRequest& request = requests_.back();
-        const uint64_t end = request.physical + request.length;
-        if ((request.physical & ~kPageMask) == page && piece.physical <= end + kNear) {
-          const uint64_t piece_end = piece.physical + piece.length;
-          if (piece_end > end) {
-            request.length += static_cast<size_t>(piece_end - end);
-            bytes += static_cast<size_t>(piece_end - end);
-          }
-          piece.at = requests_.size() - 1;
-          continue;
-        }
+  void AddPiece(Piece piece) {
+    const auto number = static_cast<uint32_t>(pieces_.size());
+    Request& request = requests_[FindRequest(piece.window, piece.physical)];
+    const uint64_t end = std::max(request.physical + request.length, piece.physical + piece.length);
+    request.physical = std::min(request.physical, piece.physical);
+    request.length = static_cast<uint32_t>(end - request.physical);
+    piece.next = std::exchange(request.first_piece, number);
+    pieces_.push_back(piece);
+  }
+
+  // Number of the request for the page of `physical`; a new one is empty.
+  uint32_t FindRequest(size_t window, uint64_t physical) {
+    const uint64_t page = physical / kPageSize;
+    // What one row after the other points to was often made one after the other.
+    uint32_t& last = last_request_[window];
+    if (last < requests_.size() && requests_[last].physical / kPageSize == page) return last;
+    uint32_t* slot = FindSlot(page);
+    if (*slot == kNone) {
+      if ((requests_.size() + 1) * 2 > slots_.size()) {
+        GrowSlots();
+        slot = FindSlot(page);
       }
-      requests_.push_back({piece.physical, nullptr, piece.length, 0});
-      bytes += piece.length;
-      piece.at = requests_.size() - 1;
+      *slot = static_cast<uint32_t>(requests_.size());
+      requests_.push_back({physical, 0, kNone});
     }
-    buffer_.resize(bytes);
-    size_t at = 0;
-    for (ReadRequest& request : requests_) {
-      request.into = buffer_.data() + at;
-      at += request.length;
+    last = *slot;
+    return last;
+  }
+
+  uint32_t* FindSlot(uint64_t page) {
+    size_t i = static_cast<size_t>((page * 0x9e37'79b9'7f4a'7c15) >> 32) & (slots_.size() - 1);
+    while (slots_[i] != kNone && requests_[slots_[i]].physical / kPageSize != page) i = (i + 1) & (slots_.size() - 1);
+    return &slots_[i];
+  }
+
+  void GrowSlots() {
+    slots_.assign(slots_.size() * 4, kNone);
+    for (uint32_t i = 0; i < requests_.size(); ++i) *FindSlot(requests_[i].physical / kPageSize) = i;
+  }
+
+  void ReadAll() {
+    if (requests_.empty()) return;
+    Memory& memory = *space_->memory();
+    memory.Refresh();
+    const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
+    // A few are steps of a look-up, perhaps.
+    if (requests_.size() <= size) return ReadBlock(0, requests_.size(), 0, true);
+    memory.ForBlocks((requests_.size() + size - 1) / size, [this, size](size_t block, int thread) {
+      const size_t first = block * size;
+      ReadBlock(first, std::min(size, requests_.size() - first), thread, false);
+    });
+  }
+
+  // What of this runs on two threads at once touches only the cells of its own pieces, and masks.
+  void ReadBlock(size_t first, size_t count, int thread, bool along) {
+    Lane& lane = lanes_[static_cast<size_t>(thread)];
+    if (lane.requests.size() < count) lane.requests.resize(count);
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; ++i) bytes += requests_[first + i].length;
+    if (lane.buffer.size() < bytes) lane.buffer.resize(bytes);
+    uint8_t* into = lane.buffer.data();
+    for (size_t i = 0; i < count; ++i) {
+      const Request& request = requests_[first + i];
+      lane.requests[i] = {request.physical, into, request.length, 0};
+      into += request.length;
     }
-    space_->memory()->Refresh();
-    space_->CopyBatch(requests_.data(), requests_.size());
-    for (Piece& piece : pieces_) {
-      const ReadRequest& request = requests_[piece.at];
-      const auto within = static_cast<size_t>(piece.physical - request.physical);
-      const size_t left = request.transferred > within ? request.transferred - within : 0;
-      piece.readable = static_cast<uint32_t>(std::min<size_t>(left, piece.length));
-      piece.at = static_cast<size_t>(request.into - buffer_.data()) + within;
+    if (along) {
+      space_->CopyBatch(lane.requests.data(), count);
+    } else {
+      space_->memory()->CopyBlock(lane.requests.data(), count);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      for (uint32_t p = requests_[first + i].first_piece; p != kNone; p = pieces_[p].next) Scatter(pieces_[p], lane.requests[i]);
     }
   }
 
-  void Scatter(const ColumnWindow& window, const Piece& piece) {
-    const uint32_t piece_end = piece.offset + piece.readable;
-    for (const ColumnWindow::Part& part : window.parts) {
-      const uint32_t from = std::max<uint32_t>(part.offset, piece.offset);
-      const uint32_t end = std::min<uint32_t>(part.offset + part.size, piece_end);
-      if (from >= end) continue;
-      std::memcpy(rows_.Cell(piece.row, part.column) + (from - part.offset),
-                  buffer_.data() + piece.at + (from - piece.offset), end - from);
+  void Scatter(const Piece& piece, const ReadRequest& request) {
+    const ColumnWindow& window = windows_[piece.window];
+    const auto within = static_cast<size_t>(piece.physical - request.physical);
+    const uint8_t* from = request.into + within;
+    const size_t left = request.transferred > within ? request.transferred - within : 0;
+    const auto readable = static_cast<uint32_t>(std::min<size_t>(left, piece.length));
+    if (window.parts.size() == 1 && readable == window.length) {
+      Store(rows_.Cell(piece.row, window.parts[0].column), from, readable);
+      return;
     }
-    if (piece.readable < piece.length) MarkFaulty(window, piece.row, piece_end, piece.offset + piece.length);
+    const uint32_t piece_end = piece.offset + readable;
+    for (const ColumnWindow::Part& part : window.parts) {
+      const uint32_t start = std::max<uint32_t>(part.offset, piece.offset);
+      const uint32_t end = std::min<uint32_t>(part.offset + part.size, piece_end);
+      if (start >= end) continue;
+      std::memcpy(rows_.Cell(piece.row, part.column) + (start - part.offset), from + (start - piece.offset), end - start);
+    }
+    if (readable < piece.length) MarkFaulty(window, piece.row, piece_end, piece.offset + piece.length);
+  }
+
+  static void Store(uint8_t* cell, const uint8_t* from, uint32_t size) {
+    switch (size) {
+      case 8:
+        std::memcpy(cell, from, 8);
+        return;
+      case 4:
+        std::memcpy(cell, from, 4);
+        return;
+      default:
+        std::memcpy(cell, from, size);
+    }
+  }
+
+  void ZeroFaulty(size_t window_count, size_t first, size_t end) {
+    for (size_t row = first; row < end; ++row) {
+      for (size_t w = 0; w < window_count; ++w) {
+        for (const ColumnWindow::Part& part : windows_[w].parts) {
+          if (rows_.IsFaulty(row, part.column)) std::memset(rows_.Cell(row, part.column), 0, part.size);
+        }
+      }
+    }
+  }
+
+  // The cells of a window, and what is faulty of them, from the row before.
+  void CopyRow(const ColumnWindow& window, size_t row) {
+    for (const ColumnWindow::Part& part : window.parts) {
+      Store(rows_.Cell(row, part.column), rows_.Cell(row - 1, part.column), part.size);
+      if (rows_.IsFaulty(row - 1, part.column)) SetFaulty(row, part.column);
+    }
   }
 
   // Columns that need a byte of [from, end) of the window.
   void MarkFaulty(const ColumnWindow& window, size_t row, uint32_t from, uint32_t end) {
-    window.ForParts(from, end, [&](const auto& part) { rows_.SetFaulty(row, part.column); });
+    window.ForParts(from, end, [&](const auto& part) { SetFaulty(row, part.column); });
+  }
+  // Two threads may fill one row, each other columns of it.
+  void SetFaulty(size_t row, size_t column) {
+    const std::lock_guard lock(masks_mutex_);
+    rows_.SetFaulty(row, column);
+    any_fault_ = true;
   }
 
   AddressSpace* space_;
   const Rows& rows_;
-  std::vector<Piece> pieces_;
-  std::vector<ReadRequest> requests_;
-  std::vector<uint8_t> buffer_;
+  const ColumnCheck& check_;
+  const int64_t now_;
+  const ColumnWindow* windows_ = nullptr;
+  std::vector<Piece>& pieces_;
+  std::vector<Request>& requests_;
+  std::vector<Repeat>& repeats_;
+  std::vector<Unchecked>& unchecked_;
+  std::vector<uint32_t>& slots_;
+  std::array<Lane, HelperThread::kThreads>& lanes_;
+  // Of each window: the request of the last piece.
+  std::array<uint32_t, Plan::kMaxColumns> last_request_{};
+  std::mutex masks_mutex_;
+  bool any_fault_ = false;
 };
 
 }  // namespace
@@ -301,15 +440,13 @@ void GatherColumns(AddressSpace* space, const Plan& plan, size_t count, uint8_t*
     return;
   }
 
-  BatchGather batch(space, rows);
+  BatchGather batch(space, rows, plan.check());
   for (int depth = first_depth; depth <= plan.max_depth(); ++depth) {
     const size_t first = at_depth(depth);
     const size_t end = at_depth(depth + 1);
-    size_t row_bytes = 0;
-    for (size_t w = first; w < end; ++w) row_bytes += windows[w].length;
     // Bounded memory however many rows there are.
-    constexpr size_t kBlockBytes = size_t{8} << 20;
-    const size_t block = std::max<size_t>(1, kBlockBytes / std::max<size_t>(1, row_bytes));
+    constexpr size_t kMaxWindows = size_t{1} << 16;
+    const size_t block = std::max<size_t>(1, kMaxWindows / std::max<size_t>(1, end - first));
     for (size_t row = 0; row < count; row += block) {
       batch.Run(windows.data() + first, end - first, row, std::min(count, row + block));
     }

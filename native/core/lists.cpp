@@ -11,6 +11,7 @@
 #include "bus_guard.h"
 #include "gather.h"
 #include "list_scratch.h"
+#include "node_reader.h"
 
 namespace vmi {
 
@@ -19,211 +20,6 @@ namespace {
 // Written to `prev` of a node that list_del_rcu took out. include/linux/poison.h, with the
 // POISON_POINTER_DELTA of x86-64 (CONFIG_ILLEGAL_POINTER_VALUE).
 constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
-
-// struct list_head.
-struct Link {
-  uint64_t next = 0;
-  uint64_t prev = 0;
-};
-
-// Depth-0 columns of the plan and the link, read together: one batch a node.
-class NodeReader {
- public:
-  NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, bool capture) : space_(space), link_(link) {
-    // The link comes last; it is a column like the others.
-    std::vector<Column> columns;
-    if (capture) {
-      for (size_t k = 0; k < plan.columns().size(); ++k) {
-        const Column& column = plan.columns()[k];
-        if (column.depth != 0) continue;
-        columns.push_back(column);
-        numbers_.push_back(static_cast<uint8_t>(k));
-        offsets_.push_back(captured_size_);
-        captured_size_ += column.size;
-      }
-    }
-    Column link_column;
-    link_column.offset = static_cast<int32_t>(link);
-    link_column.size = sizeof(Link);
-    columns.push_back(link_column);
-    windows_ = Plan::MakeWindows(columns, 0);
-    numbers_.push_back(kLinkColumn);
-    offsets_.push_back(captured_size_);
-    row_.resize(captured_size_ + sizeof(Link));
-  }
-
-  // Fault mask and depth-0 columns of the node read last.
-  size_t captured_size() const { return captured_size_; }
-  const uint8_t* captured() const { return row_.data(); }
-
-  // Reads nodes that a list is likely to have, many in one batch. What it brings is used once each, by TakeAhead.
-  void ReadAhead(const std::vector<uint64_t>& nodes) {
-    constexpr size_t kBlock = 1024;
-    constexpr size_t kMaxNodes = size_t{1} << 18;
-    size_t bytes = 0;
-    for (const ColumnWindow& window : windows_) bytes += window.length;
-    const size_t count = std::min(nodes.size(), kMaxNodes);
-    const std::unique_ptr<uint8_t[]> buffer(new uint8_t[std::min(kBlock, count) * bytes]);
-    ahead_.resize(count * row_.size());
-    // Of each node of a block: its first request; one more at the end.
-    std::vector<size_t> first;
-    for (size_t done = 0; done < count; done += kBlock) {
-      const size_t block = std::min(kBlock, count - done);
-      requests_.clear();
-      first.clear();
-      for (size_t i = 0; i < block; ++i) {
-        first.push_back(requests_.size());
-        if (!AddRequests(nodes[done + i], buffer.get() + i * bytes)) requests_.resize(first.back());
-      }
-      first.push_back(requests_.size());
-      space_->memory()->Refresh();
-      space_->memory()->CopyBatch(requests_.data(), requests_.size());
-      for (size_t i = 0; i < block; ++i) {
-        // All of it or nothing: what is missing, a read of its own will tell.
-        bool complete = first[i] < first[i + 1];
-        for (size_t k = first[i]; k < first[i + 1]; ++k) complete = complete && requests_[k].transferred == requests_[k].length;
-        if (!complete) continue;
-        uint8_t* row = ahead_.data() + (done + i) * row_.size();
-        const uint8_t* from = buffer.get() + i * bytes;
-        for (const ColumnWindow& window : windows_) {
-          for (const ColumnWindow::Part& part : window.parts) {
-            std::memcpy(row + offsets_[part.column], from + part.offset, part.size);
-          }
-          from += window.length;
-        }
-        numbers_ahead_.Put(nodes[done + i], static_cast<uint32_t>(done + i));
-      }
-    }
-  }
-
-  // As Read, from what ReadAhead brought; false when it did not, or it was taken before.
-  bool TakeAhead(uint64_t node, Link* link) {
-    const uint32_t number = numbers_ahead_.Get(node);
-    if (number == AddressMap::kAbsent) return false;
-    numbers_ahead_.Put(node, AddressMap::kAbsent);
-    std::memcpy(row_.data(), ahead_.data() + number * row_.size(), row_.size());
-    std::memcpy(link, row_.data() + captured_size_, sizeof *link);
-    return true;
-  }
-
-  // Reads a node's link (and columns) at once; false when the link cannot be read.
-  bool Read(uint64_t node, Link* link) {
-    pieces_.clear();
-    requests_.clear();
-    std::memset(row_.data(), 0, row_.size());
-    link_is_readable_ = true;
-    mask_ = 0;
-    size_t bytes = 0;
-    for (const ColumnWindow& window : windows_) bytes += window.length;
-    buffer_.resize(bytes);
-    size_t at = 0;
-    for (const ColumnWindow& window : windows_) {
-      const uint64_t start = node - link_ + static_cast<uint64_t>(int64_t{window.offset});
-      for (uint32_t offset = 0; offset < window.length;) {
-        AddressSpace::Run run;
-        const uint64_t address = start + offset;
-        // Addresses wrap as pointers do, but nothing lies across 2^64.
-        if (address == 0) window.ForPartsAcross(offset, [this](const auto& part) { MarkFaulty(part); });
-        const bool is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
-        const uint64_t run_length = is_mapped ? run.length : kPageSize - (address & kPageMask);
-        const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
-        if (is_mapped) {
-          pieces_.push_back({&window, offset});
-          requests_.push_back({run.physical, buffer_.data() + at + offset, length, 0});
-        } else {
-          MarkFaulty(window, offset, offset + length);
-        }
-        offset += length;
-      }
-      at += window.length;
-    }
-    space_->memory()->Refresh();
-    space_->memory()->CopyBatch(requests_.data(), requests_.size());
-
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      const ReadRequest& request = requests_[i];
-      if (request.transferred == request.length) continue;
-      const auto from = static_cast<uint32_t>(pieces_[i].offset + request.transferred);
-      MarkFaulty(*pieces_[i].window, from, static_cast<uint32_t>(pieces_[i].offset + request.length));
-    }
-    at = 0;
-    for (const ColumnWindow& window : windows_) {
-      for (const ColumnWindow::Part& part : window.parts) {
-        if (!IsFaulty(part)) std::memcpy(row_.data() + offsets_[part.column], buffer_.data() + at + part.offset, part.size);
-      }
-      at += window.length;
-    }
-    if (!link_is_readable_) return false;
-    std::memcpy(link, row_.data() + captured_size_, sizeof *link);
-    std::memcpy(row_.data(), &mask_, sizeof mask_);
-    return true;
-  }
-
-  // Reads a link and nothing else.
-  bool ReadLink(uint64_t node, Link* link) {
-    int level;
-    space_->memory()->Refresh();
-    return space_->Copy(node, reinterpret_cast<uint8_t*>(link), sizeof *link, &level) == sizeof *link;
-  }
-
- private:
-  static constexpr uint8_t kLinkColumn = Plan::kMaxColumns;
-  struct Piece {
-    const ColumnWindow* window;
-    uint32_t offset;
-  };
-
-  // false when a part of it is not mapped.
-  bool AddRequests(uint64_t node, uint8_t* into) {
-    for (const ColumnWindow& window : windows_) {
-      const uint64_t start = node - link_ + static_cast<uint64_t>(int64_t{window.offset});
-      for (uint32_t offset = 0; offset < window.length;) {
-        AddressSpace::Run run;
-        const uint64_t address = start + offset;
-        if (address < start || space_->Resolve(address, &run) != AddressSpace::kResolved) return false;
-        const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run.length));
-        requests_.push_back({run.physical, into + offset, length, 0});
-        offset += length;
-      }
-      into += window.length;
-    }
-    return true;
-  }
-
-  void MarkFaulty(const ColumnWindow& window, uint32_t from, uint32_t end) {
-    window.ForParts(from, end, [this](const auto& part) { MarkFaulty(part); });
-  }
-  void MarkFaulty(const ColumnWindow::Part& part) {
-    const uint8_t number = numbers_[part.column];
-    if (number == kLinkColumn) {
-      link_is_readable_ = false;
-    } else {
-      mask_ |= uint32_t{1} << number;
-    }
-  }
-
-  bool IsFaulty(const ColumnWindow::Part& part) const {
-    const uint8_t number = numbers_[part.column];
-    return number == kLinkColumn ? !link_is_readable_ : (mask_ >> number & 1) != 0;
-  }
-
-  AddressSpace* space_;
-  uint64_t link_;
-  std::vector<ColumnWindow> windows_;
-  // Per column of the windows: its number in the plan, and where it goes in row_.
-  std::vector<uint8_t> numbers_;
-  std::vector<size_t> offsets_;
-  size_t captured_size_ = sizeof(uint32_t);
-  std::vector<uint8_t> row_;
-  std::vector<uint8_t> buffer_;
-  std::vector<Piece> pieces_;
-  std::vector<ReadRequest> requests_;
-  uint32_t mask_ = 0;
-  bool link_is_readable_ = true;
-  // Rows that were read ahead, as row_ (zeroes for their fault masks), and the number of each node's.
-  std::vector<uint8_t> ahead_;
-  AddressMap numbers_ahead_;
-};
 
 // One call of WalkLists.
 //
@@ -319,7 +115,7 @@ class Walker {
 
   // To the head, with no row of this list.
   Status Start() {
-    Link link;
+    ListLink link;
     int level;
     const size_t read = space_->Copy(head_, reinterpret_cast<uint8_t*>(&link), sizeof link, &level);
     if (read < sizeof link) return space_->MakeFault(head_ + read, sizeof link, read, level);
@@ -333,7 +129,7 @@ class Walker {
   // Whether the head points back at the last node.
   bool Closes() {
     if (head_prev_ == at_) return true;
-    Link link;
+    ListLink link;
     if (!reader_.ReadLink(head_, &link)) return false;
     head_prev_ = link.prev;
     found_prev_ = link.prev;
@@ -355,15 +151,15 @@ class Walker {
         uint64_t next = next_;
         size_t n = 0;
         while (n < kSprint && next != head_ && IsPlausible(next)) {
-          const uint8_t* bytes = space_->Direct(next, sizeof(Link));
+          const uint8_t* bytes = space_->Direct(next, sizeof(ListLink));
           if (bytes == nullptr) break;
           // Where the list led last time it most likely leads again: no load waits for the one before it.
           const size_t ahead = first + n + kAhead;
           if (ahead < trail_length) {
-            const uint8_t* soon = space_->Direct(trail[ahead], sizeof(Link));
+            const uint8_t* soon = space_->Direct(trail[ahead], sizeof(ListLink));
             if (soon != nullptr) __builtin_prefetch(soon);
           }
-          Link link;
+          ListLink link;
           // `next` first: were it read after `prev`, the node could have moved to another place between.
           std::memcpy(&link.next, bytes, sizeof link.next);
           std::atomic_thread_fence(std::memory_order_acquire);
@@ -435,7 +231,7 @@ class Walker {
 
   Status Step() {
     if (!IsPlausible(next_)) return Recover(Trouble::kWild);
-    Link link;
+    ListLink link;
     // Only a node that fits is taken from what was read ahead; about any other the guest is asked.
     if (captures_ && reader_.TakeAhead(next_, &link) && link.prev == at_) return Visit(next_, link.next);
     const bool is_readable = captures_ ? reader_.Read(next_, &link) : reader_.ReadLink(next_, &link);
@@ -490,7 +286,7 @@ class Walker {
     seen_.Put(node, static_cast<uint32_t>(nodes_.size()));
     nodes_.push_back(node);
     ++live_;
-    if (captures_) captured_.insert(captured_.end(), reader_.captured(), reader_.captured() + reader_.captured_size());
+    if (captures_) numbers_.push_back(reader_.Keep());
     at_ = node;
     next_ = next;
     attempts_ = 0;
@@ -508,7 +304,7 @@ class Walker {
     const uint64_t old_next = next_;
     bool moved = false;
     while (true) {
-      Link link;
+      ListLink link;
       const bool is_readable = reader_.ReadLink(at_, &link);
       if (at_ == head_) {
         if (!is_readable) {
@@ -580,31 +376,32 @@ class Walker {
     nodes_.pop_back();
     ++dropped_;
     if (nodes_.size() < gathered_) ForgetBlocks();
-    if (captures_) captured_.resize(nodes_.size() * reader_.captured_size());
+    if (captures_) numbers_.pop_back();
   }
 
   Result<ListWalk> Collect() {
     ListWalk walk;
     walk.retries = retries_;
     walk.bases.reserve(live_);
-    const size_t size = captures_ ? reader_.captured_size() : 0;
     size_t kept = 0;
     for (size_t list = 0; list + 1 < starts_.size(); ++list) {
       const size_t before = walk.bases.size();
       for (size_t i = starts_[list]; i < starts_[list + 1]; ++i) {
         if (nodes_[i] == 0) continue;
         walk.bases.push_back(nodes_[i] - link_);
-        if (kept != i && size != 0) std::memcpy(captured_.data() + kept * size, captured_.data() + i * size, size);
-        ++kept;
+        if (captures_) numbers_[kept++] = numbers_[i];
       }
       walk.counts.push_back(static_cast<uint32_t>(walk.bases.size() - before));
     }
-    captured_.resize(kept * size);
     if (trail_ != nullptr) {
       trail_->assign(walk.bases.begin(), walk.bases.end());
       for (uint64_t& node : *trail_) node += link_;
     }
-    walk.captured = std::move(captured_);
+    if (captures_) {
+      walk.captured = reader_.TakeCaptured();
+      numbers_.resize(kept);
+      walk.captured.numbers = std::move(numbers_);
+    }
     // A hole after the blocks moves only rows that are not gathered yet.
     walk.blocks = std::move(blocks_);
     return walk;
@@ -625,7 +422,8 @@ class Walker {
   AddressMap& seen_;
   // All lists, in order; 0: dropped.
   std::vector<uint64_t>& nodes_;
-  std::vector<uint8_t> captured_;
+  // Of each node, where its columns are kept.
+  std::vector<uint32_t> numbers_;
   std::vector<size_t> starts_;
   // Rows gathered so far, as long as no node was taken back.
   std::vector<ListWalk::Block> blocks_;
@@ -691,32 +489,67 @@ Status FillFromBlocks(AddressSpace* space, const Plan& plan, const ListWalk& wal
   return {};
 }
 
+// Masks and columns of depth 0.
+void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, uint8_t* rows) {
+  // Rows that follow each other here and there, or one that was read by itself.
+  struct Run {
+    size_t row;
+    uint32_t number;
+    size_t count;
+  };
+  std::vector<Run> runs;
+  const std::vector<uint32_t>& numbers = captured.numbers;
+  for (size_t row = 0; row < numbers.size(); ++row) {
+    const bool is_ahead = numbers[row] < captured.ahead_count;
+    if (is_ahead && !runs.empty() && runs.back().number + runs.back().count == numbers[row]) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({row, numbers[row], 1});
+    }
+  }
+  size_t single_size = sizeof(uint32_t);
+  for (const Column& column : plan.columns()) single_size += column.depth == 0 ? column.size : 0;
+  const RowLayout from(plan, captured.ahead_count);
+  size_t single_offset = sizeof(uint32_t);
+  const auto single = [&](const Run& run) { return captured.single.data() + (run.number - captured.ahead_count) * single_size; };
+
+  for (const Run& run : runs) {
+    uint8_t* masks = rows + run.row * sizeof(uint32_t);
+    if (run.number < captured.ahead_count) {
+      std::memset(masks, 0, run.count * sizeof(uint32_t));
+    } else {
+      std::memcpy(masks, single(run), sizeof(uint32_t));
+    }
+  }
+  for (size_t k = 0; k < plan.columns().size(); ++k) {
+    const Column& column = plan.columns()[k];
+    if (column.depth != 0) continue;
+    for (const Run& run : runs) {
+      uint8_t* cells = rows + layout.columns[k] + run.row * column.size;
+      const bool is_ahead = run.number < captured.ahead_count;
+      const uint8_t* source = is_ahead ? captured.ahead.data() + from.columns[k] + run.number * column.size : single(run) + single_offset;
+      std::memcpy(cells, source, run.count * column.size);
+    }
+    single_offset += column.size;
+  }
+}
+
 }  // namespace
 
 Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows) {
   const size_t count = walk.bases.size();
   if (count == 0) return {};
-  if (walk.captured.empty()) return FillFromBlocks(space, plan, walk, rows);
+  if (walk.captured.numbers.empty()) return FillFromBlocks(space, plan, walk, rows);
 
   const RowLayout layout(plan, count);
   std::memcpy(rows + layout.bases, walk.bases.data(), count * sizeof(uint64_t));
-  const size_t size = walk.captured.size() / count;
-  for (size_t row = 0; row < count; ++row) {
-    const uint8_t* from = walk.captured.data() + row * size;
-    std::memcpy(rows + row * sizeof(uint32_t), from, sizeof(uint32_t));
-    from += sizeof(uint32_t);
-    for (size_t k = 0; k < plan.columns().size(); ++k) {
-      const Column& column = plan.columns()[k];
-      if (column.depth != 0) continue;
-      std::memcpy(rows + layout.columns[k] + row * column.size, from, column.size);
-      from += column.size;
-    }
-  }
+  FillCaptured(plan, layout, walk.captured, rows);
   GatherColumns(space, plan, count, rows, 1);
   return space->memory()->Check();
 }
 
 void Recycle(AddressSpace* space, const Plan& plan, ListWalk walk) {
+  space->scratch()->ahead = std::move(walk.captured.ahead);
   for (ListWalk::Block& block : walk.blocks) {
     space->scratch()->GiveBlock(RowLayout(plan, block.count).total, std::move(block.rows));
   }

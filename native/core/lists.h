@@ -11,13 +11,27 @@
 
 namespace vmi {
 
+// struct list_head.
+struct ListLink {
+  uint64_t next = 0;
+  uint64_t prev = 0;
+};
+
 // What a walk found; FillRows turns it into rows.
 struct ListWalk {
   // Base of every row, in list order.
   std::vector<uint64_t> bases;
-  // Columns of depth 0 as they were when the node was followed: for each row its fault mask (u32) and the
-  // columns one after the other. Empty for mapped memory, where reading them later costs nothing.
-  std::vector<uint8_t> captured;
+  // Columns of depth 0 as they were when the nodes were followed. Empty for mapped memory, where reading them later costs
+  // nothing.
+  struct Captured {
+    // Those of nodes that were read ahead, as RowLayout(plan, ahead_count) has them, and none faulty.
+    std::vector<uint8_t> ahead;
+    size_t ahead_count = 0;
+    // Those of nodes that were read by themselves: for each its fault mask (u32) and the columns one after the other.
+    std::vector<uint8_t> single;
+    // Of each row: its number in `ahead`, or `ahead_count` and its number in `single`.
+    std::vector<uint32_t> numbers;
+  } captured;
   // Mapped memory: rows that were gathered while their pages were still in the CPU's TLB. They follow each other
   // from row 0 on; the rows after the last block are gathered when they are filled in.
   struct Block {

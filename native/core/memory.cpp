@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <pthread.h>
-
 #include "bus_guard.h"
 
 namespace vmi {
@@ -85,43 +83,20 @@ size_t Memory::Copy(uint64_t physical, uint8_t* into, size_t length) {
   return request.transferred;
 }
 
-namespace {
-
-// The second half of a batch, on a thread of its own.
-struct Half {
-  PhysicalSource* source;
-  ReadRequest* requests;
-  size_t count;
-  Status status;
-
-  static void* Run(void* half) {
-    auto* self = static_cast<Half*>(half);
-    self->status = self->source->Read(self->requests, self->count);
-    return nullptr;
-  }
-};
-
-}  // namespace
-
-Status Memory::ReadBatch(ReadRequest* requests, size_t count) {
-  // One error ends an operation; what is left of it asks in vain.
-  if (!open_.load(std::memory_order_relaxed)) {
-    if (Status status = Unusable(); !status.ok()) return status;
-  }
-  // Half of it takes longer than to start a thread.
-  constexpr size_t kLarge = 512;
-  if (count < kLarge || !parallel_) return source_->Read(requests, count);
-  Half half{source_.get(), requests + count / 2, count - count / 2, {}};
-  pthread_t thread;
-  // pthread_create and not std::thread, which throws where there is no thread to be had.
-  if (pthread_create(&thread, nullptr, Half::Run, &half) != 0) return source_->Read(requests, count);
-  Status status = source_->Read(requests, count / 2);
-  pthread_join(thread, nullptr);
-  return status.ok() ? std::move(half.status) : std::move(status);
+void Memory::CopyBatch(ReadRequest* requests, size_t count) {
+  // To wake the helper takes as long as some reads.
+  constexpr size_t kLarge = 256;
+  constexpr size_t kBlock = 64;
+  if (!parallel_ || count < kLarge) return CopyBlock(requests, count);
+  ForBlocks((count + kBlock - 1) / kBlock, [&](size_t block, int) {
+    CopyBlock(requests + block * kBlock, std::min(kBlock, count - block * kBlock));
+  });
 }
 
-void Memory::CopyBatch(ReadRequest* requests, size_t count) {
-  Status status = ReadBatch(requests, count);
+void Memory::CopyBlock(ReadRequest* requests, size_t count) {
+  // One error ends an operation; what is left of it asks in vain.
+  Status status = open_.load(std::memory_order_relaxed) ? Status() : Unusable();
+  if (status.ok()) status = source_->Read(requests, count);
   if (status.ok()) return;
   for (size_t i = 0; i < count; ++i) requests[i].transferred = 0;
   Fail(std::move(status));
@@ -146,6 +121,7 @@ void Memory::Close() {
   open_.store(false, std::memory_order_relaxed);
   closed_ = true;
   idle_.wait(lock, [this] { return uses_ == 0; });
+  helper_.Stop();
   if (source_ == nullptr) return;
   source_->Close();
   source_.reset();

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
+#include "helper_thread.h"
 #include "physical_source.h"
 #include "result.h"
 
@@ -46,6 +48,15 @@ class Memory {
 
   size_t Copy(uint64_t physical, uint8_t* into, size_t length);
   void CopyBatch(ReadRequest* requests, size_t count);
+  // Calls work(block, thread) for every block below `count`: on two threads at once where the source is parallel(), so that of
+  // this class only CopyBlock may be called in it.
+  template <typename Work>
+  void ForBlocks(size_t count, Work&& work) {
+    if (parallel_) return helper_.Run(count, std::forward<Work>(work));
+    for (size_t block = 0; block < count; ++block) work(block, 0);
+  }
+  // As CopyBatch, on the calling thread alone.
+  void CopyBlock(ReadRequest* requests, size_t count);
   bool LoadU64(uint64_t physical, uint64_t* value);
   const uint8_t* Direct(uint64_t physical, size_t length) { return source_->Direct(physical, length); }
   bool Flat(uint64_t physical, uint64_t length, FlatRun* run) { return source_->Flat(physical, length, run); }
@@ -75,7 +86,6 @@ class Memory {
 
  private:
   Status Unusable() const;
-  Status ReadBatch(ReadRequest* requests, size_t count);
   void Fail(Status status);
   bool Recover();
 
@@ -83,6 +93,7 @@ class Memory {
   std::vector<Range> ranges_;
   bool mapped_;
   bool parallel_;
+  HelperThread helper_;
   // False from the start of Close, and once the source has failed.
   std::atomic<bool> open_{true};
   mutable std::mutex mutex_;

@@ -17,8 +17,9 @@ constexpr uint64_t kNodeSize = 0x100;
 
 // Structures of 256 bytes with a list_head at kLink and a number at 0, in the direct map.
 struct Lists {
-  explicit Lists(bool is_mapped = true, uint64_t size = 1 << 20) : machine(size) {
+  explicit Lists(bool is_mapped = true, bool is_parallel = false, uint64_t size = 1 << 20) : machine(size) {
     machine.guest->is_mapped = is_mapped;
+    machine.guest->is_parallel = is_parallel;
     space = machine.Open();
     CHECK(space->SetWindows({{kDirectMap, size, 0}}).ok());
     const int32_t triples[] = {-1, 0, 4, -1, 0x10, 8, 1, 0, 4};
@@ -431,6 +432,33 @@ TEST(nodes_of_the_last_walk_are_read_ahead) {
   EQUAL(changed.retries, 0u);
   EQUAL(guest.reads, 5u);
   lists.CheckRows(changed);
+}
+
+TEST(two_threads_read_ahead) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 30; ++round) {
+    Lists lists(false, true);
+    Guest& guest = *lists.machine.guest;
+    auto nodes = lists.Build(0, 700);
+    CHECK(NodesOf(lists.Walk().value()) == nodes);
+    const size_t before = guest.reads;
+    CHECK(NodesOf(lists.Walk().value()) == nodes);
+    EQUAL(guest.reads - before, 700u / 64 + 2);
+    for (int i = 0; i < round; ++i) {
+      const size_t gone = random() % nodes.size();
+      lists.Delete(nodes[gone]);
+      if (i % 2 == 0) {
+        // It comes back elsewhere.
+        lists.AddTail(nodes[gone], Lists::Head(0));
+        nodes.push_back(nodes[gone]);
+      }
+      nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(gone));
+    }
+    const ListWalk walk = lists.Walk().value();
+    CHECK(NodesOf(walk) == nodes);
+    EQUAL(walk.retries, 0u);
+    lists.CheckRows(walk);
+  }
 }
 
 TEST(a_list_that_changes_while_it_is_read_ahead_is_read_as_it_became) {

@@ -1,0 +1,62 @@
+// What a gather from memory that is read needs for itself, kept for the next one: see list_scratch.h.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "helper_thread.h"
+#include "physical_source.h"
+
+namespace vmi {
+
+struct GatherScratch {
+  static constexpr uint32_t kNone = UINT32_MAX;
+  // Elements that a thread reads at once, and then takes apart while they are in its cache.
+  static constexpr size_t kBlock = 64;
+  // Where one batch for more is better: the source reads a page once, whoever asks for it.
+  static constexpr size_t kSerialBlock = 1024;
+
+  // What of a window lies in one page.
+  struct Piece {
+    uint64_t physical = 0;
+    uint32_t row = 0;
+    uint32_t length = 0;
+    uint16_t window = 0;
+    uint16_t offset = 0;  // in the window
+    // Of the same request.
+    uint32_t next = kNone;
+  };
+  // An element of the batch: what is wanted of one page, and all between. A second element takes longer than to copy a page.
+  struct Request {
+    uint64_t physical = 0;
+    uint32_t length = 0;
+    uint32_t first_piece = kNone;
+  };
+  // A row that gets what the row before it got.
+  struct Repeat {
+    uint32_t row;
+    uint32_t window;
+  };
+  // A row whose checked column is read, and where from.
+  struct Unchecked {
+    uint64_t address;
+    size_t row;
+  };
+  // What one thread reads into.
+  struct Lane {
+    std::vector<ReadRequest> requests;
+    std::vector<uint8_t> buffer;
+  };
+
+  std::vector<Piece> pieces;
+  std::vector<Request> requests;
+  std::vector<Repeat> repeats;
+  std::vector<Unchecked> unchecked;
+  // Numbers of requests by page: open addressing.
+  std::vector<uint32_t> slots;
+  std::array<Lane, HelperThread::kThreads> lanes;
+};
+
+}  // namespace vmi
