@@ -31,6 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const Plan& plan = *created.value();
 
+  guest.is_parallel = (options & 64) != 0;
   std::vector<uint8_t> rows[2];
   for (const bool mapped : {true, false}) {
     guest.is_mapped = mapped;

@@ -40,6 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t max = input.Take<uint8_t>();
   std::vector<uint64_t> heads;
   for (int i = 0; i < (options >> 4 & 3); ++i) heads.push_back(kDirectMap + uint64_t{input.Take<uint16_t>()} * 8);
+  guest.is_parallel = (options & 2) != 0;
   for (auto writes = input.Take<uint8_t>(); writes > 0; --writes) FuzzedWrite(&input, &guest);
 
   const int32_t triples[] = {-1, 0, 4, -1, 8, 8, 1, 0, 16};
@@ -48,6 +49,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     guest.is_mapped = mapped;
     auto space = machine->Open();
     if ((options & 1) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
+    // Twice: the second walk starts from what the first found.
+    CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(), max);
     const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max);
     const auto bases = CheckWalk(found, heads.size(), max);
     if (found.ok()) {
@@ -67,6 +70,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   };
   guest.is_mapped = false;
   auto space = machine->Open();
-  CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(), max);
+  for (int i = 0; i < 2; ++i) {
+    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max);
+    const auto bases = CheckWalk(found, heads.size(), max);
+    std::vector<uint8_t> rows(RowLayout(*plan, bases.size()).total);
+    if (found.ok()) FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), rows.data()).ok());
+  }
   return 0;
 }
