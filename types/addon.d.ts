@@ -68,6 +68,15 @@ export interface NativeScan {
   cancel?: Uint8Array;
 }
 
+/**
+ * The fastest load there is: `load()` replaces the address in `word[0]` by the 8 bytes there, little-endian. It throws as `readU64`
+ * does, and leaves the word as it was. What wraps around when it is stored in the word is the caller's to refuse.
+ */
+export interface NativeLoader {
+  readonly word: BigUint64Array;
+  load(): void;
+}
+
 /** Guest-physical memory of one source. All methods but `scan` are synchronous. */
 export class Memory {
   private constructor();
@@ -86,6 +95,8 @@ export class Memory {
   readMany(addresses: BigUint64Array, length: number, into: Uint8Array): Uint32Array;
   /** Little-endian load; throws VMI_FAULT. */
   readU64(address: bigint): bigint;
+  /** `readU64`, without a bigint in and one out; a new one each time. */
+  loader(): NativeLoader;
   /** Addresses of the pattern, ascending, found on worker threads. Holes of a file are not read. */
   scan(request: NativeScan): Promise<BigUint64Array>;
   /** Waits for scans in flight, then unmaps. Idempotent. */
@@ -141,6 +152,7 @@ export class AddressSpace {
   /** Like Memory.read, by virtual address. */
   read(address: bigint, into: Uint8Array): number;
   readU64(address: bigint): bigint;
+  loader(): NativeLoader;
   readU32(address: bigint): number;
   /**
    * Entry `index` (0 to 2^31 - 1) of a radix tree, 0 where it has none. `head`: address of the root's slot. `tree`: seven

@@ -1,5 +1,5 @@
 import type { Memory } from '../../types/addon.js';
-import { type AddressLike, toAddress, toLength } from '../address.js';
+import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import type { Cr3WriteOptions, Cr3WriteStream } from '../libvmi/cr3-writes.js';
 import { VirtualMemory } from './virtual-memory.js';
@@ -113,6 +113,8 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly #native: Memory;
   readonly #machine: Machine | undefined;
   readonly #ramSize: bigint | undefined;
+  readonly #word: BigUint64Array;
+  readonly #load: () => void;
   #closing: Promise<void> | undefined;
 
   constructor(options: PhysicalMemoryOptions) {
@@ -120,6 +122,7 @@ export class PhysicalMemory implements AsyncDisposable {
     this.description = options.description;
     this.live = options.live;
     this.#native = options.native;
+    ({ word: this.#word, load: this.#load } = options.native.loader());
     this.#machine = options.machine;
     this.#ramSize = options.ramSize;
     this.addressing = options.addressing ?? 'guest-physical';
@@ -212,8 +215,12 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   readU64(address: AddressLike): bigint {
     this.#checkOpen();
+    const word = this.#word;
     try {
-      return this.#native.readU64(typeof address === 'bigint' ? address : toAddress(address));
+      word[0] =
+        typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS ? address : toAddress(address);
+      this.#load();
+      return word[0];
     } catch (error) {
       throw failed(error, address);
     }

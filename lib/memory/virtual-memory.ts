@@ -1,6 +1,6 @@
-import type { AddressSpace, Memory, NativeRows, Plan } from '../../types/addon.js';
+import type { AddressSpace, Memory, NativeLoader, NativeRows, Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
-import { type AddressLike, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
+import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
 import type { PhysicalMemory } from './physical-memory.js';
 
@@ -51,6 +51,8 @@ export class VirtualMemory {
   readonly root: bigint;
   readonly levels: 4 | 5;
   readonly #native: AddressSpace;
+  // Made by the first load: most address spaces are never asked for one.
+  #loader: NativeLoader | undefined;
 
   /** @internal */
   constructor(physical: PhysicalMemory, native: Memory, root: bigint, levels: 4 | 5) {
@@ -165,8 +167,13 @@ export class VirtualMemory {
 
   /** Loads a little-endian 64-bit value. @throws {FaultError} not mapped */
   readU64(address: AddressLike): bigint {
+    this.#loader ??= this.#native.loader();
+    const { word } = this.#loader;
     try {
-      return this.#native.readU64(typeof address === 'bigint' ? address : toAddress(address));
+      word[0] =
+        typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS ? address : toAddress(address);
+      this.#loader.load();
+      return word[0];
     } catch (error) {
       throw failed(error, address);
     }

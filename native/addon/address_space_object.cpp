@@ -16,6 +16,17 @@
 
 namespace vmi {
 
+namespace {
+
+Result<uint64_t> LoadU64(AddressSpace& space, uint64_t address) {
+  uint64_t value;
+  Status status = space.ReadExact(address, reinterpret_cast<uint8_t*>(&value), sizeof value);
+  if (!status.ok()) return status;
+  return value;
+}
+
+}  // namespace
+
 namespace verbs {
 
 namespace {
@@ -38,9 +49,7 @@ Napi::Value Read(Napi::Env env, AddressSpace& space, const Napi::Value* argument
 }
 
 Napi::Value ReadU64(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
-  uint64_t value;
-  Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
-  return FromU64(env, value);
+  return FromU64(env, Check(env, LoadU64(space, ToAddress(arguments[0], "address"))));
 }
 
 Napi::Value ReadU32(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
@@ -116,6 +125,7 @@ void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Read>>("read"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
+                                     InstanceMethod<&AddressSpaceObject::Loader>("loader"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
@@ -160,6 +170,10 @@ void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
   }
   Check(info.Env(), space.memory()->Check());
   Check(info.Env(), space.SetWindows(windows));
+}
+
+Napi::Value AddressSpaceObject::Loader(const Napi::CallbackInfo& info) {
+  return NewLoader<AddressSpace, LoadU64>(info.Env(), ToObject<AddressSpaceObject>(info.This(), "this")->space_);
 }
 
 Napi::Value AddressSpaceObject::Walk(const Napi::CallbackInfo& info) {

@@ -23,6 +23,7 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
   template <Verb<AddressSpace> kVerb>
   Napi::Value Method(const Napi::CallbackInfo& info);
   void SetWindows(const Napi::CallbackInfo& info);
+  Napi::Value Loader(const Napi::CallbackInfo& info);
   Napi::Value Walk(const Napi::CallbackInfo& info);
   Napi::Value Mappings(const Napi::CallbackInfo& info);
 

@@ -57,6 +57,8 @@ Napi::Value OpenMemory(const Napi::CallbackInfo& info) {
   return NewMemory(env, std::make_shared<Memory>(std::move(source)));
 }
 
+Result<uint64_t> LoadU64(Memory& memory, uint64_t address) { return memory.ReadU64(address); }
+
 }  // namespace
 
 namespace verbs {
@@ -98,6 +100,7 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryObject::Method<verbs::Read>>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),
                       InstanceMethod<&MemoryObject::Method<verbs::ReadU64>>("readU64"),
+                      InstanceMethod<&MemoryObject::Loader>("loader"),
                       InstanceMethod<&MemoryObject::Scan>("scan"),
                       InstanceMethod<&MemoryObject::Close>("close"),
                   });
@@ -158,6 +161,10 @@ Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
   auto transferred = Napi::Uint32Array::New(env, requests.size());
   for (size_t i = 0; i < requests.size(); ++i) transferred[i] = static_cast<uint32_t>(requests[i].transferred);
   return transferred;
+}
+
+Napi::Value MemoryObject::Loader(const Napi::CallbackInfo& info) {
+  return NewLoader<Memory, LoadU64>(info.Env(), ToObject<MemoryObject>(info.This(), "this")->memory_);
 }
 
 Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {

@@ -35,6 +35,7 @@ describe('types/addon.d.ts', () => {
       'read',
       'readMany',
       'readU64',
+      'loader',
       'scan',
       'close',
     ]);
@@ -72,7 +73,13 @@ describe('types/addon.d.ts', () => {
 
 describe('every method', () => {
   /** Methods that take no argument, and return. */
-  const WITHOUT = new Set(['Memory.begin', 'Memory.close', 'AddressSpace.flush']);
+  const WITHOUT = new Set([
+    'Memory.begin',
+    'Memory.close',
+    'Memory.loader',
+    'AddressSpace.flush',
+    'AddressSpace.loader',
+  ]);
 
   it('refuses to be called without its arguments', () => {
     using ram = new Ram(0x4000);

@@ -3,7 +3,14 @@ import {
   PhysicalMemory,
   type PhysicalMemoryOptions,
 } from '../../../lib/memory/physical-memory.js';
-import type { AddressSpace, Memory, NativeRows, NativeScan, Plan } from '../../../types/addon.js';
+import type {
+  AddressSpace,
+  Memory,
+  NativeLoader,
+  NativeRows,
+  NativeScan,
+  Plan,
+} from '../../../types/addon.js';
 
 /** A run of fake RAM. */
 export interface FakeSegment {
@@ -15,6 +22,16 @@ export interface FakeSegment {
 const PRESENT = 1n;
 const LARGE = 1n << 7n;
 const TABLE = 0x000f_ffff_ffff_f000n;
+
+function loaderOf(memory: { readU64(address: bigint): bigint }): NativeLoader {
+  const word = new BigUint64Array(1);
+  return {
+    word,
+    load() {
+      word[0] = memory.readU64(word[0]!);
+    },
+  };
+}
 
 /** The native memory over buffers, in TypeScript: logs every call, and fails the n-th read when told to. */
 export class FakeMemory {
@@ -73,6 +90,10 @@ export class FakeMemory {
     const bytes = Buffer.alloc(8);
     if (this.read(address, bytes) < 8) throw fault(address, 'physical', undefined, 0);
     return bytes.readBigUInt64LE();
+  }
+
+  loader(): NativeLoader {
+    return loaderOf(this);
   }
 
   async scan(request: NativeScan): Promise<BigUint64Array> {
@@ -210,6 +231,10 @@ export class FakeAddressSpace {
     const bytes = Buffer.alloc(8);
     if (this.read(address, bytes) < 8) throw fault(address, 'virtual', this.root, 1);
     return bytes.readBigUInt64LE();
+  }
+
+  loader(): NativeLoader {
+    return loaderOf(this);
   }
 
   readU32(address: bigint): number {
