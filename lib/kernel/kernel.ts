@@ -13,7 +13,14 @@ import {
   TOKEN_PATTERN,
   tokenTableAround,
 } from './kallsyms.js';
-import { type ImageCandidate, KERNEL_MAP, locate, type MappedImage, Trail } from './locate.js';
+import {
+  type ImageCandidate,
+  KERNEL_MAP,
+  type LocateOptions,
+  locate,
+  type MappedImage,
+  Trail,
+} from './locate.js';
 import { findBuildId } from './notes.js';
 import { P2m } from './p2m.js';
 import type { Profile } from './profile/profile.js';
@@ -162,31 +169,21 @@ export class Kernel {
         : new KernelCache(typeof options.cache === 'string' ? options.cache : undefined);
     const trail = new Trail();
     memory.begin();
-    const registers = options.registers ?? (await readRegisters(memory, signal, trail));
+    let registers = options.registers ?? (await readRegisters(memory, signal, trail));
     // Of no use to registers, and not even read when they settle it.
     const hints = registers.length === 0 && cache !== undefined ? cache.hints() : [];
     const entries = cache === undefined ? [] : cache.entries();
-    const loaded: Parts[] = [];
-    const settled = () => loaded.length > 0;
-    for await (const candidate of locate(memory, { registers, hints, signal, settled }, trail)) {
-      checkAborted(signal);
-      let parts: Parts;
-      try {
-        parts = await open(candidate, { profile, cache, entries, signal });
-        loaded.push(parts);
-      } catch (error) {
-        if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error.code === 'VMI_ABORTED')
-          throw error;
-        if (error instanceof ProfileError) throw error;
-        trail.note(`${candidate.label}: ${error.message}`);
-        continue;
-      }
-      // Registers settle which of several kernels runs. A hint does when that kernel's clock is right: one that a
-      // reset left in RAM stands still. Otherwise all copies are looked at.
-      if (candidate.source === 'registers' || (candidate.hinted && runsNow(parts))) break;
+    const search = () => searchKernel(memory, { registers, hints, profile, cache, entries, signal }, trail);
+    let parts = await search();
+    // The process whose page table a vCPU had may have exited, and its page be the next one's by now, half made.
+    for (let look = 1; parts === undefined && look < ATTEMPTS && memory.live; look++) {
+      const now = await readRegisters(memory, signal, trail);
+      const then = registers;
+      const moved = now.some(({ vcpu, cr3 }) => then.some((one) => one.vcpu === vcpu && one.cr3 !== cr3));
+      if (now.length === 0 || (look > 1 && !moved)) break;
+      registers = now;
+      parts = await search();
     }
-    checkAborted(signal);
-    const parts = newest(loaded);
     if (parts === undefined) {
       throw new VmiError('VMI_ATTACH', `no running Linux kernel found in ${memory.description}: ${trail}`);
     }
@@ -310,6 +307,8 @@ class ProfileError extends VmiError {
 
 /** The guest's own symbols and types, and where they are. */
 interface Own {
+  /** Reads what is still to be read through the kernel's own page table: that of a process goes when it exits. */
+  through(memory: VirtualMemory): void;
   readonly symbols: LazySymbols;
   readonly types: LazyTypes;
   tables(): KallsymsTables | undefined;
@@ -357,6 +356,36 @@ async function readRegisters(
 function checkAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted)
     throw new VmiError('VMI_ABORTED', 'the search for the kernel was aborted', { cause: signal.reason });
+}
+
+/** The first kernel that registers lead to and that verifies; without registers, of all that verify the one that runs. */
+async function searchKernel(
+  memory: PhysicalMemory,
+  options: OpenOptions & Pick<LocateOptions, 'registers' | 'hints'>,
+  trail: Trail,
+): Promise<Parts | undefined> {
+  const { registers, hints, signal } = options;
+  const loaded: Parts[] = [];
+  const settled = () => loaded.length > 0;
+  for await (const candidate of locate(memory, { registers, hints, signal, settled }, trail)) {
+    checkAborted(signal);
+    let parts: Parts;
+    try {
+      parts = await open(candidate, options);
+      loaded.push(parts);
+    } catch (error) {
+      if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error.code === 'VMI_ABORTED')
+        throw error;
+      if (error instanceof ProfileError) throw error;
+      trail.note(`${candidate.label}: ${error.message}`);
+      continue;
+    }
+    // Registers settle which of several kernels runs. A hint does when that kernel's clock is right: one that a
+    // reset left in RAM stands still. Otherwise all copies are looked at.
+    if (candidate.source === 'registers' || (candidate.hinted && runsNow(parts))) break;
+  }
+  checkAborted(signal);
+  return newest(loaded);
 }
 
 /** Opens a candidate with what the cache knows, and without it when that does not verify. */
@@ -426,9 +455,13 @@ function ownFromCache(candidate: ImageCandidate, cached: CachedKernel): Own {
     if (header === undefined || header.length > btf.length)
       throw new CorruptError('the cached place of BTF is wrong', btf.at);
   }
+  let reads = space;
   return {
-    symbols: new LazySymbols('kallsyms', () => openKallsyms(space, tables, image), cached.symbols),
-    types: new LazyTypes('btf', () => openBtf(space, btf), cached.offsets),
+    through: (memory) => {
+      reads = memory;
+    },
+    symbols: new LazySymbols('kallsyms', () => openKallsyms(reads, tables, image), cached.symbols),
+    types: new LazyTypes('btf', () => openBtf(reads, btf), cached.offsets),
     tables: () => tables,
     btf: () => btf,
   };
@@ -471,12 +504,16 @@ async function ownFromGuest(candidate: ImageCandidate, options: OpenOptions): Pr
     if (options.profile?.symbols === undefined) throw error;
   }
   const btf = (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, options.signal));
+  let reads = space;
   return {
+    through: (memory) => {
+      reads = memory;
+    },
     symbols: new LazySymbols('kallsyms', () => {
       if (kallsyms === undefined) throw failure;
       return kallsyms;
     }),
-    types: new LazyTypes('btf', () => openBtf(space, btf)),
+    types: new LazyTypes('btf', () => openBtf(reads, btf)),
     tables: () => kallsyms?.tables,
     btf: () => btf,
   };
@@ -616,6 +653,7 @@ function assemble(
     const memory = space.physical.virtual(found.root, found.levels);
     memory.setWindows(found.windows);
     verifyTasks(memory, symbols, types, found);
+    own.through(memory);
     const notes = [own.symbols, symbols]
       .map((table) => trySymbols(table, '__start_notes', '__stop_notes'))
       .find((pair) => pair !== undefined);

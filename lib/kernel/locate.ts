@@ -234,6 +234,8 @@ function fromRegisters(
       const at = spaceAt(memory, root, levels);
       if (at === undefined) continue;
       const key = imageKey(at.image);
+      // The process whose table this is may exit at any moment; where the image lies does not change.
+      if (at.image.linear) at.space.setWindows(at.image.runs);
       const known = found.get(key);
       if (known !== undefined && mappedBytes(known.image) >= mappedBytes(at.image)) continue;
       found.set(key, { source: 'registers', label: `cr3 ${hex(cr3)} of vCPU ${vcpu}`, ...at });

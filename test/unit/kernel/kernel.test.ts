@@ -112,6 +112,65 @@ describe('a kernel', () => {
     expect(kernel.provenance.located).toBe('registers');
   });
 
+  describe('found by the page table of a process', () => {
+    /** A process's page directory: the kernel's own, in a page that is free otherwise. */
+    const PGD = 0x3000n;
+    const withProcess = () => {
+      const guest = buildGuest();
+      guest.ram.copy(guest.ram, Number(PGD), Number(guest.root), Number(guest.root) + 4096);
+      return guest;
+    };
+    const exit = (guest: BuiltGuest) => guest.ram.fill(0, Number(PGD), Number(PGD) + 4096);
+    /** A machine that runs what is given, one after the other; the last one for ever. */
+    const running = (...cr3s: bigint[]) => {
+      const registers = vi.fn(async () => [registersOf(cr3s.length > 1 ? cr3s.shift()! : cr3s[0]!)]);
+      return { registers, close: async () => {} };
+    };
+    const live = (guest: BuiltGuest, ...cr3s: bigint[]) => {
+      const machine = running(...cr3s);
+      return { machine, memory: fakePhysicalMemory(guest.memory, machine, { live: true }) };
+    };
+
+    it('is found when that exits while symbols are looked for', async () => {
+      const guest = withProcess();
+      const { machine, memory } = live(guest, PGD);
+      const scans = vi.spyOn(guest.memory, 'scan').mockImplementationOnce((request) => {
+        exit(guest);
+        return guest.memory.scan(request);
+      });
+      expectFound(await Kernel.load(memory, { cache: false }), guest);
+      expect(scans).toHaveBeenCalled();
+      expect(machine.registers).toHaveBeenCalledTimes(1);
+    });
+
+    it('is found by the next when that has exited before', async () => {
+      const guest = withProcess();
+      exit(guest);
+      const { machine, memory } = live(guest, PGD, PGD + 0x1000n, PGD + 0x2000n, guest.root);
+      expectFound(await Kernel.load(memory, { cache: false }), guest);
+      expect(machine.registers).toHaveBeenCalledTimes(4);
+    });
+
+    it('is not looked for again and again where the CPUs stay as they are', async () => {
+      const guest = withProcess();
+      exit(guest);
+      const { machine, memory } = live(guest, PGD);
+      await expect(Kernel.load(memory, { cache: false })).rejects.toThrow(
+        refusal(/cr3 0x3000 of vCPU 0 maps no kernel image/),
+      );
+      expect(machine.registers).toHaveBeenCalledTimes(3);
+    });
+
+    it('is not looked for without end where they do not', async () => {
+      const guest = withProcess();
+      exit(guest);
+      const ever = Array.from({ length: 100 }, (_, i) => PGD + BigInt(i % 2) * 0x1000n);
+      const { machine, memory } = live(guest, ...ever);
+      await expect(Kernel.load(memory, { cache: false })).rejects.toThrow(refusal(/maps no kernel image/));
+      expect(machine.registers).toHaveBeenCalledTimes(8);
+    });
+  });
+
   it('knows its CPUs', async () => {
     const kernel = await load(buildGuest());
     expect(kernel.cpuCount).toBe(2);
@@ -308,6 +367,17 @@ describe('the cache', () => {
     scans.mockRestore();
     expect(reads(again)).toBeLessThan(80);
     expect(warm.symbols.find('function_number_77')).toBe(moved.virtual + 0x100n + 77n * 16n);
+    expect(warm.types.struct('task_struct').member('comm').type.name).toBe('char[16]');
+  });
+
+  it('leaves what was not asked to be read when the process is gone by whose page table it was found', async () => {
+    const guest = buildGuest();
+    await (await load(guest, { cache, ...withRegisters(guest) })).remember();
+    guest.ram.copy(guest.ram, 0x3000, Number(guest.root), Number(guest.root) + 4096);
+    const warm = await load(guest, { cache, registers: [registersOf(0x3000n)] });
+    expect(warm.provenance.cached).toBe(true);
+    guest.ram.fill(0, 0x3000, 0x4000);
+    expect(warm.symbols.find('function_number_77')).toBe(guest.virtual + 0x100n + 77n * 16n);
     expect(warm.types.struct('task_struct').member('comm').type.name).toBe('char[16]');
   });
 
