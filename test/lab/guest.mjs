@@ -20,7 +20,7 @@ import { Qmp } from './qmp.mjs';
 import { stderrLog } from './run.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, libvirt?: string | undefined, log?: import('./run.mjs').Log } & import('./qemu.mjs').QemuOptions} GuestOptions libvirt: the name of the domain, for a guest that libvirt starts */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, libvirt?: string | undefined, log?: import('./run.mjs').Log, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions libvirt: the name of the domain, for a guest that libvirt starts; started: told of the guest as soon as QEMU runs, at each try to boot */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
 /**
  * The QEMU behind a guest, as its starter holds it.
@@ -416,6 +416,7 @@ async function boot(options, image, initrd, accel) {
       sockets,
     };
     await writeFile(paths.guest, JSON.stringify(file));
+    options.started?.(guest);
     await guest.ready(60 + (options.tasks ?? 0) / 50);
     guest.bootSeconds = Math.round(performance.now() - start) / 1000;
     return guest;
