@@ -55,7 +55,7 @@ const MAX_PID = 0x7fff_ffff;
  * Attaches to a guest: opens its memory, finds its kernel with no profile, and verifies what was found.
  *
  * @param target `qemu:PID`, `libvirt:NAME`, `qmp:SOCKET`, `image:PATH`, `xen:NAME`, `kvm:NAME`, `libvmi:PATH`, or the same as an object
- * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in it
+ * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in it, as while it still boots
  * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
  * @throws {RangeError} the target has none of these forms
  */
