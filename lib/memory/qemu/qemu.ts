@@ -21,6 +21,10 @@ import {
 import { QmpSocket } from './qmp.js';
 import { parseRegisters } from './registers.js';
 
+const REGISTERS = 'info registers -a';
+/** Milliseconds within which the registers that came with the map are those of now. */
+const FRESH = 50;
+
 /** A run of guest-physical RAM at a virtual address of the QEMU process. */
 interface HostRange {
   readonly physical: bigint;
@@ -77,9 +81,14 @@ export async function openLibvirt(target: LibvirtTarget, options: AbortOptions =
 }
 
 async function fromMonitor(process: QemuProcess, monitor: Monitor, access: MonitorAccess): Promise<Source> {
-  const ranges = parseMemoryTree(await monitor.human('info mtree -f'));
-  const host = await hostRanges(monitor, ranges);
-  const machine = new QemuMachine(access);
+  // All that an attach asks, at once: an answer takes the monitor a fraction of the time that the way there and back does.
+  const [tree, first, registers] = await Promise.all([
+    monitor.human('info mtree -f'),
+    monitor.human('gpa2hva 0x0'),
+    monitor.human(REGISTERS),
+  ]);
+  const host = await hostRanges(monitor, parseMemoryTree(tree), first);
+  const machine = new QemuMachine(access, registers);
   const candidate: Candidate = {
     assumption: "QEMU's own memory map",
     proven: true,
@@ -88,13 +97,21 @@ async function fromMonitor(process: QemuProcess, monitor: Monitor, access: Monit
   return { candidates: [candidate], close: async () => {} };
 }
 
-/** Asks once per RAM block where it lies in the process; QEMU maps a block in one piece. */
-async function hostRanges(monitor: Monitor, ranges: readonly BlockRange[]): Promise<HostRange[]> {
+/**
+ * Asks once per RAM block where it lies in the process; QEMU maps a block in one piece.
+ *
+ * @param first the answer for address 0, where every PC has RAM
+ */
+async function hostRanges(
+  monitor: Monitor,
+  ranges: readonly BlockRange[],
+  first: string,
+): Promise<HostRange[]> {
   const bases = new Map<string, bigint>();
-  for (const range of ranges) {
-    if (bases.has(range.block)) continue;
-    const address = parseHostAddress(await monitor.human(`gpa2hva 0x${range.physical.toString(16)}`));
-    bases.set(range.block, address - range.offset);
+  for (const { block, physical, offset } of ranges) {
+    if (bases.has(block)) continue;
+    const answer = physical === 0n ? first : await monitor.human(`gpa2hva 0x${physical.toString(16)}`);
+    bases.set(block, parseHostAddress(answer) - offset);
   }
   return ranges.map((range) => ({
     physical: range.physical,
@@ -253,16 +270,22 @@ function tryOpen(path: string): number | undefined {
  */
 class QemuMachine implements Machine {
   readonly #access: MonitorAccess;
+  /** What the monitor said when it was asked for the map, and when that was: for whoever asks first, and soon. */
+  #first: { readonly text: string; readonly time: number } | undefined;
   /** Held while the guest is stopped by us. */
   #guard: PauseGuard | undefined;
 
-  constructor(access: MonitorAccess) {
+  constructor(access: MonitorAccess, registers: string) {
     this.#access = access;
+    this.#first = { text: registers, time: performance.now() };
   }
 
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
     options.signal?.throwIfAborted();
-    return this.#access.use(async (monitor) => parseRegisters(await monitor.human('info registers -a')));
+    const first = this.#first;
+    this.#first = undefined;
+    if (first !== undefined && performance.now() - first.time < FRESH) return parseRegisters(first.text);
+    return this.#access.use(async (monitor) => parseRegisters(await monitor.human(REGISTERS)));
   }
 
   /** Stops the vCPUs; a guest that somebody else has stopped stays theirs to resume. */

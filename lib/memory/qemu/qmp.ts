@@ -63,7 +63,8 @@ export class QmpClient implements Monitor {
     const client = new QmpClient(socketPath, socket);
     try {
       await client.#greeting();
-      await client.execute('qmp_capabilities');
+      // Answers come in order, so nobody waits for this one: should it be refused, all that follows is, with the reason.
+      client.execute('qmp_capabilities').catch((error: VmiError) => client.#fail(error));
     } catch (error) {
       client.close();
       throw error;
