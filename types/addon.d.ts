@@ -118,12 +118,15 @@ export class Plan {
 }
 
 /**
- * Rows as columns in one buffer. For n rows, in this order, each part starting at a multiple of 8:
+ * Rows as columns in one buffer. With room for n rows, in this order, each part starting at a multiple of 8:
  * fault masks (u32 × n), base addresses (u64 × n), then each column (size × n).
  */
 export interface NativeRows {
   count: number;
-  buffer: ArrayBuffer;
+  /** The n that the buffer is laid out for: `count` or more. What lies beyond the rows means nothing. */
+  capacity: number;
+  /** `undefined`: the rows are in what was handed in. */
+  buffer: ArrayBuffer | undefined;
   /** Rows that came from each head. */
   counts: Uint32Array;
   /** Times a list changed under the walk and was followed again. */
@@ -162,16 +165,17 @@ export class AddressSpace {
    * VMI_CORRUPT for another shift, and where an entry that is not tagged ends the walk early; VMI_FAULT.
    */
   lookUp(tree: Int32Array, head: bigint, index: number): bigint;
-  /** Fills `into`, laid out as {@link NativeRows}, for the given bases; returns nothing. */
+  /** Fills `into`, laid out as {@link NativeRows} for as many rows as there are bases; returns nothing. */
   gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void;
   /**
    * Walks circular doubly linked lists (`struct list_head`) from each head and gathers `plan` at every
    * node. A row's base is the node's address minus `link`; heads give no row. Follows RCU rules on a
    * live guest: `next->prev` must point back; where it does not, the walk re-reads, steps back past
    * unlinked nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the list stays
-   * inconsistent. More than `max` rows in all is VMI_CORRUPT too.
+   * inconsistent. More than `max` rows in all is VMI_CORRUPT too. `into` takes the rows if it has room for them, and is laid
+   * out for as many as fit; it may hold anything.
    */
-  lists(plan: Plan, heads: BigUint64Array, link: number, max: number): NativeRows;
+  lists(plan: Plan, heads: BigUint64Array, link: number, max: number, into?: Uint8Array): NativeRows;
 }
 
 /** Opens memory that is mapped from files, read from a process, or both. */

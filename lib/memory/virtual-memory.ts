@@ -220,9 +220,9 @@ export class VirtualMemory {
   }
 
   /** @internal */
-  lists(plan: Plan, heads: BigUint64Array, link: number, max: number): NativeRows {
+  lists(plan: Plan, heads: BigUint64Array, link: number, max: number, into?: Uint8Array): NativeRows {
     try {
-      return this.#native.lists(plan, heads, link, max);
+      return this.#native.lists(plan, heads, link, max, into);
     } catch (error) {
       throw fromNative(error);
     }

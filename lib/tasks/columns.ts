@@ -81,16 +81,17 @@ function cr3Column(listing: Listing): BigUint64Array {
   const halves = new Uint32Array(column.buffer);
   const pgd = rows.words('pgd');
   const offsetLow = Number(kernel.pageOffset & 0xffff_ffffn);
-  const offsetHigh = Number(kernel.pageOffset >> 32n);
+  const offsetHigh = Number(kernel.pageOffset >> 32n) | 0;
   const endHigh = Number(kernel.memory.physical.end >> 32n);
   const linear = kernel.p2m === undefined;
   for (let row = 0; row < rows.count; row++) {
     const source = settled[row]!;
     if (source === SETTLED.mm && linear) {
-      const low = pgd[2 * row]! - offsetLow;
-      const high = pgd[2 * row + 1]! - offsetHigh - (low < 0 ? 1 : 0);
+      // Cut to 32 bits, all of it stays in integers.
+      const borrow = pgd[2 * row]! < offsetLow ? 1 : 0;
+      const high = (pgd[2 * row + 1]! - offsetHigh - borrow) | 0;
       if (high >= 0 && high <= endHigh) {
-        halves[2 * row] = low;
+        halves[2 * row] = (pgd[2 * row]! - offsetLow) | 0;
         halves[2 * row + 1] = high;
         continue;
       }

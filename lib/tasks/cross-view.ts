@@ -55,8 +55,7 @@ function look(kernel: Kernel, layout: TaskLayout): CrossRow[] {
     }
   };
   const head = kernel.symbols.address('init_task') + BigInt(layout.tasks);
-  const list = memory.lists(layout.plan, BigUint64Array.of(head), layout.tasks, layout.maxTasks);
-  add(layout.rows(list.buffer, list.count).bases, 'list');
+  add(layout.lists(kernel, BigUint64Array.of(head), layout.tasks).rows.bases, 'list');
   add(allTasks(kernel, layout), 'pids');
   const cpus = readCpus(kernel).map((cpu) => cpu.current);
   add(cpus, 'cpu');

@@ -22,6 +22,15 @@ export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, m
 /** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid (4 bytes), mm, pgd, text entry. */
 const ANSWER_LENGTH = 56;
 
+/** What {@link TaskLayout.lists} found. */
+export interface FoundRows {
+  readonly rows: TaskRows;
+  /** Rows that came from each head. */
+  readonly counts: Uint32Array;
+  /** Times a list changed under the walk and was followed again. */
+  readonly retries: number;
+}
+
 interface ColumnSpec {
   readonly from: Column | undefined;
   readonly offset: number;
@@ -151,9 +160,16 @@ export class TaskLayout {
     this.maxTasks = fit < BigInt(MAX_TASKS) ? Number(fit) : MAX_TASKS;
   }
 
-  /** Columns over a buffer that native filled for `count` rows. */
-  rows(buffer: ArrayBuffer, count: number): TaskRows {
-    return new TaskRows(buffer, count, this.#sizes);
+  /**
+   * The rows of the tasks that lists hold.
+   * @param expected how many there most likely are
+   */
+  lists(kernel: Kernel, heads: BigUint64Array, link: number, expected = 0): FoundRows {
+    // Not cleared, as what native code makes would be.
+    const room = expected === 0 ? undefined : Buffer.allocUnsafeSlow(rowsLength(expected, this.#sizes));
+    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, room);
+    const { buffer = room!.buffer as ArrayBuffer, count, capacity, counts, retries } = found;
+    return { rows: new TaskRows(buffer, count, this.#sizes, capacity), counts, retries };
   }
 
   /**
@@ -198,7 +214,7 @@ export class TaskLayout {
   gather(kernel: Kernel, bases: BigUint64Array): TaskRows {
     const bytes = new Uint8Array(rowsLength(bases.length, this.#sizes));
     kernel.memory.gather(this.plan, bases, bytes);
-    return this.rows(bytes.buffer, bases.length);
+    return new TaskRows(bytes.buffer, bases.length, this.#sizes);
   }
 
   /**

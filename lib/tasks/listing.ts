@@ -157,7 +157,8 @@ export class Listing {
       else if (settled === SETTLED.exited) exited.push(row);
       else if (settled === SETTLED.corrupt) bad.push(row);
     };
-    this.#settlePlain(sort);
+    const levels = this.#settlePlain(sort);
+    const reread = bad.length > 0;
     while (bad.length > 0 && looks > 0) {
       looks--;
       const again = bad;
@@ -167,7 +168,7 @@ export class Listing {
     }
     const level = rows.words('level');
     const { settled } = this;
-    for (let row = 0; row < rows.count; row++) {
+    for (let row = 0; (levels !== 0 || reread) && row < rows.count; row++) {
       if (level[row] !== 0 && settled[row] !== SETTLED.gone) nested.push(row);
     }
     if (borrowed.length > 0) this.#settleBorrowed(borrowed);
@@ -175,18 +176,24 @@ export class Listing {
     if (nested.length > 0) this.#readNamespaces(nested);
   }
 
-  /** Settles what nearly all rows are, complete and with an address space of their own, with no call a row; hands the rest on. */
-  #settlePlain(rest: (row: number) => void): void {
+  /**
+   * Settles what nearly all rows are, complete and with an address space of their own, with no call a row; hands the rest on.
+   * @returns the levels of their PID namespaces, all in one: 0 when nobody is in a nested one
+   */
+  #settlePlain(rest: (row: number) => void): number {
     const { rows, settled, layout } = this;
     const { faults, count } = rows;
     const mm = rows.words('mm');
     const pgd = rows.words('pgd');
     const entry = rows.words('textEntry');
+    const level = rows.words('level');
+    let levels = 0;
     const entryLow = Number(layout.textEntry & 0xffff_ffffn) | 0;
     const entryHigh = Number(layout.textEntry >> 32n) | 0;
     for (let row = 0; row < count; row++) {
       const low = 2 * row;
       const high = low + 1;
+      levels |= level[row]!;
       const differs = ((entry[low]! ^ entryLow) & 0xffff_f000) | ((entry[high]! ^ entryHigh) & 0x000f_ffff);
       if ((faults[row]! | differs | (pgd[low]! & 0xfff)) === 0 && (mm[low]! | mm[high]!) !== 0) {
         settled[row] = SETTLED.mm;
@@ -194,6 +201,7 @@ export class Listing {
         rest(row);
       }
     }
+    return levels;
   }
 
   #readAgain(again: readonly number[], sort: (row: number) => void): void {

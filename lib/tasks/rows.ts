@@ -37,6 +37,8 @@ export function rowsLength(count: number, sizes: readonly number[]): number {
 /** The gathered columns of some tasks: views over one buffer that native filled, made when first used. */
 export class TaskRows {
   readonly count: number;
+  /** Rows that the buffer is laid out for. */
+  readonly capacity: number;
   readonly buffer: ArrayBuffer;
   readonly #sizes: readonly number[];
   readonly #starts: number[] = [];
@@ -45,15 +47,16 @@ export class TaskRows {
   #faults: Uint32Array | undefined;
   #bases: BigUint64Array | undefined;
 
-  constructor(buffer: ArrayBuffer, count: number, sizes: readonly number[]) {
+  constructor(buffer: ArrayBuffer, count: number, sizes: readonly number[], capacity = count) {
     this.buffer = buffer;
     this.count = count;
+    this.capacity = capacity;
     this.#sizes = sizes;
-    let at = align8(4 * count) + 8 * count;
+    let at = align8(4 * capacity) + 8 * capacity;
     let end = at;
     for (const size of sizes) {
       this.#starts.push(at);
-      end = at + size * count;
+      end = at + size * capacity;
       at = align8(end);
     }
     if (end > buffer.byteLength) {
@@ -69,7 +72,7 @@ export class TaskRows {
 
   /** Address of each `task_struct`. */
   get bases(): BigUint64Array {
-    this.#bases ??= new BigUint64Array(this.buffer, align8(4 * this.count), this.count);
+    this.#bases ??= new BigUint64Array(this.buffer, align8(4 * this.capacity), this.count);
     return this.#bases;
   }
 

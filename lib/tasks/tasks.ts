@@ -45,6 +45,8 @@ export class Tasks {
   readonly #kernel: Kernel;
   readonly #layout: TaskLayout;
   #remembered = false;
+  /** Processes that the next walk has room for. */
+  #expected = 0;
 
   /** @throws {VmiError} `VMI_TYPE`: this kernel's types lack what a task row needs */
   constructor(kernel: Kernel) {
@@ -75,9 +77,10 @@ export class Tasks {
     let retries = 0;
     let suspects = new Set<string>();
     for (;;) {
-      const found = memory.lists(layout.plan, head, layout.tasks, layout.maxTasks);
+      const found = layout.lists(kernel, head, layout.tasks, this.#expected);
       retries += found.retries;
-      const processes = layout.rows(found.buffer, found.count);
+      const processes = found.rows;
+      this.#expected = processes.count + (processes.count >> 4) + 16;
       if (options.threads !== true) return new Listing(kernel, layout, processes, retries);
       const threads = walkThreads(kernel, layout, withSignals(kernel, layout, processes));
       retries += threads.retries;

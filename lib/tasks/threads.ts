@@ -37,10 +37,7 @@ const MAX_LOOKS = 3;
 export function walkThreads(kernel: Kernel, layout: TaskLayout, processes: Processes): Threads {
   const { tasks, signals, tgids } = processes;
   const heads = signals.map((signal) => wrap(signal + BigInt(layout.threadHead)));
-  const { memory } = kernel;
-  const found = memory.lists(layout.plan, heads, layout.threadNode, layout.maxTasks);
-  const { counts, retries } = found;
-  const rows = layout.rows(found.buffer, found.count);
+  const { rows, counts, retries } = layout.lists(kernel, heads, layout.threadNode);
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.
   const own = rows.words('signal');
   const tgid = rows.words('tgid');
@@ -100,13 +97,7 @@ function isStillThere(
 ): boolean {
   if (!kernel.memory.physical.live) return true;
   for (let look = 0; look < MAX_LOOKS; look++) {
-    const again = kernel.memory.lists(
-      layout.plan,
-      BigUint64Array.of(head),
-      layout.threadNode,
-      layout.maxTasks,
-    );
-    const rows = layout.rows(again.buffer, again.count);
+    const { rows } = layout.lists(kernel, BigUint64Array.of(head), layout.threadNode);
     const row = rows.bases.indexOf(task);
     if (row < 0 || rows.longs('signal')[row] === signal) return false;
   }

@@ -94,19 +94,31 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
   const auto link = static_cast<uint64_t>(ToInteger(arguments[2], "link", 0, 1 << 20));
   const auto max = static_cast<size_t>(ToInteger(arguments[3], "max", 0, 1 << 24));
 
-  ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max));
-  const RowLayout layout(plan, walk.bases.size());
-  auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
-  Check(env, FillRows(&space, plan, walk, static_cast<uint8_t*>(buffer.Data())));
+  RowBuffer room;
+  if (!arguments[4].IsUndefined()) {
+    const Elements<uint8_t> into = ToBytes(arguments[4], "into");
+    room = {into.data, RowsThatFit(plan, into.length)};
+  }
+
+  ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max, room));
+  Napi::Value buffer = env.Undefined();
+  if (room.bytes == nullptr || walk.bases.size() > room.capacity) {
+    const RowLayout layout(plan, walk.bases.size());
+    auto own = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
+    room = {static_cast<uint8_t*>(own.Data()), walk.bases.size()};
+    buffer = own;
+  }
+  Check(env, FillRows(&space, plan, walk, room));
 
   auto counts = Napi::Uint32Array::New(env, walk.counts.size());
   std::copy(walk.counts.begin(), walk.counts.end(), counts.Data());
   auto rows = Napi::Object::New(env);
   rows.Set("count", Napi::Number::New(env, static_cast<double>(walk.bases.size())));
+  rows.Set("capacity", Napi::Number::New(env, static_cast<double>(room.capacity)));
   rows.Set("buffer", buffer);
   rows.Set("counts", counts);
   rows.Set("retries", Napi::Number::New(env, walk.retries));
-  Recycle(&space, plan, std::move(walk));
+  Recycle(&space, std::move(walk));
   return rows;
 }
 

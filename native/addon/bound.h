@@ -17,14 +17,14 @@
 namespace vmi {
 
 // Arguments that were left out are undefined.
-constexpr size_t kMaxArguments = 4;
+constexpr size_t kMaxArguments = 5;
 template <typename T>
 using Verb = Napi::Value (*)(Napi::Env env, T& object, const Napi::Value* arguments);
 
 // The verb as a method: for the prototype.
 template <typename T, Verb<T> kVerb>
 Napi::Value CallVerb(const Napi::CallbackInfo& info, T& object) {
-  const Napi::Value arguments[kMaxArguments] = {info[0], info[1], info[2], info[3]};
+  const Napi::Value arguments[kMaxArguments] = {info[0], info[1], info[2], info[3], info[4]};
   return kVerb(info.Env(), object, arguments);
 }
 
@@ -35,7 +35,8 @@ napi_value CallBound(napi_env env, napi_callback_info info) {
   void* data = nullptr;
   if (napi_get_cb_info(env, info, &count, values, nullptr, &data) != napi_ok) return nullptr;
   try {
-    const Napi::Value arguments[kMaxArguments] = {{env, values[0]}, {env, values[1]}, {env, values[2]}, {env, values[3]}};
+    const Napi::Value arguments[kMaxArguments] = {
+        {env, values[0]}, {env, values[1]}, {env, values[2]}, {env, values[3]}, {env, values[4]}};
     return kVerb(env, **static_cast<std::shared_ptr<T>*>(data), arguments);
   } catch (const Napi::Error& error) {
     error.ThrowAsJavaScriptException();

@@ -18,12 +18,13 @@ namespace {
 
 // The rows being filled, as plain pointers: usable under a BusGuard.
 struct Rows {
-  Rows(const Plan& plan, size_t count, uint8_t* buffer) : masks(buffer) {
-    const RowLayout layout(plan, count);
-    bases = buffer + layout.bases;
+  // From row `first` on.
+  Rows(const Plan& plan, const RowBuffer& buffer, size_t first) : masks(buffer.bytes + first * sizeof(uint32_t)) {
+    const RowLayout layout(plan, buffer.capacity);
+    bases = buffer.bytes + layout.bases + first * sizeof(uint64_t);
     for (size_t k = 0; k < plan.columns().size(); ++k) {
-      columns[k] = buffer + layout.columns[k];
       sizes[k] = plan.columns()[k].size;
+      columns[k] = buffer.bytes + layout.columns[k] + first * sizes[k];
     }
   }
 
@@ -410,8 +411,10 @@ class BatchGather {
 
 }  // namespace
 
-void GatherColumns(AddressSpace* space, const Plan& plan, size_t count, uint8_t* buffer, int first_depth) {
-  const Rows rows(plan, count, buffer);
+void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first_row, size_t end_row,
+                   int first_depth) {
+  const Rows rows(plan, buffer, first_row);
+  const size_t count = end_row - first_row;
   const std::vector<ColumnWindow>& windows = plan.windows();
   const auto at_depth = [&](int depth) {
     return static_cast<size_t>(std::find_if(windows.begin(), windows.end(),
@@ -453,15 +456,15 @@ void GatherColumns(AddressSpace* space, const Plan& plan, size_t count, uint8_t*
   }
 }
 
-Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, uint8_t* rows) {
+Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, const RowBuffer& rows, size_t first) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   if (count == 0) return {};
   const ReadPaths::Along along(space->paths());
-  const RowLayout layout(plan, count);
-  std::memmove(rows + layout.bases, bases, count * sizeof *bases);
-  std::memset(rows, 0, count * sizeof(uint32_t));
-  GatherColumns(space, plan, count, rows, 0);
+  const RowLayout layout(plan, rows.capacity);
+  std::memmove(rows.bytes + layout.bases + first * sizeof *bases, bases, count * sizeof *bases);
+  std::memset(rows.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
+  GatherColumns(space, plan, rows, first, first + count, 0);
   return space->memory()->Check();
 }
 

@@ -9,11 +9,16 @@
 
 namespace vmi {
 
-// `rows` is laid out as RowLayout(plan, count) and holds the bases; columns of depth `first_depth` and
-// more are filled, and their fault bits set. Masks and shallower columns are taken as they are.
-void GatherColumns(AddressSpace* space, const Plan& plan, size_t count, uint8_t* rows, int first_depth);
+// Fills rows [first, end), whose bases are there: columns of depth `first_depth` and more, and their fault bits. Masks and
+// shallower columns are taken as they are.
+void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& rows, size_t first, size_t end, int first_depth);
 
-// Writes bases and clears masks, then gathers everything. `rows` may lie over `bases`.
-Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, uint8_t* rows);
+// Writes bases and clears masks, then gathers everything for rows [first, first + count). `rows` may lie over `bases`.
+Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, const RowBuffer& rows, size_t first);
+
+// The same for a buffer of `count` rows.
+inline Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, uint8_t* rows) {
+  return Gather(space, plan, bases, count, {rows, count}, 0);
+}
 
 }  // namespace vmi

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -36,6 +35,7 @@ class AddressMap {
   // Forgets everything, and keeps the room for as much again.
   void Clear() {
     constexpr size_t kMaxKept = size_t{1} << 16;
+    if (used_ == 0) return;
     if (slots_.size() > kMaxKept) {
       slots_ = {};
     } else {
@@ -108,8 +108,9 @@ class CheckedPairs {
 struct ListScratch {
   AddressMap seen;
   std::vector<uint64_t> nodes;
-  // ListWalk::Captured::ahead.
+  // ListWalk::Captured::ahead, and ListWalk::bases.
   std::vector<uint8_t> ahead;
+  std::vector<uint64_t> bases;
   // What one thread reads nodes into.
   struct Lane {
     std::vector<ReadRequest> requests;
@@ -126,27 +127,6 @@ struct ListScratch {
     if (nodes.capacity() > kMaxKept) nodes = {};
     nodes.clear();
   }
-
-  std::unique_ptr<uint8_t[]> TakeBlock(size_t size) {
-    if (size != block_size_ || blocks_.empty()) return std::unique_ptr<uint8_t[]>(new uint8_t[size]);
-    std::unique_ptr<uint8_t[]> block = std::move(blocks_.back());
-    blocks_.pop_back();
-    return block;
-  }
-
-  void GiveBlock(size_t size, std::unique_ptr<uint8_t[]> block) {
-    constexpr size_t kMaxKept = size_t{4} << 20;
-    if (size != block_size_) {
-      blocks_.clear();
-      block_size_ = size;
-    }
-    if ((blocks_.size() + 1) * size <= kMaxKept) blocks_.push_back(std::move(block));
-  }
-
- private:
-  // Rows of a block of a walk, all of one size.
-  std::vector<std::unique_ptr<uint8_t[]>> blocks_;
-  size_t block_size_ = 0;
 };
 
 }  // namespace vmi

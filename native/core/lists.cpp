@@ -28,7 +28,8 @@ constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
 // broken: the walk goes back to the last node that still is where it was, and on from there.
 class Walker {
  public:
-  Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count, uint64_t link, size_t max)
+  Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count, uint64_t link, size_t max,
+         const RowBuffer& room)
       : space_(space),
         plan_(plan),
         heads_(heads, heads + head_count),
@@ -37,7 +38,8 @@ class Walker {
         captures_(!space->memory()->mapped()),
         reader_(space, plan, link, captures_),
         seen_(space->scratch()->seen),
-        nodes_(space->scratch()->nodes) {
+        nodes_(space->scratch()->nodes),
+        room_(room) {
     space->scratch()->Clear();
     FindLines();
   }
@@ -45,12 +47,17 @@ class Walker {
   Result<ListWalk> Run() {
     for (const uint64_t head : heads_) {
       if (!IsPlausible(head)) return Corrupt(head, "the list head " + Hex(head) + " is not a kernel address");
-      if (seen_.Put(head, kHead) != AddressMap::kAbsent) {
-        return Corrupt(head, "two lists have the same head, " + Hex(head));
+    }
+    if (!heads_.empty()) trail_ = &space_->Trail(heads_.front(), link_);
+    follows_trail_ = heads_.size() == 1 && !trail_->empty();
+    if (!follows_trail_) {
+      for (const uint64_t head : heads_) {
+        if (seen_.Put(head, kHead) != AddressMap::kAbsent) {
+          return Corrupt(head, "two lists have the same head, " + Hex(head));
+        }
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (!heads_.empty()) trail_ = &space_->Trail(heads_.front(), link_);
     if (captures_ && trail_ != nullptr) reader_.ReadAhead(*trail_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
@@ -73,7 +80,7 @@ class Walker {
   static constexpr int kRestarts = 3;
   static constexpr size_t kSprint = 256;
   static constexpr int64_t kLine = 64;
-  static constexpr size_t kAhead = 12;
+  static constexpr size_t kAhead = 6;
 
   bool IsPlausible(uint64_t node) const {
     return node >> 63 != 0 && (node & 7) == 0 && space_->IsCanonical(node);
@@ -179,9 +186,11 @@ class Walker {
         space_->Flush();
         return {};
       }
-      for (size_t i = 0; i < count; ++i) {
+      const bool follows = FollowsTrail(block, count);
+      if (follows) AcceptAll(block, count, after[count - 1]);
+      for (size_t i = 0; !follows && i < count; ++i) {
         // Seen before: Step decides.
-        if (seen_.Get(block[i]) != AddressMap::kAbsent) return {};
+        if (Number(block[i]) != AddressMap::kAbsent) return {};
         Status status = Accept(block[i], after[i]);
         if (!status.ok()) return status;
       }
@@ -207,24 +216,15 @@ class Walker {
   // The walk has just brought the nodes' pages in; a second look at all of them in the end would bring them in again.
   void GatherBlock() {
     const size_t count = nodes_.size() - gathered_;
-    if (!gathers_ || count < kSprint) return;
-    ListWalk::Block block;
-    block.count = count;
-    const RowLayout layout(plan_, count);
-    block.rows = space_->scratch()->TakeBlock(layout.total);
-    for (size_t i = 0; i < count; ++i) {
-      const uint64_t base = nodes_[gathered_ + i] - link_;
-      std::memcpy(block.rows.get() + layout.bases + i * sizeof base, &base, sizeof base);
-    }
-    const uint64_t* bases = reinterpret_cast<const uint64_t*>(block.rows.get() + layout.bases);
+    if (!gathers_ || count < kSprint || nodes_.size() > room_.capacity) return;
+    bases_.clear();
+    for (size_t i = 0; i < count; ++i) bases_.push_back(nodes_[gathered_ + i] - link_);
     // A source that is gone is noticed at the end of the walk.
-    if (!Gather(space_, plan_, bases, count, block.rows.get()).ok()) return ForgetBlocks();
-    blocks_.push_back(std::move(block));
+    if (!Gather(space_, plan_, bases_.data(), count, room_, gathered_).ok()) return ForgetGathered();
     gathered_ = nodes_.size();
   }
 
-  void ForgetBlocks() {
-    blocks_.clear();
+  void ForgetGathered() {
     gathered_ = 0;
     gathers_ = false;
   }
@@ -241,7 +241,7 @@ class Walker {
     }
     if (link.prev != at_) {
       found_prev_ = link.prev;
-      if (!IsHalfDone(link.prev) || seen_.Get(next_) != AddressMap::kAbsent) return Recover(Trouble::kBackPointer);
+      if (!IsHalfDone(link.prev) || Number(next_) != AddressMap::kAbsent) return Recover(Trouble::kBackPointer);
     }
     return Visit(next_, link.next);
   }
@@ -252,9 +252,43 @@ class Walker {
     return attempts_ >= kAttempts && at_ != head_ && next_prev == Before(nodes_.size() - 1);
   }
 
+  // As long as the nodes are those of the last walk, in their order, none of them can come twice, and nothing need be
+  // remembered of them.
+  bool IsNextOnTrail(uint64_t node) const {
+    return follows_trail_ && nodes_.size() < trail_->size() && (*trail_)[nodes_.size()] == node;
+  }
+
+  // The same for some that follow each other, none of them one too many.
+  bool FollowsTrail(const uint64_t* nodes, size_t count) const {
+    const size_t first = nodes_.size();
+    return count > 0 && follows_trail_ && live_ + count <= max_ && first + count <= trail_->size() &&
+           std::memcmp(trail_->data() + first, nodes, count * sizeof *nodes) == 0;
+  }
+
+  void AcceptAll(const uint64_t* nodes, size_t count, uint64_t next) {
+    nodes_.insert(nodes_.end(), nodes, nodes + count);
+    live_ += count;
+    at_ = nodes[count - 1];
+    next_ = next;
+    attempts_ = 0;
+  }
+
+  void StopFollowing() {
+    if (!follows_trail_) return;
+    follows_trail_ = false;
+    for (size_t i = 0; i < nodes_.size(); ++i) seen_.Put(nodes_[i], static_cast<uint32_t>(i));
+  }
+
+  // Number of a node of this walk, kHead, or kAbsent.
+  uint32_t Number(uint64_t node) {
+    if (IsNextOnTrail(node)) return AddressMap::kAbsent;
+    StopFollowing();
+    return seen_.Get(node);
+  }
+
   // A node that is linked where it was found.
   Status Visit(uint64_t node, uint64_t next) {
-    const uint32_t number = seen_.Get(node);
+    const uint32_t number = Number(node);
     if (number == kHead) {
       // The walk was on a node while it moved to another list.
       if (++restarts_ > kRestarts) {
@@ -271,7 +305,7 @@ class Walker {
       if (!status.ok()) return status;
       nodes_[number] = 0;
       --live_;
-      if (number < gathered_) ForgetBlocks();
+      if (number < gathered_) ForgetGathered();
     }
     return Accept(node, next);
   }
@@ -283,7 +317,10 @@ class Walker {
     if (nodes_.size() + dropped_ >= max_ * 2 + 1024) {
       return Broken(node, "it changes faster than it can be followed");
     }
-    seen_.Put(node, static_cast<uint32_t>(nodes_.size()));
+    if (!IsNextOnTrail(node)) {
+      StopFollowing();
+      seen_.Put(node, static_cast<uint32_t>(nodes_.size()));
+    }
     nodes_.push_back(node);
     ++live_;
     if (captures_) numbers_.push_back(reader_.Keep());
@@ -375,13 +412,15 @@ class Walker {
   void Pop() {
     nodes_.pop_back();
     ++dropped_;
-    if (nodes_.size() < gathered_) ForgetBlocks();
+    if (nodes_.size() < gathered_) ForgetGathered();
     if (captures_) numbers_.pop_back();
   }
 
   Result<ListWalk> Collect() {
     ListWalk walk;
     walk.retries = retries_;
+    walk.bases = std::move(space_->scratch()->bases);
+    walk.bases.clear();
     walk.bases.reserve(live_);
     size_t kept = 0;
     for (size_t list = 0; list + 1 < starts_.size(); ++list) {
@@ -393,7 +432,8 @@ class Walker {
       }
       walk.counts.push_back(static_cast<uint32_t>(walk.bases.size() - before));
     }
-    if (trail_ != nullptr) {
+    // What followed its trail to the end leaves it as it is.
+    if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->size())) {
       trail_->assign(walk.bases.begin(), walk.bases.end());
       for (uint64_t& node : *trail_) node += link_;
     }
@@ -402,8 +442,9 @@ class Walker {
       numbers_.resize(kept);
       walk.captured.numbers = std::move(numbers_);
     }
-    // A hole after the blocks moves only rows that are not gathered yet.
-    walk.blocks = std::move(blocks_);
+    // A hole after them moves only rows that are not gathered yet.
+    walk.gathered = gathered_;
+    walk.room = room_.bytes;
     return walk;
   }
 
@@ -419,14 +460,17 @@ class Walker {
   // Nodes of the last walk of these lists; null: there are no lists.
   std::vector<uint64_t>* trail_ = nullptr;
 
+  // Numbers of nodes and heads, unless the walk follows its trail.
   AddressMap& seen_;
+  bool follows_trail_ = false;
   // All lists, in order; 0: dropped.
   std::vector<uint64_t>& nodes_;
   // Of each node, where its columns are kept.
   std::vector<uint32_t> numbers_;
   std::vector<size_t> starts_;
   // Rows gathered so far, as long as no node was taken back.
-  std::vector<ListWalk::Block> blocks_;
+  RowBuffer room_;
+  std::vector<uint64_t> bases_;
   size_t gathered_ = 0;
   bool gathers_ = true;
   size_t live_ = 0;
@@ -452,42 +496,13 @@ class Walker {
 }  // namespace
 
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
-                           uint64_t link, size_t max) {
+                           uint64_t link, size_t max, const RowBuffer& room) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
-  return Walker(space, plan, heads, head_count, link, max).Run();
+  return Walker(space, plan, heads, head_count, link, max, room).Run();
 }
 
 namespace {
-
-void CopyBlock(const Plan& plan, const RowLayout& layout, size_t first, const uint8_t* block, size_t count,
-               uint8_t* rows) {
-  const RowLayout from(plan, count);
-  std::memcpy(rows + first * sizeof(uint32_t), block, count * sizeof(uint32_t));
-  std::memcpy(rows + layout.bases + first * sizeof(uint64_t), block + from.bases, count * sizeof(uint64_t));
-  for (size_t k = 0; k < plan.columns().size(); ++k) {
-    const size_t size = plan.columns()[k].size;
-    std::memcpy(rows + layout.columns[k] + first * size, block + from.columns[k], count * size);
-  }
-}
-
-Status FillFromBlocks(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows) {
-  const size_t count = walk.bases.size();
-  if (walk.blocks.empty()) return Gather(space, plan, walk.bases.data(), count, rows);
-  const RowLayout layout(plan, count);
-  size_t first = 0;
-  for (const ListWalk::Block& block : walk.blocks) {
-    CopyBlock(plan, layout, first, block.rows.get(), block.count, rows);
-    first += block.count;
-  }
-
-  if (first == count) return space->memory()->Check();
-  const std::unique_ptr<uint8_t[]> rest(new uint8_t[RowLayout(plan, count - first).total]);
-  Status status = Gather(space, plan, walk.bases.data() + first, count - first, rest.get());
-  if (!status.ok()) return status;
-  CopyBlock(plan, layout, first, rest.get(), count - first, rows);
-  return {};
-}
 
 // Masks and columns of depth 0.
 void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, uint8_t* rows) {
@@ -536,23 +551,23 @@ void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Cap
 
 }  // namespace
 
-Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows) {
+Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, const RowBuffer& rows) {
   const size_t count = walk.bases.size();
-  if (count == 0) return {};
-  if (walk.captured.numbers.empty()) return FillFromBlocks(space, plan, walk, rows);
-
-  const RowLayout layout(plan, count);
-  std::memcpy(rows + layout.bases, walk.bases.data(), count * sizeof(uint64_t));
-  FillCaptured(plan, layout, walk.captured, rows);
-  GatherColumns(space, plan, count, rows, 1);
+  if (walk.captured.numbers.empty()) {
+    const size_t gathered = walk.room == rows.bytes ? walk.gathered : 0;
+    return Gather(space, plan, walk.bases.data() + gathered, count - gathered, rows, gathered);
+  }
+  const RowLayout layout(plan, rows.capacity);
+  std::memcpy(rows.bytes + layout.bases, walk.bases.data(), count * sizeof(uint64_t));
+  FillCaptured(plan, layout, walk.captured, rows.bytes);
+  GatherColumns(space, plan, rows, 0, count, 1);
   return space->memory()->Check();
 }
 
-void Recycle(AddressSpace* space, const Plan& plan, ListWalk walk) {
-  space->scratch()->ahead = std::move(walk.captured.ahead);
-  for (ListWalk::Block& block : walk.blocks) {
-    space->scratch()->GiveBlock(RowLayout(plan, block.count).total, std::move(block.rows));
-  }
+void Recycle(AddressSpace* space, ListWalk walk) {
+  constexpr size_t kMaxKept = size_t{8} << 20;
+  if (walk.captured.ahead.capacity() <= kMaxKept) space->scratch()->ahead = std::move(walk.captured.ahead);
+  if (walk.bases.capacity() <= kMaxKept) space->scratch()->bases = std::move(walk.bases);
 }
 
 }  // namespace vmi

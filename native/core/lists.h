@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "address_space.h"
@@ -32,28 +31,23 @@ struct ListWalk {
     // Of each row: its number in `ahead`, or `ahead_count` and its number in `single`.
     std::vector<uint32_t> numbers;
   } captured;
-  // Mapped memory: rows that were gathered while their pages were still in the CPU's TLB. They follow each other
-  // from row 0 on; the rows after the last block are gathered when they are filled in.
-  struct Block {
-    size_t count = 0;
-    // RowLayout(plan, count).
-    std::unique_ptr<uint8_t[]> rows;
-  };
-  std::vector<Block> blocks;
+  // Mapped memory: how many rows, from the first on, were gathered into `room` while their pages were in the CPU's TLB.
+  size_t gathered = 0;
+  const uint8_t* room = nullptr;
   // Rows that came from each head.
   std::vector<uint32_t> counts;
   // Times a list changed under the walk and was followed again.
   uint32_t retries = 0;
 };
 
-// kCorrupt beyond `max` nodes, or beyond what kMaxRowBytes hold.
+// kCorrupt beyond `max` nodes, or beyond what kMaxRowBytes hold. `room`: where FillRows is to put the rows if they fit.
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
-                           uint64_t link, size_t max);
+                           uint64_t link, size_t max, const RowBuffer& room = {});
 
-// `rows`: RowLayout(plan, walk.bases.size()).total bytes.
-Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, uint8_t* rows);
+// `rows`: with room for walk.bases.size() rows.
+Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, const RowBuffer& rows);
 
 // Leaves the memory of a walk that is done with to the next one.
-void Recycle(AddressSpace* space, const Plan& plan, ListWalk walk);
+void Recycle(AddressSpace* space, ListWalk walk);
 
 }  // namespace vmi

@@ -121,6 +121,8 @@ void Memory::Close() {
   open_.store(false, std::memory_order_relaxed);
   closed_ = true;
   idle_.wait(lock, [this] { return uses_ == 0; });
+  lock.unlock();
+  // Without the lock: the helper's job takes it to tell of a failure.
   helper_.Stop();
   if (source_ == nullptr) return;
   source_->Close();

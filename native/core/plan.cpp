@@ -87,6 +87,14 @@ std::vector<ColumnWindow> Plan::MakeWindows(const std::vector<Column>& columns, 
   return windows;
 }
 
+size_t RowsThatFit(const Plan& plan, uint64_t length) {
+  uint64_t row_bytes = sizeof(uint32_t) + sizeof(uint64_t);
+  for (const Column& column : plan.columns()) row_bytes += column.size;
+  uint64_t count = length / row_bytes;
+  while (count > 0 && RowLayout(plan, count).total > length) --count;
+  return static_cast<size_t>(count);
+}
+
 RowLayout::RowLayout(const Plan& plan, uint64_t count) {
   bases = RoundUp8(count * sizeof(uint32_t));
   total = bases + count * sizeof(uint64_t);

@@ -89,12 +89,21 @@ class Plan {
 // No rows are larger: a guest can make a list as long as its memory allows.
 constexpr uint64_t kMaxRowBytes = uint64_t{1} << 30;
 
-// Offsets in the buffer of NativeRows for `count` rows.
+// Offsets in the buffer of NativeRows with room for `count` rows.
 struct RowLayout {
   RowLayout(const Plan& plan, uint64_t count);
   uint64_t bases = 0;
   uint64_t columns[Plan::kMaxColumns] = {};
   uint64_t total = 0;
 };
+
+// A buffer that is laid out for `capacity` rows.
+struct RowBuffer {
+  uint8_t* bytes = nullptr;
+  size_t capacity = 0;
+};
+
+// As many rows as `length` bytes have room for.
+size_t RowsThatFit(const Plan& plan, uint64_t length);
 
 }  // namespace vmi

@@ -30,13 +30,16 @@ function makeRam(): Ram {
 
 const plan = () => new (addon().Plan)(Int32Array.of(-1, 0, 8, -1, LINK, 8));
 
-function columns(rows: NativeRows): { masks: number[]; bases: bigint[]; numbers: bigint[] } {
-  const { buffer, count } = rows;
-  const start = Math.ceil((count * 4) / 8) * 8;
+function columns(
+  rows: NativeRows,
+  into?: Uint8Array<ArrayBuffer>,
+): { masks: number[]; bases: bigint[]; numbers: bigint[] } {
+  const { buffer = into!.buffer, count, capacity } = rows;
+  const start = Math.ceil((capacity * 4) / 8) * 8;
   return {
     masks: [...new Uint32Array(buffer, 0, count)],
     bases: [...new BigUint64Array(buffer, start, count)],
-    numbers: [...new BigUint64Array(buffer, start + count * 8, count)],
+    numbers: [...new BigUint64Array(buffer, start + capacity * 8, count)],
   };
 }
 
@@ -73,10 +76,45 @@ describe('AddressSpace.lists', () => {
       expect(columns(rows).bases).toEqual([5, 1, 2].map((index) => node(index) - BigInt(LINK)));
       expect(ram.space(memory).lists(plan(), new BigUint64Array(0), LINK, 3)).toEqual({
         count: 0,
+        capacity: 0,
         buffer: new ArrayBuffer(0),
         counts: new Uint32Array(0),
         retries: 0,
       });
+    });
+  });
+
+  it('fills what it is given, if there is room', () => {
+    using ram = makeRam();
+    link(ram, head(0), [node(3), node(1), node(2)]);
+    // A mask of 4 bytes, a base and two columns of 8; parts start at multiples of 8.
+    const bytes = (rows: number) => Math.ceil((rows * 4) / 8) * 8 + rows * 24;
+    withEachSource(ram, (memory) => {
+      const space = ram.space(memory);
+      const walk = (into?: Uint8Array) => space.lists(plan(), BigUint64Array.of(head(0)), LINK, 10, into);
+      const expected = columns(walk());
+      for (const [rows, extra] of [
+        [3, 0],
+        [3, 7],
+        [4, 0],
+        [9, 3],
+      ] as const) {
+        const into = new Uint8Array(new ArrayBuffer(bytes(rows) + extra)).fill(0xee);
+        // Twice: the second walk starts from the first.
+        for (let i = 0; i < 2; i++) {
+          const found = walk(into);
+          expect(found).toMatchObject({ count: 3, capacity: rows, buffer: undefined });
+          expect(columns(found, into)).toEqual(expected);
+        }
+        expect([...into.subarray(bytes(rows))]).toEqual(new Array(extra).fill(0xee));
+      }
+      for (const length of [0, 1, bytes(2), bytes(3) - 1]) {
+        const into = new Uint8Array(length).fill(0xee);
+        const found = walk(into);
+        expect(found).toMatchObject({ count: 3, capacity: 3 });
+        expect(columns(found)).toEqual(expected);
+      }
+      expect(() => walk('into' as never)).toThrow(/^Expected into /);
     });
   });
 

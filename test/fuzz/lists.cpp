@@ -55,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto bases = CheckWalk(found, heads.size(), max);
     if (found.ok()) {
       std::vector<uint8_t> rows(RowLayout(*plan, bases.size()).total + 1);
-      FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), rows.data()).ok());
+      FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), {rows.data(), bases.size()}).ok());
       rows.insert(rows.end(), reinterpret_cast<const uint8_t*>(bases.data()),
                   reinterpret_cast<const uint8_t*>(bases.data() + bases.size()));
       return rows;
@@ -74,7 +74,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max);
     const auto bases = CheckWalk(found, heads.size(), max);
     std::vector<uint8_t> rows(RowLayout(*plan, bases.size()).total);
-    if (found.ok()) FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), rows.data()).ok());
+    if (found.ok()) FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), {rows.data(), bases.size()}).ok());
   }
   return 0;
 }

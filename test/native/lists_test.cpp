@@ -79,7 +79,7 @@ struct Lists {
   void CheckRows(const ListWalk& walk) {
     const RowLayout layout(*plan, walk.bases.size());
     std::vector<uint8_t> rows(layout.total);
-    CHECK(FillRows(space.get(), *plan, walk, rows.data()).ok());
+    CHECK(FillRows(space.get(), *plan, walk, {rows.data(), walk.bases.size()}).ok());
     for (size_t i = 0; i < walk.bases.size(); ++i) {
       uint32_t mask;
       uint64_t base;
@@ -124,6 +124,41 @@ TEST(walks_in_order) {
       EQUAL(walk.counts.size(), 1u);
       EQUAL(walk.counts[0], count);
       lists.CheckRows(walk);
+    }
+  }
+}
+
+TEST(rows_go_where_there_is_room) {
+  for (const bool mapped : {true, false}) {
+    Lists lists(mapped);
+    auto nodes = lists.Build(0, 700);
+    // The first walk, one that follows its trail, and one that leaves it.
+    for (int round = 0; round < 3; ++round) {
+      if (round == 2) {
+        lists.Delete(nodes[300]);
+        nodes.erase(nodes.begin() + 300);
+      }
+      const size_t count = nodes.size();
+      std::vector<uint8_t> expected;
+      for (const size_t capacity : {count, count - 1, count + 1, size_t{300}, size_t{1000}, size_t{0}}) {
+        const RowLayout layout(*lists.plan, capacity);
+        std::vector<uint8_t> room(layout.total + 64, 0xee);
+        const uint64_t head = kDirectMap + Lists::Head(0);
+        const ListWalk walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 1000, {room.data(), capacity}).value();
+        CHECK(NodesOf(walk) == nodes);
+        for (size_t i = layout.total; i < room.size(); ++i) EQUAL(room[i], 0xeeu);
+        // Elsewhere all the same.
+        lists.CheckRows(walk);
+        if (capacity < count) continue;
+        CHECK(FillRows(lists.space.get(), *lists.plan, walk, {room.data(), capacity}).ok());
+        for (size_t i = layout.total; i < room.size(); ++i) EQUAL(room[i], 0xeeu);
+        std::vector<uint8_t> rows(room.begin(), room.begin() + static_cast<ptrdiff_t>(count * 4));
+        const auto part = [&](uint64_t at, size_t size) { rows.insert(rows.end(), &room[at], &room[at] + count * size); };
+        part(layout.bases, 8);
+        for (size_t k = 0; k < lists.plan->columns().size(); ++k) part(layout.columns[k], lists.plan->columns()[k].size);
+        if (expected.empty()) expected = rows;
+        CHECK(rows == expected);
+      }
     }
   }
 }
@@ -544,7 +579,7 @@ TEST(columns_that_cannot_be_read_are_marked_while_the_list_goes_on) {
   CHECK(NodesOf(walk) == nodes);
   const RowLayout layout(*lists.plan, 5);
   std::vector<uint8_t> rows(layout.total);
-  CHECK(FillRows(lists.space.get(), *lists.plan, walk, rows.data()).ok());
+  CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), walk.bases.size()}).ok());
   for (size_t i = 0; i < 5; ++i) {
     uint32_t mask;
     uint64_t next;

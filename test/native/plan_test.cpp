@@ -49,6 +49,16 @@ TEST(parts_start_at_multiples_of_8) {
   EQUAL(RowLayout(*plan, 0).total, 0u);
 }
 
+TEST(as_many_rows_fit_as_fit) {
+  const int32_t triples[] = {-1, 0, 4, -1, 8, 1, -1, 16, 16};
+  const auto plan = std::move(Plan::Create(triples, 9).value());
+  for (uint64_t length = 0; length < 2000; ++length) {
+    const size_t rows = RowsThatFit(*plan, length);
+    CHECK(RowLayout(*plan, rows).total <= length);
+    CHECK(RowLayout(*plan, rows + 1).total > length);
+  }
+}
+
 TEST(columns_near_each_other_share_a_window) {
   const int32_t triples[] = {-1, 8000, 8, -1, 4000, 96, -1, 0, 8, 2, 16, 8, 0, 16, 8, 2, -16, 8};
   const auto plan = std::move(Plan::Create(triples, 18).value());
