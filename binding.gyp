@@ -35,6 +35,7 @@
         "native/addon/address_space_object.cpp",
         "native/addon/arguments.cpp",
         "native/addon/libvmi_object.cpp",
+        "native/addon/loader.cpp",
         "native/addon/memory_object.cpp",
         "native/addon/plan_object.cpp",
         "native/addon/scan_worker.cpp"

@@ -69,13 +69,18 @@ export interface NativeScan {
 }
 
 /**
- * The fastest load there is: `load()` replaces the address in `word[0]` by the 8 bytes there, little-endian. It throws as `readU64`
- * does, and leaves the word as it was. What wraps around when it is stored in the word is the caller's to refuse.
+ * The fastest load there is: `load()` replaces the address in `word[0]` by the 8 bytes there, little-endian, in the memory or address
+ * space whose handle is in `handle[0]`. It throws as `readU64` does, and leaves the word as it was. What wraps around when it
+ * is stored in the word is the caller's to refuse.
  */
 export interface NativeLoader {
   readonly word: BigUint64Array;
+  readonly handle: Uint32Array;
   load(): void;
 }
+
+/** One for all memories and address spaces of this thread. */
+export function loader(): NativeLoader;
 
 /** Guest-physical memory of one source. All methods but `scan` are synchronous. */
 export class Memory {
@@ -84,6 +89,8 @@ export class Memory {
   readonly ranges: BigUint64Array;
   /** Whether every byte can be read without a system call. */
   readonly mapped: boolean;
+  /** For a {@link NativeLoader}; good as long as this object is. */
+  readonly handle: number;
   /**
    * Starts an operation on a live guest: drops what the source caches and throws VMI_CLOSED when the
    * guest's process has exited.
@@ -95,8 +102,6 @@ export class Memory {
   readMany(addresses: BigUint64Array, length: number, into: Uint8Array): Uint32Array;
   /** Little-endian load; throws VMI_FAULT. */
   readU64(address: bigint): bigint;
-  /** `readU64`, without a bigint in and one out; a new one each time. */
-  loader(): NativeLoader;
   /** Addresses of the pattern, ascending, found on worker threads. Holes of a file are not read. */
   scan(request: NativeScan): Promise<BigUint64Array>;
   /** Waits for scans in flight, then unmaps. Idempotent. */
@@ -137,6 +142,8 @@ export interface NativeRows {
 export class AddressSpace {
   /** `levels`: 4 or 5. `root`: physical, page-aligned. */
   constructor(memory: Memory, root: bigint, levels: number);
+  /** For a {@link NativeLoader}; good as long as this object is. */
+  readonly handle: number;
   /** Triples (virtual, length, physical) that need no page walk; used only where the result is RAM. */
   setWindows(windows: BigUint64Array): void;
   flush(): void;
@@ -155,7 +162,6 @@ export class AddressSpace {
   /** Like Memory.read, by virtual address. */
   read(address: bigint, into: Uint8Array): number;
   readU64(address: bigint): bigint;
-  loader(): NativeLoader;
   readU32(address: bigint): number;
   /**
    * Entry `index` (0 to 2^31 - 1) of a radix tree, 0 where it has none. `head`: address of the root's slot. `tree`: seven

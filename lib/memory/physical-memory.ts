@@ -1,4 +1,5 @@
-import type { Memory } from '../../types/addon.js';
+import type { Memory, NativeLoader } from '../../types/addon.js';
+import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import type { Cr3WriteOptions, Cr3WriteStream } from '../libvmi/cr3-writes.js';
@@ -113,8 +114,8 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly #native: Memory;
   readonly #machine: Machine | undefined;
   readonly #ramSize: bigint | undefined;
-  readonly #word: BigUint64Array;
-  readonly #load: () => void;
+  readonly #loader: NativeLoader;
+  readonly #handle: number;
   #closing: Promise<void> | undefined;
 
   constructor(options: PhysicalMemoryOptions) {
@@ -122,7 +123,8 @@ export class PhysicalMemory implements AsyncDisposable {
     this.description = options.description;
     this.live = options.live;
     this.#native = options.native;
-    ({ word: this.#word, load: this.#load } = options.native.loader());
+    this.#loader = addon().loader();
+    this.#handle = options.native.handle;
     this.#machine = options.machine;
     this.#ramSize = options.ramSize;
     this.addressing = options.addressing ?? 'guest-physical';
@@ -215,11 +217,12 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   readU64(address: AddressLike): bigint {
     this.#checkOpen();
-    const word = this.#word;
+    const { word, handle } = this.#loader;
     try {
       word[0] =
         typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS ? address : toAddress(address);
-      this.#load();
+      handle[0] = this.#handle;
+      this.#loader.load();
       return word[0];
     } catch (error) {
       throw failed(error, address);

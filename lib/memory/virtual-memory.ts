@@ -1,4 +1,4 @@
-import type { AddressSpace, Memory, NativeLoader, NativeRows, Plan } from '../../types/addon.js';
+import type { AddressSpace, Memory, NativeRows, Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
@@ -51,8 +51,8 @@ export class VirtualMemory {
   readonly root: bigint;
   readonly levels: 4 | 5;
   readonly #native: AddressSpace;
-  // Made by the first load: most address spaces are never asked for one.
-  #loader: NativeLoader | undefined;
+  readonly #loader = addon().loader();
+  #handle: number | undefined;
 
   /** @internal */
   constructor(physical: PhysicalMemory, native: Memory, root: bigint, levels: 4 | 5) {
@@ -167,11 +167,13 @@ export class VirtualMemory {
 
   /** Loads a little-endian 64-bit value. @throws {FaultError} not mapped */
   readU64(address: AddressLike): bigint {
-    this.#loader ??= this.#native.loader();
-    const { word } = this.#loader;
+    const { word, handle } = this.#loader;
     try {
       word[0] =
         typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS ? address : toAddress(address);
+      // Most address spaces are never asked for one.
+      this.#handle ??= this.#native.handle;
+      handle[0] = this.#handle;
       this.#loader.load();
       return word[0];
     } catch (error) {

@@ -9,12 +9,23 @@
 
 namespace vmi {
 
+namespace {
+
+Napi::Value Loader(const Napi::CallbackInfo& info) {
+  Instance* instance = Instance::Of(info.Env());
+  if (instance->loader.IsEmpty()) instance->loader = Napi::Persistent(instance->loaders->Make(info.Env()));
+  return instance->loader.Value();
+}
+
+}  // namespace
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
   MemoryObject::Register(env, exports);
   PlanObject::Register(env, exports);
   AddressSpaceObject::Register(env, exports);
   LibvmiObject::Register(env, exports);
+  exports.Set("loader", Napi::Function::New<Loader>(env, "loader"));
   return exports;
 }
 

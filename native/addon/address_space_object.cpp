@@ -11,6 +11,7 @@
 #include "../core/radix_tree.h"
 #include "arguments.h"
 #include "bound.h"
+#include "instance.h"
 #include "memory_object.h"
 #include "plan_object.h"
 
@@ -129,6 +130,7 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
 void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
   exports.Set(kName, DefineClass(env, kName,
                                  {
+                                     Getter<AddressSpaceObject, &AddressSpaceObject::Handle>("handle"),
                                      InstanceMethod<&AddressSpaceObject::SetWindows>("setWindows"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Flush>>("flush"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Translate>>("translate"),
@@ -137,7 +139,6 @@ void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Read>>("read"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
-                                     InstanceMethod<&AddressSpaceObject::Loader>("loader"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
@@ -184,8 +185,9 @@ void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
   Check(info.Env(), space.SetWindows(windows));
 }
 
-Napi::Value AddressSpaceObject::Loader(const Napi::CallbackInfo& info) {
-  return NewLoader<AddressSpace, LoadU64>(info.Env(), ToObject<AddressSpaceObject>(info.This(), "this")->space_);
+Napi::Value AddressSpaceObject::Handle(const Napi::CallbackInfo& info) {
+  constexpr auto load = [](void* space, uint64_t address) { return LoadU64(*static_cast<AddressSpace*>(space), address); };
+  return Napi::Number::New(info.Env(), handle_.Get(Instance::Of(info.Env())->loaders, space_.get(), load));
 }
 
 Napi::Value AddressSpaceObject::Walk(const Napi::CallbackInfo& info) {

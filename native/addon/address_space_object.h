@@ -7,6 +7,7 @@
 
 #include "../core/address_space.h"
 #include "bound.h"
+#include "loader.h"
 
 namespace vmi {
 
@@ -23,12 +24,13 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
   template <Verb<AddressSpace> kVerb>
   Napi::Value Method(const Napi::CallbackInfo& info);
   void SetWindows(const Napi::CallbackInfo& info);
-  Napi::Value Loader(const Napi::CallbackInfo& info);
+  Napi::Value Handle(const Napi::CallbackInfo& info);
   Napi::Value Walk(const Napi::CallbackInfo& info);
   Napi::Value Mappings(const Napi::CallbackInfo& info);
 
   // Keeps the memory alive.
   std::shared_ptr<AddressSpace> space_;
+  LoaderHandle handle_;
 };
 
 }  // namespace vmi

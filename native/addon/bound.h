@@ -6,13 +6,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <exception>
 #include <memory>
 
 #include <napi.h>
-
-#include "arguments.h"
 
 namespace vmi {
 
@@ -61,58 +58,6 @@ void Bind(const Napi::Object& object, const char* name, const std::shared_ptr<T>
   const napi_property_descriptor property = {name,    nullptr, nullptr,      nullptr,
                                              nullptr, function, napi_default, nullptr};
   NAPI_THROW_IF_FAILED_VOID(env, napi_define_properties(env, object, 1, &property));
-}
-
-// A load whose argument and result lie in memory that JavaScript has too: a bigint in and one out cost twice the call.
-template <typename T>
-using Load = Result<uint64_t> (*)(T& object, uint64_t address);
-
-template <typename T>
-struct Loader {
-  std::shared_ptr<T> target;
-  // Outlives the array, whatever becomes of that.
-  std::shared_ptr<uint64_t> word;
-};
-
-template <typename T, Load<T> kLoad>
-napi_value CallLoader(napi_env env, napi_callback_info info) {
-  void* data = nullptr;
-  if (napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data) != napi_ok) return nullptr;
-  auto* loader = static_cast<Loader<T>*>(data);
-  Result<uint64_t> value = kLoad(*loader->target, *loader->word);
-  if (value.ok()) {
-    *loader->word = value.value();
-    return nullptr;
-  }
-  try {
-    throw ToException(env, value.error());
-  } catch (const Napi::Error& error) {
-    error.ThrowAsJavaScriptException();
-  } catch (const std::exception& error) {
-    Napi::Error::New(env, error.what()).ThrowAsJavaScriptException();
-  }
-  return nullptr;
-}
-
-// NativeLoader of types/addon.d.ts.
-template <typename T, Load<T> kLoad>
-Napi::Value NewLoader(Napi::Env env, const std::shared_ptr<T>& target) {
-  auto loader = std::make_unique<Loader<T>>(Loader<T>{target, std::make_shared<uint64_t>(0)});
-  auto kept = std::make_unique<std::shared_ptr<uint64_t>>(loader->word);
-  auto buffer = Napi::ArrayBuffer::New(
-      env, loader->word.get(), sizeof(uint64_t),
-      [](Napi::Env, void*, std::shared_ptr<uint64_t>* word) { delete word; }, kept.get());
-  kept.release();
-  napi_value function;
-  NAPI_THROW_IF_FAILED(
-      env, napi_create_function(env, "load", NAPI_AUTO_LENGTH, CallLoader<T, kLoad>, loader.get(), &function), env.Undefined());
-  const auto release = [](napi_env, void* data, void*) { delete static_cast<Loader<T>*>(data); };
-  NAPI_THROW_IF_FAILED(env, napi_add_finalizer(env, function, loader.get(), release, nullptr, nullptr), env.Undefined());
-  loader.release();
-  auto object = Napi::Object::New(env);
-  object.Set("word", Napi::TypedArrayOf<uint64_t>::New(env, 1, buffer, 0, napi_biguint64_array));
-  object.Set("load", Napi::Value(env, function));
-  return object;
 }
 
 }  // namespace vmi

@@ -6,6 +6,7 @@
 #include <napi.h>
 
 #include "../core/memory.h"
+#include "loader.h"
 
 namespace vmi {
 
@@ -13,6 +14,10 @@ struct Instance {
   Napi::FunctionReference memory_constructor;
   // The memory that the Memory object under construction wraps; only while NewMemory runs.
   std::shared_ptr<Memory> pending_memory;
+
+  const std::shared_ptr<Loaders> loaders = std::make_shared<Loaders>();
+  // The one object over them.
+  Napi::ObjectReference loader;
 
   static Instance* Of(Napi::Env env) { return env.GetInstanceData<Instance>(); }
 };

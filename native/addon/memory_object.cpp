@@ -57,7 +57,7 @@ Napi::Value OpenMemory(const Napi::CallbackInfo& info) {
   return NewMemory(env, std::make_shared<Memory>(std::move(source)));
 }
 
-Result<uint64_t> LoadU64(Memory& memory, uint64_t address) { return memory.ReadU64(address); }
+Result<uint64_t> LoadU64(void* memory, uint64_t address) { return static_cast<Memory*>(memory)->ReadU64(address); }
 
 }  // namespace
 
@@ -96,11 +96,11 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
                   {
                       Getter<MemoryObject, &MemoryObject::Ranges>("ranges"),
                       Getter<MemoryObject, &MemoryObject::Mapped>("mapped"),
+                      Getter<MemoryObject, &MemoryObject::Handle>("handle"),
                       InstanceMethod<&MemoryObject::Method<verbs::Begin>>("begin"),
                       InstanceMethod<&MemoryObject::Method<verbs::Read>>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),
                       InstanceMethod<&MemoryObject::Method<verbs::ReadU64>>("readU64"),
-                      InstanceMethod<&MemoryObject::Loader>("loader"),
                       InstanceMethod<&MemoryObject::Scan>("scan"),
                       InstanceMethod<&MemoryObject::Close>("close"),
                   });
@@ -163,8 +163,8 @@ Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
   return transferred;
 }
 
-Napi::Value MemoryObject::Loader(const Napi::CallbackInfo& info) {
-  return NewLoader<Memory, LoadU64>(info.Env(), ToObject<MemoryObject>(info.This(), "this")->memory_);
+Napi::Value MemoryObject::Handle(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), handle_.Get(Instance::Of(info.Env())->loaders, memory_.get(), LoadU64));
 }
 
 Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {

@@ -7,6 +7,7 @@
 
 #include "../core/memory.h"
 #include "bound.h"
+#include "loader.h"
 
 namespace vmi {
 
@@ -23,15 +24,16 @@ class MemoryObject : public Napi::ObjectWrap<MemoryObject> {
  private:
   static Memory& Receiver(const Napi::CallbackInfo& info);
   Napi::Value Ranges(const Napi::CallbackInfo& info);
+  Napi::Value Handle(const Napi::CallbackInfo& info);
   Napi::Value Mapped(const Napi::CallbackInfo& info);
   template <Verb<Memory> kVerb>
   Napi::Value Method(const Napi::CallbackInfo& info);
   Napi::Value ReadMany(const Napi::CallbackInfo& info);
-  Napi::Value Loader(const Napi::CallbackInfo& info);
   Napi::Value Scan(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Memory> memory_;
+  LoaderHandle handle_;
 };
 
 // Gives a memory of any source its JavaScript object.

@@ -23,15 +23,16 @@ const PRESENT = 1n;
 const LARGE = 1n << 7n;
 const TABLE = 0x000f_ffff_ffff_f000n;
 
-function loaderOf(memory: { readU64(address: bigint): bigint }): NativeLoader {
-  const word = new BigUint64Array(1);
-  return {
-    word,
-    load() {
-      word[0] = memory.readU64(word[0]!);
-    },
-  };
-}
+/** What has a handle, by handle. */
+const loadable: { readU64(address: bigint): bigint }[] = [];
+const handleOf = (memory: { readU64(address: bigint): bigint }) => loadable.push(memory) - 1;
+const fakeLoader: NativeLoader = {
+  word: new BigUint64Array(1),
+  handle: new Uint32Array(1),
+  load() {
+    this.word[0] = loadable[this.handle[0]!]!.readU64(this.word[0]!);
+  },
+};
 
 /** The native memory over buffers, in TypeScript: logs every call, and fails the n-th read when told to. */
 export class FakeMemory {
@@ -92,9 +93,7 @@ export class FakeMemory {
     return bytes.readBigUInt64LE();
   }
 
-  loader(): NativeLoader {
-    return loaderOf(this);
-  }
+  readonly handle = handleOf(this);
 
   async scan(request: NativeScan): Promise<BigUint64Array> {
     const hits: bigint[] = [];
@@ -233,9 +232,7 @@ export class FakeAddressSpace {
     return bytes.readBigUInt64LE();
   }
 
-  loader(): NativeLoader {
-    return loaderOf(this);
-  }
+  readonly handle = handleOf(this);
 
   readU32(address: bigint): number {
     const bytes = Buffer.alloc(4);
@@ -288,6 +285,7 @@ export const fakeAddon = {
       this.columns = columns;
     }
   },
+  loader: () => fakeLoader,
   openMemory(): never {
     throw new Error('the fake opens nothing');
   },
