@@ -85,7 +85,8 @@ async function fromMonitor(process: QemuProcess, monitor: Monitor, access: Monit
   const [tree, first, registers] = await Promise.all([
     monitor.human('info mtree -f'),
     monitor.human('gpa2hva 0x0'),
-    monitor.human(REGISTERS),
+    // Should QEMU refuse it, whoever needs registers asks again and is told why.
+    monitor.human(REGISTERS).catch(() => undefined),
   ]);
   const host = await hostRanges(monitor, parseMemoryTree(tree), first);
   const machine = new QemuMachine(access, registers);
@@ -275,9 +276,9 @@ class QemuMachine implements Machine {
   /** Held while the guest is stopped by us. */
   #guard: PauseGuard | undefined;
 
-  constructor(access: MonitorAccess, registers: string) {
+  constructor(access: MonitorAccess, registers: string | undefined) {
     this.#access = access;
-    this.#first = { text: registers, time: performance.now() };
+    if (registers !== undefined) this.#first = { text: registers, time: performance.now() };
   }
 
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
