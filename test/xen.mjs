@@ -145,6 +145,8 @@ async function look(xen, name, transcript) {
   const pids = tasks.map(({ pid }) => pid);
   const told = {
     tasks,
+    /** The same with libvmi in a process of its own. */
+    isolated: /** @type {TaskJson[]} */ (await lines(`ps ${target} --threads --isolate`)),
     cr3: /** @type {TaskJson[]} */ (await lines(`cr3 ${target} ${pids.join(' ')}`)),
     who: /** @type {(TaskJson & { value: string })[]} */ (await lines(`who ${target} ${cr3s.join(' ')}`)),
     userWho: /** @type {(TaskJson & { value: string })[]} */ (
@@ -189,6 +191,7 @@ function compare(truth, told, type) {
   expect('PV', pv, truth.facts.pv);
   expect('addressing', pv ? 'machine' : 'guest-physical', told.probe.addressing);
   expect('tasks that a view lacks', 0, told.probe.cross);
+  expect('what an isolated libvmi tells', JSON.stringify(told.tasks), JSON.stringify(told.isolated));
   for (const task of truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread')) {
     const { cr3 } = expectedCr3(truth, task);
     const one = told.cr3.find(({ pid }) => pid === task.pid);

@@ -39,6 +39,18 @@ export interface ListOptions {
 
 /** Times a look-up of a task that changes while it is read is started again. */
 const MAX_RETRIES = 8;
+/** Times that a PID of a live guest must be absent, or its tree broken, before that is believed. */
+const MISSES = 3;
+
+/** `undefined` instead of the error of a structure that is none, or is not there. */
+function unlessBroken<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof CorruptError || error instanceof FaultError) return undefined;
+    throw error;
+  }
+}
 
 /** Finds tasks in one kernel: by the list of processes, by PID, by CR3. Every call is one operation on the guest. */
 export class Tasks {
@@ -108,9 +120,17 @@ export class Tasks {
   find(pid: number): Task | undefined {
     const kernel = this.#kernel;
     kernel.memory.begin();
-    for (let attempt = 0; ; attempt++) {
-      const address = findTask(kernel, this.#layout, pid);
-      if (address === undefined) return undefined;
+    for (let attempt = 0, misses = 0; ; attempt++) {
+      // The tree may shrink under the look-up, and a node of it serve something else by the time it is read.
+      const last = misses === MISSES - 1 || !kernel.memory.physical.live;
+      const address = last
+        ? findTask(kernel, this.#layout, pid)
+        : unlessBroken(() => findTask(kernel, this.#layout, pid));
+      if (address === undefined) {
+        if (last) return undefined;
+        misses++;
+        continue;
+      }
       const rows = this.#layout.gather(kernel, BigUint64Array.of(address));
       if (rows.words('pid')[0] === pid && rows.faults[0]! === 0) {
         const listing = new Listing(kernel, this.#layout, rows, attempt);
@@ -131,8 +151,8 @@ export class Tasks {
   cr3(pid: number): bigint | null | undefined {
     const kernel = this.#kernel;
     kernel.memory.begin();
-    const structPid = findPid(kernel, this.#layout, pid);
-    if (structPid === undefined) return undefined;
+    const structPid = unlessBroken(() => findPid(kernel, this.#layout, pid));
+    if (structPid === undefined) return this.find(pid)?.cr3;
     const pgd = this.#layout.pgdOfPid(kernel, structPid, pid);
     return pgd === 0n ? this.find(pid)?.cr3 : pgdToCr3(kernel, pgd);
   }

@@ -29,6 +29,8 @@ void ReadPaths::Begin(Memory* memory, uint64_t head, uint64_t index) {
   if (paths_.empty()) paths_.resize(kPaths);
   // PIDs follow each other.
   Path& path = paths_[(index + (head >> 3)) % kPaths];
+  // Before the first read: the batch itself may be held up between two of them.
+  began_ = CoarseMilliseconds();
   if (path.count > 0 && path.head == head && path.index == index) {
     size_t at = 0;
     for (; ahead_count_ < path.count; ++ahead_count_) {
@@ -42,7 +44,6 @@ void ReadPaths::Begin(Memory* memory, uint64_t head, uint64_t index) {
   path.index = index;
   path.count = 0;
   path_ = &path;
-  began_ = CoarseMilliseconds();
   bytes_ = 0;
 }
 
