@@ -114,12 +114,8 @@ export class Memory {
  * gives zeroes; an unreadable one gives zeroes and sets bit `k` in the row's fault mask.
  */
 export class Plan {
-  /**
-   * Triples (from, offset, size); at most 32 columns; size 1 to 4,096. `check`: (column, mask, value) of an 8-byte column that
-   * is the only one behind its pointer. Where it held `value` under `mask`, rows of the next 10 s with the same base and the
-   * same pointer get `value` without a read, if a read is a system call.
-   */
-  constructor(columns: Int32Array, check?: BigUint64Array);
+  /** Triples (from, offset, size); at most 32 columns; size 1 to 4,096. */
+  constructor(columns: Int32Array);
 }
 
 /**

@@ -113,8 +113,6 @@ export class TaskLayout {
           return [from === undefined ? -1 : COLUMNS.indexOf(from), offset, size];
         }),
       ),
-      // A page table stays one while its task has it.
-      BigUint64Array.of(BigInt(COLUMNS.indexOf('textEntry')), PHYSICAL_MASK, this.textEntry),
     );
     const pgd = types.offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));

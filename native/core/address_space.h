@@ -116,10 +116,6 @@ class AddressSpace {
     return gather_scratch_.get();
   }
 
-  // Milliseconds that ColumnCheck takes a row at its word.
-  static constexpr int64_t kCheckedFor = 10'000;
-  CheckedPairs* checked() { return &checked_; }
-
   // A look-up that pointers lead through, until the next Flush.
   void BeginLookUp(uint64_t head, uint64_t index) { paths_.Begin(memory_.get(), head, index); }
   ReadPaths* paths() { return &paths_; }
@@ -181,7 +177,6 @@ class AddressSpace {
   std::array<ListTrail, 4> trails_;
   size_t next_trail_ = 0;
   ListScratch scratch_;
-  CheckedPairs checked_;
   std::unique_ptr<GatherScratch> gather_scratch_;
   ReadPaths paths_;
   uint64_t generation_ = 1;

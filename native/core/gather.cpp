@@ -1,7 +1,6 @@
 #include "gather.h"
 
 #include <cstring>
-#include <ctime>
 
 #include <algorithm>
 #include <array>
@@ -149,24 +148,15 @@ void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t windo
   }
 }
 
-int64_t CoarseMilliseconds() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return static_cast<int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
-}
-
 // Memory that is read: one batch for all rows of a block, per depth.
 class BatchGather {
  public:
-  BatchGather(AddressSpace* space, const Rows& rows, const ColumnCheck& check)
+  BatchGather(AddressSpace* space, const Rows& rows)
       : space_(space),
         rows_(rows),
-        check_(check),
-        now_(check.column == ColumnCheck::kNone ? 0 : CoarseMilliseconds()),
         pieces_(space->gather_scratch()->pieces),
         requests_(space->gather_scratch()->requests),
         repeats_(space->gather_scratch()->repeats),
-        unchecked_(space->gather_scratch()->unchecked),
         slots_(space->gather_scratch()->slots),
         lanes_(space->gather_scratch()->lanes) {}
 
@@ -175,7 +165,6 @@ class BatchGather {
     pieces_.clear();
     requests_.clear();
     repeats_.clear();
-    unchecked_.clear();
     any_fault_ = false;
     slots_.assign(kFirstSlots, kNone);
     last_request_.fill(0);
@@ -183,7 +172,6 @@ class BatchGather {
     ReadAll();
     if (any_fault_) ZeroFaulty(window_count, first, end);
     for (const Repeat& repeat : repeats_) CopyRow(windows[repeat.window], repeat.row);
-    for (const Unchecked& unchecked : unchecked_) NoteChecked(unchecked);
   }
 
  private:
@@ -191,7 +179,6 @@ class BatchGather {
   using Piece = GatherScratch::Piece;
   using Request = GatherScratch::Request;
   using Repeat = GatherScratch::Repeat;
-  using Unchecked = GatherScratch::Unchecked;
   using Lane = GatherScratch::Lane;
 
   static constexpr size_t kFirstSlots = 256;
@@ -199,7 +186,6 @@ class BatchGather {
   // A window of all rows.
   void AddWindows(size_t w, size_t first, size_t end) {
     const ColumnWindow& window = windows_[w];
-    const bool is_checked = window.parts[0].column == check_.column;
     // Of the row before, when it is read.
     bool has_last = false;
     uint64_t last = 0;
@@ -211,27 +197,12 @@ class BatchGather {
       } else if (has_last && start == last) {
         // Children of one parent, threads with one set of credentials: what the row before has.
         repeats_.push_back({static_cast<uint32_t>(row), static_cast<uint32_t>(w)});
-      } else if (is_checked && IsChecked(row, start)) {
-        std::memcpy(rows_.Cell(row, check_.column), &check_.value, sizeof check_.value);
-        has_last = false;
       } else {
         AddWindow(w, row, start);
         has_last = true;
         last = start;
       }
     }
-  }
-
-  bool IsChecked(size_t row, uint64_t start) {
-    if (space_->checked()->Has(rows_.Base(row), start, now_ - AddressSpace::kCheckedFor)) return true;
-    unchecked_.push_back({start, row});
-    return false;
-  }
-
-  void NoteChecked(const Unchecked& unchecked) {
-    const uint64_t value = rows_.Pointer(unchecked.row, check_.column);
-    if (rows_.IsFaulty(unchecked.row, check_.column) || ((value ^ check_.value) & check_.mask) != 0) return;
-    space_->checked()->Put(rows_.Base(unchecked.row), unchecked.address, now_);
   }
 
   void AddWindow(size_t w, size_t row, uint64_t start) {
@@ -394,13 +365,10 @@ class BatchGather {
 
   AddressSpace* space_;
   const Rows& rows_;
-  const ColumnCheck& check_;
-  const int64_t now_;
   const ColumnWindow* windows_ = nullptr;
   std::vector<Piece>& pieces_;
   std::vector<Request>& requests_;
   std::vector<Repeat>& repeats_;
-  std::vector<Unchecked>& unchecked_;
   std::vector<uint32_t>& slots_;
   std::array<Lane, HelperThread::kThreads>& lanes_;
   // Of each window: the request of the last piece.
@@ -443,7 +411,7 @@ void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffe
     return;
   }
 
-  BatchGather batch(space, rows, plan.check());
+  BatchGather batch(space, rows);
   for (int depth = first_depth; depth <= plan.max_depth(); ++depth) {
     const size_t first = at_depth(depth);
     const size_t end = at_depth(depth + 1);

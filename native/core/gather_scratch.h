@@ -39,11 +39,6 @@ struct GatherScratch {
     uint32_t row;
     uint32_t window;
   };
-  // A row whose checked column is read, and where from.
-  struct Unchecked {
-    uint64_t address;
-    size_t row;
-  };
   // What one thread reads into.
   struct Lane {
     std::vector<ReadRequest> requests;
@@ -53,7 +48,6 @@ struct GatherScratch {
   std::vector<Piece> pieces;
   std::vector<Request> requests;
   std::vector<Repeat> repeats;
-  std::vector<Unchecked> unchecked;
   // Numbers of requests by page: open addressing.
   std::vector<uint32_t> slots;
   std::array<Lane, HelperThread::kThreads> lanes;

@@ -76,35 +76,6 @@ class AddressMap {
   size_t used_ = 0;
 };
 
-// Pairs of a row's base and an address, each with the time it was put in. Of a fixed size: a pair may displace another.
-class CheckedPairs {
- public:
-  bool Has(uint64_t base, uint64_t address, int64_t since) const {
-    if (slots_.empty()) return false;
-    const Slot& slot = slots_[Index(base, address)];
-    return slot.base == base && slot.address == address && slot.time >= since;
-  }
-
-  void Put(uint64_t base, uint64_t address, int64_t now) {
-    if (slots_.empty()) slots_.resize(kSlots);
-    slots_[Index(base, address)] = {base, address, now};
-  }
-
- private:
-  static constexpr size_t kSlots = size_t{1} << 14;
-  struct Slot {
-    uint64_t base = 0;
-    uint64_t address = 0;
-    int64_t time = 0;
-  };
-
-  static size_t Index(uint64_t base, uint64_t address) {
-    return static_cast<size_t>(((base ^ address >> 12) * 0x9e37'79b9'7f4a'7c15) >> 40) & (kSlots - 1);
-  }
-
-  std::vector<Slot> slots_;
-};
-
 struct ListScratch {
   AddressMap seen;
   std::vector<uint64_t> nodes;

@@ -47,19 +47,6 @@ Result<std::unique_ptr<Plan>> Plan::Create(const int32_t* triples, size_t count)
   return plan;
 }
 
-Status Plan::SetCheck(const ColumnCheck& check) {
-  const bool is_alone = std::any_of(windows_.begin(), windows_.end(), [&check](const ColumnWindow& window) {
-    return window.depth > 0 && window.parts.size() == 1 && window.parts[0].column == check.column && window.length == 8;
-  });
-  if (!is_alone) {
-    return {Code::kMisuse,
-            "Expected a check of a column of 8 bytes that is the only one behind its pointer but received column " +
-                std::to_string(check.column)};
-  }
-  check_ = check;
-  return {};
-}
-
 std::vector<ColumnWindow> Plan::MakeWindows(const std::vector<Column>& columns, int depth) {
   std::vector<uint8_t> order;
   for (size_t k = 0; k < columns.size(); ++k) {

@@ -48,17 +48,6 @@ struct ColumnWindow {
   }
 };
 
-// What a column of 8 bytes is expected to hold, under a mask. Where it did, AddressSpace::kCheckedFor long no row with the same
-// base reads it again through the same pointer, if a read is a system call: the row gets `value`.
-struct ColumnCheck {
-  // None.
-  static constexpr size_t kNone = SIZE_MAX;
-
-  size_t column = kNone;
-  uint64_t mask = 0;
-  uint64_t value = 0;
-};
-
 class Plan {
  public:
   static constexpr size_t kMaxColumns = 32;
@@ -66,10 +55,6 @@ class Plan {
 
   // Triples (from, offset, size); kMisuse for what NativeRows cannot hold.
   static Result<std::unique_ptr<Plan>> Create(const int32_t* triples, size_t count);
-
-  // kMisuse for a column that does not exist, has not 8 bytes, or shares its pointer with others.
-  Status SetCheck(const ColumnCheck& check);
-  const ColumnCheck& check() const { return check_; }
 
   const std::vector<Column>& columns() const { return columns_; }
   // By depth, so that a pointer is read before what hangs on it.
@@ -82,7 +67,6 @@ class Plan {
  private:
   std::vector<Column> columns_;
   std::vector<ColumnWindow> windows_;
-  ColumnCheck check_;
   int max_depth_ = 0;
 };
 

@@ -131,52 +131,6 @@ TEST(many_rows_that_share_a_page_are_one_request) {
   EQUAL(machine.guest->requests, 500u + 1u);
 }
 
-TEST(a_checked_column_is_not_read_again) {
-  for (const bool parallel : {false, true}) {
-    DirectMapped machine(1 << 20);
-    Guest& guest = *machine.guest;
-    guest.is_mapped = false;
-    guest.is_parallel = parallel;
-    auto space = machine.Open();
-    CHECK(space->SetWindows({{kDirectMap, 1 << 20, 0}}).ok());
-    std::vector<uint64_t> bases;
-    for (uint64_t i = 0; i < 100; ++i) {
-      bases.push_back(kDirectMap + 0x80000 + i * 8);
-      guest.Put64(0x80000 + i * 8, kDirectMap + 0x90000 + i * 0x1000 % 0x60000);
-      guest.Put64(0x90000 + i * 0x1000 % 0x60000 + 0x10, 0xab00 + (i == 7));
-    }
-    const auto plan = MakePlan({-1, 0, 8, 0, 0x10, 8});
-    CHECK(plan->SetCheck({1, 0xff0f, 0xabf0}).ok());
-    const auto agrees = [&](uint64_t seventh) {
-      const Rows rows = Run(space.get(), *plan, bases);
-      for (size_t i = 0; i < bases.size(); ++i) {
-        EQUAL(rows.Mask(i), 0u);
-        EQUAL(rows.U64(i, 1) & 0xff0f, i == 7 ? seventh : 0xab00u);
-      }
-      return rows;
-    };
-    agrees(0xab01);
-    const size_t requests = guest.requests;
-    const Rows again = agrees(0xab01);
-    // The page of the bases, and the one row that did not hold what was expected.
-    EQUAL(guest.requests - requests, 2u);
-    EQUAL(again.U64(0, 1), 0xabf0u);
-
-    // Another pointer, or another base with the same, is looked at.
-    guest.Put64(0x80000, kDirectMap + 0xf0000);
-    guest.Put64(0xf0010, 0x1234);
-    EQUAL(Run(space.get(), *plan, bases).U64(0, 1), 0x1234u);
-    guest.Put64(0x88000, kDirectMap + 0x91000);
-    guest.Put64(0x91010, 0x5678);
-    EQUAL(Run(space.get(), *plan, {kDirectMap + 0x88000}).U64(0, 1), 0x5678u);
-    EQUAL(Run(space.get(), *plan, {bases[1]}).U64(0, 1), 0xabf0u);
-    // Mapped memory is read: that costs nothing.
-    guest.is_mapped = true;
-    auto mapped = machine.Open();
-    EQUAL(Run(mapped.get(), *plan, {bases[1]}).U64(0, 1), 0x5678u);
-  }
-}
-
 TEST(rows_that_repeat_a_pointer_repeat_its_faults) {
   DirectMapped machine(1 << 20);
   Guest& guest = *machine.guest;

@@ -28,15 +28,6 @@ TEST(refuses_what_rows_cannot_hold) {
   CHECK(!Takes(many));
 }
 
-TEST(checks_a_column_that_is_alone_behind_its_pointer) {
-  const int32_t triples[] = {-1, 0, 8, 0, 8, 8, -1, 16, 8, 2, 0, 8, 2, 8, 8, 2, 0, 4};
-  auto plan = std::move(Plan::Create(triples, 18).value());
-  EQUAL(plan->check().column, ColumnCheck::kNone);
-  CHECK(plan->SetCheck({1, 1, 1}).ok());
-  EQUAL(plan->check().column, 1u);
-  for (const size_t column : {0, 2, 3, 4, 5, 6, 1 << 20}) CHECK(plan->SetCheck({column, 1, 1}).error().code == Code::kMisuse);
-}
-
 TEST(parts_start_at_multiples_of_8) {
   const int32_t triples[] = {-1, 0, 4, -1, 8, 1, -1, 16, 16};
   const auto plan = std::move(Plan::Create(triples, 9).value());
