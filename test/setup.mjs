@@ -27,10 +27,10 @@ export function setUpProject(log) {
   }
   if (stale(ADDON)) {
     log('building the addon and dist/');
-    npm(['run', existsSync(`${root}build/Makefile`) ? 'build' : 'rebuild', '--silent']);
+    npm(['run', existsSync(`${root}build/Makefile`) ? 'build' : 'rebuild']);
   } else if (stale(DIST)) {
     log('building dist/');
-    npm(['run', 'build:ts', '--silent']);
+    npm(['run', 'build:ts']);
   }
 }
 
