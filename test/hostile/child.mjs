@@ -280,6 +280,9 @@ for (; totals.operations < options.operations && totals.bends < options.bends; s
     file.straighten();
   }
   if (totals.bends % 500 === 0 && gc !== undefined) {
+    // What a listing's buffers held is given back a turn after they are collected.
+    gc();
+    await new Promise((resolve) => setImmediate(resolve));
     gc();
     const used = process.memoryUsage();
     const bytes = used.heapUsed + used.external + used.arrayBuffers;
