@@ -5,6 +5,8 @@ import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
 
+/** `task_struct.flags`: a kernel thread. include/linux/sched.h, PF_KTHREAD. */
+export const PF_KTHREAD = 0x0020_0000;
 /** Deepest PID namespace. include/linux/pid_namespace.h, MAX_PID_NS_LEVEL. */
 export const MAX_PID_NS_LEVEL = 32;
 /** Most tasks a kernel can have. include/linux/threads.h, PID_MAX_LIMIT. */
@@ -19,8 +21,8 @@ const MAX_UPID = 124;
 
 /** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node, XA_CHUNK_SHIFT. */
 export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, maxShift: 60 } as const;
-/** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid (4 bytes), mm, pgd, text entry. */
-const ANSWER_LENGTH = 56;
+/** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid and flags (4 bytes each), mm, active_mm, pgd, text entry. */
+const ANSWER_LENGTH = 72;
 
 /** What {@link TaskLayout.lists} found. */
 export interface FoundRows {
@@ -147,9 +149,11 @@ export class TaskLayout {
       Int32Array.of(
         ...[-1, this.pidTasks, 8],
         ...[0, member('pid'), 4],
+        ...[0, member('flags'), 4],
         ...[0, member('mm'), 8],
-        ...[2, pgd, 8],
-        ...[3, TEXT_ENTRY, 8],
+        ...[0, member('active_mm'), 8],
+        ...[3, pgd, 8],
+        ...[5, TEXT_ENTRY, 8],
       ),
     );
     this.#entryWords = new Uint32Array(BigUint64Array.of(this.textEntry & PHYSICAL_MASK).buffer);
@@ -217,16 +221,22 @@ export class TaskLayout {
 
   /**
    * PGD of the task that a `struct pid` leads to, checked as by {@link pgds}.
-   * @returns 0 where it has no address space of its own, and where it is not the task `pid`
+   * @returns `null` for a kernel thread that has borrowed no address space, `undefined` where it takes more to tell, and where it is
+   * not the task `pid`
    */
-  pgdOfPid(kernel: Kernel, structPid: bigint, pid: number): bigint {
+  pgdOfPid(kernel: Kernel, structPid: bigint, pid: number): bigint | null | undefined {
     const words = this.#answerWords;
     const entry = this.#entryWords;
     this.#answerBase[0] = structPid;
     kernel.memory.gather(this.#answerPlan, this.#answerBase, this.#answer);
+    // Row: 0 faults, 2 base, 4 first task, 6 pid, 8 flags, 10 mm, 12 active_mm, 14 pgd, 16 text entry.
+    if (words[0] !== 0 || words[6] !== pid) return undefined;
+    if ((words[10]! | words[11]!) === 0) {
+      const none = (words[12]! | words[13]!) === 0 && (words[8]! & PF_KTHREAD) !== 0;
+      return none ? null : undefined;
+    }
     const same =
-      ((words[12]! ^ entry[0]!) & 0xffff_f000) === 0 && ((words[13]! ^ entry[1]!) & 0x000f_ffff) === 0;
-    const found = words[0] === 0 && words[6] === pid && (words[8]! | words[9]!) !== 0;
-    return found && same && (words[10]! & 0xfff) === 0 ? this.#answerLongs[5]! : 0n;
+      ((words[16]! ^ entry[0]!) & 0xffff_f000) === 0 && ((words[17]! ^ entry[1]!) & 0x000f_ffff) === 0;
+    return same && (words[14]! & 0xfff) === 0 ? this.#answerLongs[7]! : undefined;
   }
 }

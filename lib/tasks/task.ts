@@ -1,7 +1,8 @@
 import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
 import type { Cr3Source } from './cr3.js';
-import { type Listing, PF_KTHREAD } from './listing.js';
+import { PF_KTHREAD } from './layout.js';
+import type { Listing } from './listing.js';
 import { FAULT } from './rows.js';
 
 /** A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal string. */

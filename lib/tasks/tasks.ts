@@ -146,7 +146,7 @@ export class Tasks {
 
   /**
    * The CR3 of the task with this PID or TID; `undefined` when there is none. The same as `find(pid)?.cr3`, with no object made for
-   * a task that has an address space of its own.
+   * a task that has an address space of its own, or is a kernel thread off the CPU.
    */
   cr3(pid: number): bigint | null | undefined {
     const kernel = this.#kernel;
@@ -154,7 +154,8 @@ export class Tasks {
     const structPid = unlessBroken(() => findPid(kernel, this.#layout, pid));
     if (structPid === undefined) return this.find(pid)?.cr3;
     const pgd = this.#layout.pgdOfPid(kernel, structPid, pid);
-    return pgd === 0n ? this.find(pid)?.cr3 : pgdToCr3(kernel, pgd);
+    if (pgd === undefined) return this.find(pid)?.cr3;
+    return pgd === null ? null : pgdToCr3(kernel, pgd);
   }
 
   /**
