@@ -25,7 +25,7 @@
         "native/source/libvmi_session.cpp",
         "native/source/libvmi_kvm.cpp",
         "native/source/libvmi_source.cpp",
-        "native/source/libvmi_stderr.cpp",
+        "native/source/libvmi_output.cpp",
         "native/source/libvmi_wire.cpp",
         "native/source/libvmi_xen.cpp",
         "native/source/segments.cpp",

@@ -58,7 +58,7 @@ class Engine {
   virtual bool attached() const = 0;
   // How long each call after this one may take; where it is bounded.
   virtual void SetDeadline(Duration) {}
-  // What libvmi printed since the last time; where it is not caught by CaptureStderr.
+  // What libvmi printed since the last time; where it is not caught by CaptureOutput.
   virtual std::string TakeLog() { return {}; }
 
   virtual vmi::Status Attach() = 0;

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "libvmi_stderr.h"
+#include "libvmi_output.h"
 
 namespace libvmi {
 namespace {
@@ -141,7 +141,7 @@ vmi::Status Session::RunOne(Duration deadline, const Work& work, std::string* lo
     *log = engine_->TakeLog();
     return status;
   }
-  const CaptureStderr capture(log);
+  const CaptureOutput capture(log);
   return work(*engine_);
 }
 

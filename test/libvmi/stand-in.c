@@ -137,7 +137,8 @@ int vmi_init(struct instance **out, unsigned mode, const void *domain, uint64_t 
   leave(vmi, 0);
   if (vmi->fd < 0 || fstat(vmi->fd, &status) != 0 || fault == FAIL) {
     *error = fault == FAIL ? 2 : 3;
-    if (fault != FAIL) fprintf(stderr, "stand-in: there is no %s\n", vmi->name);
+    // As errprint() of a libvmi with its Bareflank driver, which is built by default.
+    if (fault != FAIL) fprintf(stdout, "stand-in: there is no %s\n", vmi->name);
     vmi->at = 0;
     vmi_destroy(vmi);
     *out = NULL;
