@@ -1,4 +1,13 @@
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import {
+  type BigIntStats,
+  closeSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+} from 'node:fs';
 import { VmiError } from '../../errors.js';
 
 /** One line of /proc/PID/maps. proc_pid_maps(5). */
@@ -29,6 +38,8 @@ export interface QemuProcess {
   /** Bytes of `-m`; `undefined` when it cannot be told. */
   readonly memory: bigint | undefined;
   readonly machine: 'pc' | 'q35' | undefined;
+  /** Ids of the memory backends that are shared (`-object memory-backend-…,share=on`): the names of their RAM blocks. */
+  readonly sharedBackends: readonly string[];
 }
 
 /**
@@ -63,6 +74,7 @@ export function qemuProcess(pid: number): QemuProcess {
     qmpSockets: qmpSockets(args, workingDirectory(pid)),
     memory: memorySize(option(args, 'm')),
     machine: machineType(option(args, 'machine') ?? option(args, 'M')),
+    sharedBackends: sharedBackends(args),
   };
 }
 
@@ -167,26 +179,38 @@ export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigi
   return starts;
 }
 
-/** A path that opens the file behind a shared mapping: the process's own descriptor, else the file's path. */
-export function pathOfMapping(pid: number, mapping: HostMapping): string | undefined {
-  const same = (path: string) => {
-    const stat = statSync(path, { bigint: true });
-    return stat.ino === mapping.inode && deviceName(stat.dev) === mapping.device;
-  };
-  const candidates: string[] = [];
-  try {
-    candidates.push(...readdirSync(`/proc/${pid}/fd`).map((fd) => `/proc/${pid}/fd/${fd}`));
-  } catch {
-    // Without the right to list descriptors the path is what is left.
-  }
-  candidates.push(mapping.path);
-  return candidates.find((path) => {
+/**
+ * Opens the file behind a shared mapping for reading: by its path, else by the process's own descriptor.
+ * @returns `undefined` when neither is to be had
+ */
+export function openMapping(pid: number, mapping: HostMapping): number | undefined {
+  const isIt = ({ ino, dev }: BigIntStats) => ino === mapping.inode && deviceName(dev) === mapping.device;
+  const open = (path: string): number | undefined => {
     try {
-      return same(path);
+      if (!isIt(statSync(path, { bigint: true }))) return undefined;
+      const fd = openSync(path, 'r');
+      // Another file may have taken its name since.
+      if (isIt(fstatSync(fd, { bigint: true }))) return fd;
+      closeSync(fd);
     } catch {
-      return false;
+      // Not there, or not to be opened.
     }
-  });
+    return undefined;
+  };
+  // Mostly it is where it was, and one look costs less than one at each descriptor.
+  const found = open(mapping.path);
+  if (found !== undefined) return found;
+  let names: string[] = [];
+  try {
+    names = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    // No right to list them.
+  }
+  for (const name of names) {
+    const fd = open(`/proc/${pid}/fd/${name}`);
+    if (fd !== undefined) return fd;
+  }
+  return undefined;
 }
 
 /** The error for a process that may not be read. ptrace(2), "Ptrace access mode checking". */
@@ -265,6 +289,18 @@ function memorySize(value: string | undefined): bigint | undefined {
   if (match === null) return undefined;
   const shift = { k: 10n, m: 20n, '': 20n, g: 30n, t: 40n }[match[2]!.toLowerCase()]!;
   return BigInt(match[1]!) << shift;
+}
+
+/** What is written as JSON is left out. QEMU qapi/qom.json, `MemoryBackendProperties`. */
+function sharedBackends(args: readonly string[]): string[] {
+  const ids: string[] = [];
+  for (const [i, arg] of args.entries()) {
+    const value = args[i + 1] ?? '';
+    if (!/^--?object$/.test(arg) || !value.startsWith('memory-backend-')) continue;
+    const id = property(value, 'id');
+    if (id !== undefined && property(value, 'share') === 'on') ids.push(id);
+  }
+  return ids;
 }
 
 function machineType(value: string | undefined): 'pc' | 'q35' | undefined {

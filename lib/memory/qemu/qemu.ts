@@ -1,4 +1,4 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import type { NativeSegment } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative, hex, VmiError } from '../../errors.js';
@@ -13,7 +13,7 @@ import {
   hostMappings,
   listenerOf,
   noRight,
-  pathOfMapping,
+  openMapping,
   type QemuProcess,
   qemuProcess,
   runsOfSize,
@@ -82,43 +82,74 @@ export async function openLibvirt(target: LibvirtTarget, options: AbortOptions =
 
 async function fromMonitor(process: QemuProcess, monitor: Monitor, access: MonitorAccess): Promise<Source> {
   // All that an attach asks, at once: an answer takes the monitor a fraction of the time that the way there and back does.
-  const [tree, first, registers] = await Promise.all([
+  const asked = Promise.all([
     monitor.human('info mtree -f'),
-    monitor.human('gpa2hva 0x0'),
+    // What is shared most likely shows without.
+    process.sharedBackends.length > 0 ? undefined : monitor.human(whereIs(0n)),
     // Should QEMU refuse it, whoever needs registers asks again and is told why.
     monitor.human(REGISTERS).catch(() => undefined),
   ]);
-  const host = await hostRanges(monitor, parseMemoryTree(tree), first);
+  asked.catch(() => {});
+  // While QEMU is at it.
+  const mappings = hostMappings(process.pid);
+  const [tree, first, registers] = await asked;
+  const host = await hostRanges(process, monitor, parseMemoryTree(tree), mappings, first);
   const machine = new QemuMachine(access, registers);
   const candidate: Candidate = {
     assumption: "QEMU's own memory map",
     proven: true,
-    open: () => openRanges(process, host, machine),
+    open: () => openRanges(process, host, mappings, machine),
   };
   return { candidates: [candidate], close: async () => {} };
 }
 
+const whereIs = (physical: bigint) => `gpa2hva 0x${physical.toString(16)}`;
+
 /**
- * Asks once per RAM block where it lies in the process; QEMU maps a block in one piece.
+ * Where each RAM block lies in the process; QEMU maps a block in one piece, and is asked once for each that does not show.
  *
- * @param first the answer for address 0, where every PC has RAM
+ * @param first the answer for address 0, where every PC has RAM, if it was asked
  */
 async function hostRanges(
+  process: QemuProcess,
   monitor: Monitor,
   ranges: readonly BlockRange[],
-  first: string,
+  mappings: readonly HostMapping[],
+  first: string | undefined,
 ): Promise<HostRange[]> {
   const bases = new Map<string, bigint>();
   for (const { block, physical, offset } of ranges) {
     if (bases.has(block)) continue;
-    const answer = physical === 0n ? first : await monitor.human(`gpa2hva 0x${physical.toString(16)}`);
-    bases.set(block, parseHostAddress(answer) - offset);
+    const shown = sharedBlock(process, ranges, mappings, block);
+    const ask = async () => {
+      const answer = physical === 0n && first !== undefined ? first : await monitor.human(whereIs(physical));
+      return parseHostAddress(answer) - offset;
+    };
+    bases.set(block, shown ?? (await ask()));
   }
   return ranges.map((range) => ({
     physical: range.physical,
     length: range.length,
     host: bases.get(range.block)! + range.offset,
   }));
+}
+
+/** The only shared mapping that is as long as a block that the command line shares. `undefined`: QEMU has to be asked. */
+function sharedBlock(
+  process: QemuProcess,
+  ranges: readonly BlockRange[],
+  mappings: readonly HostMapping[],
+  block: string,
+): bigint | undefined {
+  // Some machines call it by its path. QEMU hw/core/machine.c, `machine_consume_memdev`.
+  if (!process.sharedBackends.includes(block.replace(/^\/objects\//, ''))) return undefined;
+  const ends = ranges.filter((range) => range.block === block).map(({ offset, length }) => offset + length);
+  const size = ends.reduce((longest, end) => (end > longest ? end : longest), 0n);
+  const starts = runsOfSize(
+    mappings.filter(({ shared }) => shared),
+    size,
+  );
+  return starts.length === 1 ? starts[0] : undefined;
 }
 
 /**
@@ -138,7 +169,8 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
       `QEMU ${process.pid} has several memory blocks, whose places only its monitor tells: ${advice}`,
     );
   }
-  const blocks = runsOfSize(hostMappings(process.pid), size);
+  const mappings = hostMappings(process.pid);
+  const blocks = runsOfSize(mappings, size);
   if (blocks.length === 0) {
     throw new VmiError(
       'VMI_ATTACH',
@@ -159,6 +191,7 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
             length,
             host: block + offset,
           })),
+          mappings,
         ),
     })),
   );
@@ -179,17 +212,16 @@ function hasMemoryDevices(args: readonly string[]): boolean {
 function openRanges(
   process: QemuProcess,
   ranges: readonly HostRange[],
+  mappings: readonly HostMapping[],
   machine?: QemuMachine,
 ): PhysicalMemory {
-  const mappings = hostMappings(process.pid);
   const descriptors: number[] = [];
   const segments: NativeSegment[] = [];
   const files = new Map<string, number | undefined>();
   const descriptorOf = (mapping: HostMapping): number | undefined => {
     const key = `${mapping.device} ${mapping.inode}`;
     if (!files.has(key)) {
-      const path = pathOfMapping(process.pid, mapping);
-      const fd = path === undefined ? undefined : tryOpen(path);
+      const fd = openMapping(process.pid, mapping);
       if (fd !== undefined) descriptors.push(fd);
       files.set(key, fd);
     }
@@ -255,14 +287,6 @@ function pieces(range: HostRange, mappings: readonly HostMapping[]): Piece[] {
     length -= part;
   }
   return cut;
-}
-
-function tryOpen(path: string): number | undefined {
-  try {
-    return openSync(path, 'r');
-  } catch {
-    return undefined;
-  }
 }
 
 /**

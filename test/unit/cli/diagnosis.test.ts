@@ -180,6 +180,7 @@ describe('vmi list', () => {
           qmpSockets: ['/run/a:b'],
           memory: 512n << 20n,
           machine: 'q35',
+          sharedBackends: [],
         },
       ]),
     ).toEqual([

@@ -8,7 +8,6 @@ import { QmpClient } from '../../../lib/memory/qemu/qmp.js';
 const GREETING = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] } };
 interface Command {
   readonly execute: string;
-  readonly id: number;
 }
 
 describe('a QMP client', () => {
@@ -45,21 +44,46 @@ describe('a QMP client', () => {
   afterAll(() => rmSync(folder, { recursive: true }));
 
   it('waits for no answer but its own', async () => {
-    // Nothing is answered before all has come.
+    // Nothing is answered before all has come, and events come in between.
     answer = (_, say) => {
-      if (commands.length < 3) return;
-      for (const { execute, id } of commands) say({ return: execute === 'qmp_capabilities' ? {} : id, id });
+      if (commands.length < 4) return;
+      for (const { execute } of commands) {
+        say({ event: 'STOP', timestamp: { seconds: 1, microseconds: 2 } });
+        if (execute === 'quit') say({ error: { class: 'GenericError', desc: 'not today' } });
+        else say({ return: `to ${execute}` });
+      }
     };
     const client = await QmpClient.open(path);
     expect(client.version).toBe('7.2.22');
-    expect(await Promise.all([client.execute('query-status'), client.execute('query-kvm')])).toEqual([2, 3]);
-    expect(commands.map(({ execute }) => execute)).toEqual(['qmp_capabilities', 'query-status', 'query-kvm']);
+    const asked = ['query-status', 'quit', 'query-kvm'].map((command) => client.execute(command));
+    expect(await Promise.allSettled(asked)).toEqual([
+      { status: 'fulfilled', value: 'to query-status' },
+      { status: 'rejected', reason: expect.objectContaining({ code: 'VMI_UNSUPPORTED' }) },
+      { status: 'fulfilled', value: 'to query-kvm' },
+    ]);
+    expect(commands.map(({ execute }) => execute)).toEqual([
+      'qmp_capabilities',
+      'query-status',
+      'quit',
+      'query-kvm',
+    ]);
+    client.close();
+  });
+
+  it('sends no byte that is not needed', async () => {
+    answer = (_, say) => say({ return: 'text' });
+    const client = await QmpClient.open(path);
+    expect(await client.human('info mtree -f')).toBe('text');
+    expect(commands[1]).toEqual({
+      execute: 'human-monitor-command',
+      arguments: { 'command-line': 'info mtree -f' },
+    });
     client.close();
   });
 
   it('says why when its greeting is refused', async () => {
-    answer = ({ execute, id }, say) => {
-      if (execute === 'qmp_capabilities') say({ id, error: { class: 'GenericError', desc: 'not today' } });
+    answer = ({ execute }, say) => {
+      if (execute === 'qmp_capabilities') say({ error: { class: 'GenericError', desc: 'not today' } });
     };
     const client = await QmpClient.open(path);
     await expect(client.execute('query-status')).rejects.toMatchObject({

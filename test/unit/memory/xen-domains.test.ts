@@ -84,7 +84,16 @@ describe('the domains of Xen', () => {
     const process = { pid: 1, executable: '/usr/bin/qemu-system-i386', args, name: 'hvm', qmpSockets: [] };
     expect(
       listGuests(
-        [{ ...process, memory: undefined, machine: undefined, uuid: undefined, libvirt: false }],
+        [
+          {
+            ...process,
+            memory: undefined,
+            machine: undefined,
+            sharedBackends: [],
+            uuid: undefined,
+            libvirt: false,
+          },
+        ],
         [],
       ),
     ).toEqual([]);
