@@ -114,8 +114,16 @@ export class Memory {
  * gives zeroes; an unreadable one gives zeroes and sets bit `k` in the row's fault mask.
  */
 export class Plan {
-  /** Triples (from, offset, size); at most 32 columns; size 1 to 4,096. */
-  constructor(columns: Int32Array);
+  /**
+   * Triples (from, offset, size); at most 32 columns; size 1 to 4,096. `expectations`: quadruples (column, mask, min, max), at most
+   * 32, of columns of 4 or 8 bytes: min <= (value & mask) <= max, unsigned, with max less than 2^63 above min.
+   */
+  constructor(columns: Int32Array, expectations?: BigUint64Array);
+  /**
+   * Of the first `count` rows in `rows`, laid out for `capacity`, those that have a fault or do not hold what is expected: writes
+   * their numbers into `into` (`count` elements), ascending, and returns how many.
+   */
+  unexpected(rows: Uint8Array, capacity: number, count: number, into: Uint32Array): number;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { type Listing, SETTLED } from './listing.js';
-import { FAULT, type TaskRows } from './rows.js';
+import { FAULT } from './rows.js';
 import type { Consistency } from './tasks.js';
 
 /** In a column: what no PID and no user id is. include/linux/uidgid.h, INVALID_UID. */
@@ -34,39 +34,67 @@ export interface TaskColumns {
   readonly cr3Source: Uint8Array;
 }
 
-/** Makes the columns of a listing, without the tasks that left while they were read. */
+/** Bytes of one task in all columns. */
+const ROW_LENGTH = 5 * 8 + 5 * 4 + 1;
+
+/**
+ * Makes the columns of a listing, without the tasks that left while they were read. They are copies, in one piece of memory: the
+ * rows are where the next listing's will be.
+ */
 export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
   const { rows } = listing;
   const keep = listing.kept();
-  const words = (column: 'pid' | 'tgid' | 'flags') => pick(rows.words(column), keep);
-  const followed = (column: 'ppid' | 'uid', pointer: 'parent' | 'cred') =>
-    pick(withUnreadable(rows, column, pointer), keep);
-  const longs = (column: 'startTime' | 'mm' | 'activeMm') => pick(rows.longs(column), keep);
+  const count = keep?.length ?? rows.count;
+  const bytes = new ArrayBuffer(count * ROW_LENGTH);
+  let end = 0;
+  const room = <T extends Column>(type: ColumnType<T>): T => {
+    const column = new type(bytes, end, count);
+    end += column.byteLength;
+    return column;
+  };
+  const fill = <T extends Column>(column: T, from: T): T => {
+    if (keep === undefined) column.set(from as Uint32Array & BigUint64Array);
+    else for (const [i, row] of keep.entries()) column[i] = from[row]!;
+    return column;
+  };
+  // The longest elements first, so that all are aligned.
+  const longs = (column: BigUint64Array) => fill(room(BigUint64Array), column);
+  const words = (column: Uint32Array) => fill(room(Uint32Array), column);
+  const cr3 = room(BigUint64Array);
+  if (keep === undefined) writeCr3s(listing, cr3);
+  else fill(cr3, writeCr3s(listing, new BigUint64Array(rows.count)));
   return {
-    count: keep?.length ?? rows.count,
+    count,
     mode,
     retries: listing.retries,
-    pid: words('pid'),
-    tgid: words('tgid'),
-    ppid: followed('ppid', 'parent'),
-    uid: followed('uid', 'cred'),
-    flags: words('flags'),
-    startTime: longs('startTime'),
-    task: pick(rows.bases, keep),
-    mm: longs('mm'),
-    activeMm: longs('activeMm'),
-    cr3: pick(cr3Column(listing), keep),
-    cr3Source: pick(listing.settled, keep),
+    cr3,
+    startTime: longs(rows.longs('startTime')),
+    task: longs(rows.bases),
+    mm: longs(rows.longs('mm')),
+    activeMm: longs(rows.longs('activeMm')),
+    pid: words(rows.words('pid')),
+    tgid: words(rows.words('tgid')),
+    ppid: words(withUnreadable(listing, 'ppid', 'parent')),
+    uid: words(withUnreadable(listing, 'uid', 'cred')),
+    flags: words(rows.words('flags')),
+    cr3Source: fill(room(Uint8Array), listing.settled),
   };
 }
 
+type Column = Uint32Array | BigUint64Array | Uint8Array;
+type ColumnType<T> = new (buffer: ArrayBuffer, offset: number, length: number) => T;
+
 /** Marks the rows whose pointer is NULL or leads nowhere: both read as zero. */
-function withUnreadable(rows: TaskRows, column: 'ppid' | 'uid', pointer: 'parent' | 'cred'): Uint32Array {
+function withUnreadable(
+  { rows, unexpected }: Listing,
+  column: 'ppid' | 'uid',
+  pointer: 'parent' | 'cred',
+): Uint32Array {
   const values = rows.words(column);
   const pointers = rows.words(pointer);
-  const { faults, count } = rows;
+  const { faults } = rows;
   const mask = FAULT[column] | FAULT[pointer];
-  for (let row = 0; row < count; row++) {
+  for (const row of unexpected) {
     if (values[row] !== 0) continue;
     if ((faults[row]! & mask) !== 0 || (pointers[2 * row]! | pointers[2 * row + 1]!) === 0)
       values[row] = UNREADABLE;
@@ -74,40 +102,21 @@ function withUnreadable(rows: TaskRows, column: 'ppid' | 'uid', pointer: 'parent
   return values;
 }
 
-/** PGDs lie in the direct map: their physical address is a subtraction, done on 32-bit halves (but in a PV guest of Xen). */
-function cr3Column(listing: Listing): BigUint64Array {
-  const { rows, kernel, settled } = listing;
-  const column = new BigUint64Array(rows.count);
-  const halves = new Uint32Array(column.buffer);
-  const pgd = rows.words('pgd');
-  const offsetLow = Number(kernel.pageOffset & 0xffff_ffffn);
-  const offsetHigh = Number(kernel.pageOffset >> 32n) | 0;
-  const endHigh = Number(kernel.memory.physical.end >> 32n);
-  const linear = kernel.p2m === undefined;
-  for (let row = 0; row < rows.count; row++) {
+/** What CR3 holds. PGDs lie in the direct map (but in a PV guest of Xen): their physical address is a subtraction. */
+function writeCr3s(listing: Listing, column: BigUint64Array): BigUint64Array {
+  const { rows, kernel, settled, unexpected } = listing;
+  const answer = (row: number) => {
     const source = settled[row]!;
-    if (source === SETTLED.mm && linear) {
-      // Cut to 32 bits, all of it stays in integers.
-      const borrow = pgd[2 * row]! < offsetLow ? 1 : 0;
-      const high = (pgd[2 * row + 1]! - offsetHigh - borrow) | 0;
-      if (high >= 0 && high <= endHigh) {
-        halves[2 * row] = (pgd[2 * row]! - offsetLow) | 0;
-        halves[2 * row + 1] = high;
-        continue;
-      }
-    }
-    if (source >= SETTLED.mm && source <= SETTLED.thread) column[row] = listing.cr3(row)!;
+    column[row] = source >= SETTLED.mm && source <= SETTLED.thread ? listing.cr3(row)! : 0n;
+  };
+  if (kernel.p2m !== undefined) {
+    for (let row = 0; row < column.length; row++) answer(row);
+    return column;
   }
+  const pgd = rows.longs('pgd');
+  const { pageOffset } = kernel;
+  // Cut to 64 bits in the same expression, it makes no bigint.
+  for (let row = 0; row < column.length; row++) column[row] = BigInt.asUintN(64, pgd[row]! - pageOffset);
+  unexpected.forEach(answer);
   return column;
-}
-
-function pick<T extends Uint32Array | BigUint64Array | Uint8Array>(
-  column: T,
-  keep: readonly number[] | undefined,
-): T {
-  if (keep === undefined) return column;
-  const Column = column.constructor as new (length: number) => T;
-  const picked = new Column(keep.length);
-  for (const [i, row] of keep.entries()) picked[i] = column[row]!;
-  return picked;
 }

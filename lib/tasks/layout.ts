@@ -1,6 +1,6 @@
 import type { Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
-import { PAGE_MASK, PHYSICAL_MASK, wrap } from '../address.js';
+import { MAX_ADDRESS, PAGE_MASK, PHYSICAL_MASK, wrap } from '../address.js';
 import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
@@ -21,6 +21,10 @@ const MAX_UPID = 124;
 
 /** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node, XA_CHUNK_SHIFT. */
 export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, maxShift: 60 } as const;
+/** Lowest address of the kernel's half. Documentation/arch/x86/x86_64/mm.rst. */
+const KERNEL_HALF = 1n << 63n;
+const FEW = 16;
+const EVERY_ROW = Uint32Array.from({ length: FEW }, (_, row) => row);
 /** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid and flags (4 bytes each), mm, active_mm, pgd, text entry. */
 const ANSWER_LENGTH = 72;
 
@@ -76,6 +80,7 @@ export class TaskLayout {
   readonly #answerLongs = new BigUint64Array(this.#answer.buffer);
   readonly #entryWords: Uint32Array;
   readonly #numbersPlans: (Plan | undefined)[] = [];
+  #unexpected = new Uint32Array(0);
   /** The kernel's own top-level entry for its text; every true page table has the same one. */
   readonly textEntry: bigint;
   readonly #sizes: readonly number[];
@@ -115,6 +120,7 @@ export class TaskLayout {
           return [from === undefined ? -1 : COLUMNS.indexOf(from), offset, size];
         }),
       ),
+      this.#expectations(kernel),
     );
     const pgd = types.offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
@@ -162,16 +168,65 @@ export class TaskLayout {
     this.maxTasks = fit < BigInt(MAX_TASKS) ? Number(fit) : MAX_TASKS;
   }
 
+  /** Bytes that the rows of so many tasks take. */
+  roomLength(count: number): number {
+    return rowsLength(count, this.#sizes);
+  }
+
+  /** Room for the rows of so many tasks. */
+  room(count: number): ArrayBuffer {
+    // Not cleared, as what native code makes would be.
+    return Buffer.allocUnsafeSlow(this.roomLength(count)).buffer as ArrayBuffer;
+  }
+
   /**
    * The rows of the tasks that lists hold.
-   * @param expected how many there most likely are
+   * @param room where they go if they fit
    */
-  lists(kernel: Kernel, heads: BigUint64Array, link: number, expected = 0): FoundRows {
-    // Not cleared, as what native code makes would be.
-    const room = expected === 0 ? undefined : Buffer.allocUnsafeSlow(rowsLength(expected, this.#sizes));
-    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, room);
-    const { buffer = room!.buffer as ArrayBuffer, count, capacity, counts, retries } = found;
+  lists(kernel: Kernel, heads: BigUint64Array, link: number, room?: ArrayBuffer): FoundRows {
+    const into = room === undefined ? undefined : new Uint8Array(room);
+    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, into);
+    const { buffer = room!, count, capacity, counts, retries } = found;
     return { rows: new TaskRows(buffer, count, this.#sizes, capacity), counts, retries };
+  }
+
+  /**
+   * What a process off the beaten track does not have, for the native part to look for: an address space of its own (a page-aligned PGD
+   * in the direct map, whose entry for the kernel's text is the kernel's own), a parent, credentials, and no PID but the one.
+   */
+  #expectations(kernel: Kernel): BigUint64Array {
+    const pointer = [MAX_ADDRESS, KERNEL_HALF, MAX_ADDRESS] as const;
+    const last = kernel.pageOffset + kernel.memory.physical.end - 1n;
+    const inDirectMap =
+      kernel.p2m === undefined
+        ? [MAX_ADDRESS, kernel.pageOffset, last < MAX_ADDRESS ? last : MAX_ADDRESS]
+        : pointer;
+    const entry = this.textEntry & PHYSICAL_MASK;
+    const expected: [Column, ...bigint[]][] = [
+      // A NULL mm leads to zeroes.
+      ['pgd', ...inDirectMap],
+      ['pgd', PAGE_MASK, 0n, 0n],
+      ['textEntry', PHYSICAL_MASK, entry, entry],
+      ['parent', ...pointer],
+      ['cred', ...pointer],
+      ['level', MAX_ADDRESS, 0n, 0n],
+    ];
+    return BigUint64Array.from(
+      expected.flatMap(([column, ...numbers]) => [BigInt(COLUMNS.indexOf(column)), ...numbers]),
+    );
+  }
+
+  /**
+   * Rows that take more than their own columns to settle, or have something that cannot be read; ascending. All others have an
+   * address space of their own, at the physical address `pgd - pageOffset` unless the guest is a PV guest of Xen.
+   */
+  unexpected(rows: TaskRows): Uint32Array {
+    const { count, capacity, buffer } = rows;
+    // A few are sooner looked at than handed over.
+    if (count < FEW) return EVERY_ROW.slice(0, count);
+    if (this.#unexpected.length < count) this.#unexpected = new Uint32Array(count + (count >> 2));
+    const found = this.plan.unexpected(new Uint8Array(buffer), capacity, count, this.#unexpected);
+    return this.#unexpected.slice(0, found);
   }
 
   /**

@@ -49,6 +49,8 @@ export class Listing {
   retries: number;
   /** How each row was settled, by index into {@link CR3_SOURCES}. */
   readonly settled: Uint8Array;
+  /** Rows that {@link TaskLayout.unexpected} named. */
+  readonly unexpected: Uint32Array;
   /** PGD of rows whose answer is not in their own columns. */
   readonly #foreignPgd = new Map<number, bigint>();
   readonly #nsPids = new Map<number, readonly number[]>();
@@ -61,7 +63,8 @@ export class Listing {
     this.layout = layout;
     this.rows = rows;
     this.retries = retries;
-    this.settled = new Uint8Array(rows.count);
+    this.settled = new Uint8Array(rows.count).fill(SETTLED.mm);
+    this.unexpected = layout.unexpected(rows);
     this.#settle();
     for (const row of left) this.settled[row] = SETTLED.gone;
     if (kernel.p2m !== undefined) this.#translateSpaces();
@@ -131,12 +134,11 @@ export class Listing {
     return this.#nsPids.get(row) ?? [this.rows.words('pid')[row]!];
   }
 
-  /** The one pass over all rows; what it cannot settle it hands on in groups. */
+  /** Nearly all rows have an address space of their own; this looks at the rest, and hands on in groups what it cannot settle. */
   #settle(): void {
-    const { rows } = this;
+    const { rows, settled, unexpected } = this;
     const borrowed: number[] = [];
     const exited: number[] = [];
-    const nested: number[] = [];
     let bad: number[] = [];
     const { faults } = rows;
     // What could not be read reads as zero; on a live guest a second look may tell.
@@ -147,15 +149,14 @@ export class Listing {
         bad.push(row);
         return;
       }
-      const settled = classify(row);
-      this.settled[row] = settled;
-      if (settled === SETTLED.mm) return;
-      if (settled === SETTLED.activeMm) borrowed.push(row);
-      else if (settled === SETTLED.exited) exited.push(row);
-      else if (settled === SETTLED.corrupt) bad.push(row);
+      const source = classify(row);
+      settled[row] = source;
+      if (source === SETTLED.mm) return;
+      if (source === SETTLED.activeMm) borrowed.push(row);
+      else if (source === SETTLED.exited) exited.push(row);
+      else if (source === SETTLED.corrupt) bad.push(row);
     };
-    const levels = this.#settlePlain(sort);
-    const reread = bad.length > 0;
+    for (const row of unexpected) sort(row);
     while (bad.length > 0 && looks > 0) {
       looks--;
       const again = bad;
@@ -164,41 +165,13 @@ export class Listing {
       this.#readAgain(again, sort);
     }
     const level = rows.words('level');
-    const { settled } = this;
-    for (let row = 0; (levels !== 0 || reread) && row < rows.count; row++) {
+    const nested: number[] = [];
+    for (const row of unexpected) {
       if (level[row] !== 0 && settled[row] !== SETTLED.gone) nested.push(row);
     }
     if (borrowed.length > 0) this.#settleBorrowed(borrowed);
     if (exited.length > 0) this.#settleExited(exited);
     if (nested.length > 0) this.#readNamespaces(nested);
-  }
-
-  /**
-   * Settles what nearly all rows are, complete and with an address space of their own, with no call a row; hands the rest on.
-   * @returns the levels of their PID namespaces, all in one: 0 when nobody is in a nested one
-   */
-  #settlePlain(rest: (row: number) => void): number {
-    const { rows, settled, layout } = this;
-    const { faults, count } = rows;
-    const mm = rows.words('mm');
-    const pgd = rows.words('pgd');
-    const entry = rows.words('textEntry');
-    const level = rows.words('level');
-    let levels = 0;
-    const entryLow = Number(layout.textEntry & 0xffff_ffffn) | 0;
-    const entryHigh = Number(layout.textEntry >> 32n) | 0;
-    for (let row = 0; row < count; row++) {
-      const low = 2 * row;
-      const high = low + 1;
-      levels |= level[row]!;
-      const differs = ((entry[low]! ^ entryLow) & 0xffff_f000) | ((entry[high]! ^ entryHigh) & 0x000f_ffff);
-      if ((faults[row]! | differs | (pgd[low]! & 0xfff)) === 0 && (mm[low]! | mm[high]!) !== 0) {
-        settled[row] = SETTLED.mm;
-      } else {
-        rest(row);
-      }
-    }
-    return levels;
   }
 
   #readAgain(again: readonly number[], sort: (row: number) => void): void {

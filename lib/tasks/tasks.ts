@@ -42,6 +42,9 @@ const MAX_RETRIES = 8;
 /** Times that a PID of a live guest must be absent, or its tree broken, before that is believed. */
 const MISSES = 3;
 
+/** Bytes of rows that are kept for the next listing to write to. */
+const MAX_KEPT_ROOM = 8 << 20;
+
 /** `undefined` instead of the error of a structure that is none, or is not there. */
 function unlessBroken<T>(read: () => T): T | undefined {
   try {
@@ -59,6 +62,8 @@ export class Tasks {
   #remembered = false;
   /** Processes that the next walk has room for. */
   #expected = 0;
+  /** Where rows go of which nothing is kept. */
+  #room: ArrayBuffer | undefined;
 
   /** @throws {VmiError} `VMI_TYPE`: this kernel's types lack what a task row needs */
   constructor(kernel: Kernel) {
@@ -76,11 +81,20 @@ export class Tasks {
 
   /** The same walk as typed columns. */
   columns(options: ListOptions = {}): TaskColumns {
-    const listing = this.#listing(options);
+    const listing = this.#listing(options, this.#keptRoom());
     return toColumns(listing, modeOf(listing));
   }
 
-  #listing(options: ListOptions = {}): Listing {
+  /** Memory that is new from the host costs a page fault each 4 KiB, as much as some ten tasks. */
+  #keptRoom(): ArrayBuffer {
+    const length = this.#layout.roomLength(this.#expected);
+    if (this.#room !== undefined && this.#room.byteLength >= length) return this.#room;
+    const room = this.#layout.room(this.#expected);
+    this.#room = length <= MAX_KEPT_ROOM ? room : undefined;
+    return room;
+  }
+
+  #listing(options: ListOptions = {}, room = this.#layout.room(this.#expected)): Listing {
     const kernel = this.#kernel;
     const layout = this.#layout;
     const { memory } = kernel;
@@ -89,7 +103,7 @@ export class Tasks {
     let retries = 0;
     let suspects = new Set<string>();
     for (;;) {
-      const found = layout.lists(kernel, head, layout.tasks, this.#expected);
+      const found = layout.lists(kernel, head, layout.tasks, room);
       retries += found.retries;
       const processes = found.rows;
       this.#expected = processes.count + (processes.count >> 4) + 16;

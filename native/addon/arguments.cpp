@@ -196,6 +196,10 @@ Elements<int32_t> ToInt32s(const Napi::Value& value, const char* name) {
   return ToElements<int32_t>(value, name, napi_int32_array, "Int32Array");
 }
 
+Elements<uint32_t> ToUint32s(const Napi::Value& value, const char* name) {
+  return ToElements<uint32_t>(value, name, napi_uint32_array, "Uint32Array");
+}
+
 Napi::Value FromU64(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
 
 Napi::Value FromWords(Napi::Env env, const uint64_t* words, size_t count) {

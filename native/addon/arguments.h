@@ -46,6 +46,7 @@ int64_t ToInteger(const Napi::Value& value, const char* name, int64_t min, int64
 Elements<uint8_t> ToBytes(const Napi::Value& value, const char* name);
 Elements<uint64_t> ToWords(const Napi::Value& value, const char* name);
 Elements<int32_t> ToInt32s(const Napi::Value& value, const char* name);
+Elements<uint32_t> ToUint32s(const Napi::Value& value, const char* name);
 
 Napi::Value FromU64(Napi::Env env, uint64_t value);
 Napi::Value FromWords(Napi::Env env, const uint64_t* words, size_t count);

@@ -20,6 +20,8 @@ class PlanObject : public Napi::ObjectWrap<PlanObject> {
   const Plan& plan() const { return *plan_; }
 
  private:
+  Napi::Value Unexpected(const Napi::CallbackInfo& info);
+
   std::unique_ptr<Plan> plan_;
 };
 

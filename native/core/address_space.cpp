@@ -87,12 +87,6 @@ std::vector<uint64_t>& AddressSpace::Trail(uint64_t head, uint64_t link) {
   return trail.nodes;
 }
 
-bool AddressSpace::IsCanonical(uint64_t address) const {
-  // Bits 63 to 47 (4 levels) or 63 to 56 (5 levels) are the same. SDM vol. 1, 3.3.7.1.
-  const uint64_t high = address >> (ShiftOf(levels_) + 8);
-  return high == 0 || high == UINT64_MAX >> (ShiftOf(levels_) + 8);
-}
-
 bool AddressSpace::LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry) {
   if (!memory_->mapped()) {
     if (cached->entries == nullptr) cached->entries = std::make_unique<uint64_t[]>(kEntries);

@@ -88,13 +88,30 @@ class AddressSpace {
     return false;
   }
 
+  // A window that lies in one piece on the host.
+  struct FlatWindow {
+    uint64_t start = 0;
+    uint64_t length = 0;
+    FlatRun run;
+
+    bool Holds(uint64_t address, size_t bytes) const {
+      const uint64_t from = address - start;
+      return from < length && bytes <= length - from;
+    }
+    // Host address of up to kPageSize bytes, or nullptr: ask AddressSpace::Direct.
+    const uint8_t* Find(uint64_t address, size_t bytes) const {
+      return Holds(address, bytes) ? run.AtShort(address - start, bytes) : nullptr;
+    }
+  };
+  // The widest of them, the direct map, for loops to keep in registers; empty where there is none.
+  FlatWindow WidestFlat() const { return flat_count_ == 0 ? FlatWindow() : flat_[0]; }
+
   // Host address of `length` bytes that can be loaded as they are (under a BusGuard), or nullptr.
   const uint8_t* Direct(uint64_t address, size_t length) {
     for (size_t i = 0; i < flat_count_; ++i) {
       const FlatWindow& window = flat_[i];
-      const uint64_t from = address - window.start;
-      if (from >= window.length || length > window.length - from) continue;
-      const uint8_t* bytes = window.run.At(from, length);
+      if (!window.Holds(address, length)) continue;
+      const uint8_t* bytes = window.run.At(address - window.start, length);
       if (bytes != nullptr) return bytes;
       break;
     }
@@ -121,7 +138,12 @@ class AddressSpace {
   ReadPaths* paths() { return &paths_; }
   void CopyBatch(ReadRequest* requests, size_t count) { paths_.CopyBatch(memory_.get(), requests, count); }
 
-  bool IsCanonical(uint64_t address) const;
+  // Bits 63 to 47 (4 levels) or 63 to 56 (5 levels) are the same. SDM vol. 1, 3.3.7.1.
+  bool IsCanonical(uint64_t address) const {
+    const int unused = levels_ == 4 ? 16 : 7;
+    const auto value = static_cast<int64_t>(address);
+    return static_cast<int64_t>(address << unused) >> unused == value;
+  }
   Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const;
 
  private:
@@ -161,12 +183,7 @@ class AddressSpace {
   // Clipped to RAM.
   std::vector<Window> windows_;
   size_t window_count_ = 0;
-  // Those of them that lie in one piece on the host, the longest (the direct map) first.
-  struct FlatWindow {
-    uint64_t start = 0;
-    uint64_t length = 0;
-    FlatRun run;
-  };
+  // The longest first.
   std::vector<FlatWindow> flat_;
   size_t flat_count_ = 0;
   struct ListTrail {

@@ -82,14 +82,47 @@ void CopyParts(AddressSpace* space, const Rows& rows, const ColumnWindow& window
   }
 }
 
-// Rows whose windows are found before any of their columns is copied: enough for their cache misses to overlap.
-constexpr size_t kDirectBlock = 64;
+// Rows whose windows are found before any of their columns is copied: enough for their cache misses to overlap. A bit each.
+constexpr size_t kDirectBlock = 16;
+
+// What a NULL pointer leads to.
+alignas(64) constexpr uint8_t kZeroes[Plan::kMaxWindow] = {};
+
+// Where a window lies in each row of a block. Returns the rows where that is not in one piece, which have zeroes instead.
+uint64_t FindWindows(AddressSpace* space, const AddressSpace::FlatWindow& flat, const Rows& rows, const ColumnWindow& window,
+                     size_t first, size_t count, const uint8_t** found) {
+  const bool is_pointer = window.from >= 0;
+  const uint8_t* starts = is_pointer ? rows.Cell(first, static_cast<size_t>(window.from)) : rows.bases + first * sizeof(uint64_t);
+  const auto offset = static_cast<uint64_t>(int64_t{window.offset});
+  const size_t length = window.length;
+  uint64_t elsewhere = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t pointer = Rows::Load(starts + i * sizeof pointer);
+    const uint8_t* bytes = kZeroes;
+    if (pointer != 0 || !is_pointer) {
+      bytes = flat.Find(pointer + offset, length);
+      if (bytes == nullptr) bytes = space->Direct(pointer + offset, length);
+      if (bytes == nullptr) {
+        bytes = kZeroes;
+        elsewhere |= uint64_t{1} << i;
+      }
+    }
+    __builtin_prefetch(bytes);
+    found[i] = bytes;
+  }
+  return elsewhere;
+}
 
 template <size_t kSize>
-void CopyColumn(uint8_t* cells, const uint8_t* const* windows, size_t offset, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    if (windows[i] != nullptr) std::memcpy(cells + i * kSize, windows[i] + offset, kSize);
+void CopyColumn(uint8_t* __restrict cells, const uint8_t* const* __restrict windows, size_t offset, size_t count) {
+  size_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    std::memcpy(cells + i * kSize, windows[i] + offset, kSize);
+    std::memcpy(cells + (i + 1) * kSize, windows[i + 1] + offset, kSize);
+    std::memcpy(cells + (i + 2) * kSize, windows[i + 2] + offset, kSize);
+    std::memcpy(cells + (i + 3) * kSize, windows[i + 3] + offset, kSize);
   }
+  for (; i < count; ++i) std::memcpy(cells + i * kSize, windows[i] + offset, kSize);
 }
 
 void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindow::Part& part, size_t count) {
@@ -102,48 +135,32 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
     case 16:
       return CopyColumn<16>(cells, windows, part.offset, count);
     default:
-      for (size_t i = 0; i < count; ++i) {
-        if (windows[i] != nullptr) std::memcpy(cells + i * part.size, windows[i] + part.offset, part.size);
-      }
+      for (size_t i = 0; i < count; ++i) std::memcpy(cells + i * part.size, windows[i] + part.offset, part.size);
   }
 }
 
-// Memory that is mapped: plain loads. Only trivial objects live in here, SIGBUS jumps out of it.
-void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t window_count, const Rows& rows,
-                  size_t count) {
-  // Windows of one depth that are found before any of them is copied.
-  constexpr size_t kGroup = 8;
-  const uint8_t* found[kGroup][kDirectBlock];
+// Memory that is mapped: plain loads. Only trivial objects live in here, SIGBUS jumps out of it. Not inlined, since where sigsetjmp is
+// called variables lie in memory.
+[[gnu::noinline]] void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t window_count, const Rows& rows, size_t count) {
+  const uint8_t* found[Plan::kMaxColumns][kDirectBlock];
+  uint64_t elsewhere[Plan::kMaxColumns];
+  const AddressSpace::FlatWindow flat = space->WidestFlat();
   for (size_t first = 0; first < count; first += kDirectBlock) {
     const size_t block = std::min(kDirectBlock, count - first);
-    for (size_t done = 0; done < window_count;) {
-      size_t group = 0;
-      for (; group < kGroup && done + group < window_count; ++group) {
-        const ColumnWindow& window = windows[done + group];
-        if (window.depth != windows[done].depth) break;
-        for (size_t i = 0; i < block; ++i) {
-          const size_t row = first + i;
+    for (size_t w = 0; w < window_count;) {
+      // All of one depth are found before any of them is copied.
+      const size_t begin = w;
+      for (; w < window_count && windows[w].depth == windows[begin].depth; ++w) {
+        elsewhere[w] = FindWindows(space, flat, rows, windows[w], first, block, found[w]);
+      }
+      for (size_t k = begin; k < w; ++k) {
+        for (const ColumnWindow::Part& part : windows[k].parts) CopyColumn(rows.Cell(first, part.column), found[k], part, block);
+        for (uint64_t left = elsewhere[k]; left != 0; left &= left - 1) {
+          const size_t row = first + static_cast<size_t>(__builtin_ctzll(left));
           uint64_t start;
-          found[group][i] = nullptr;
-          if (!FindStart(rows, window, row, &start)) {
-            ZeroParts(rows, window, row);
-            continue;
-          }
-          const uint8_t* bytes = space->Direct(start, window.length);
-          found[group][i] = bytes;
-          if (bytes == nullptr) {
-            CopyParts(space, rows, window, row, start);
-          } else {
-            __builtin_prefetch(bytes);
-          }
+          if (FindStart(rows, windows[k], row, &start)) CopyParts(space, rows, windows[k], row, start);
         }
       }
-      for (size_t g = 0; g < group; ++g) {
-        for (const ColumnWindow::Part& part : windows[done + g].parts) {
-          CopyColumn(rows.Cell(first, part.column), found[g], part, block);
-        }
-      }
-      done += group;
     }
   }
 }
@@ -424,16 +441,40 @@ void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffe
   }
 }
 
+namespace {
+
+// Rows whose bases are there.
+Status GatherBased(AddressSpace* space, const Plan& plan, size_t count, const RowBuffer& rows, size_t first) {
+  const ReadPaths::Along along(space->paths());
+  std::memset(rows.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
+  GatherColumns(space, plan, rows, first, first + count, 0);
+  return space->memory()->Check();
+}
+
+uint8_t* Bases(const Plan& plan, const RowBuffer& rows, size_t first) {
+  return rows.bytes + RowLayout(plan, rows.capacity).bases + first * sizeof(uint64_t);
+}
+
+}  // namespace
+
 Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, const RowBuffer& rows, size_t first) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   if (count == 0) return {};
-  const ReadPaths::Along along(space->paths());
-  const RowLayout layout(plan, rows.capacity);
-  std::memmove(rows.bytes + layout.bases + first * sizeof *bases, bases, count * sizeof *bases);
-  std::memset(rows.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
-  GatherColumns(space, plan, rows, first, first + count, 0);
-  return space->memory()->Check();
+  std::memmove(Bases(plan, rows, first), bases, count * sizeof *bases);
+  return GatherBased(space, plan, count, rows, first);
+}
+
+Status GatherNodes(AddressSpace* space, const Plan& plan, const uint64_t* nodes, size_t count, uint64_t link, const RowBuffer& rows,
+                   size_t first) {
+  Status status = space->memory()->Check();
+  if (!status.ok()) return status;
+  uint8_t* bases = Bases(plan, rows, first);
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t base = nodes[i] - link;
+    std::memcpy(bases + i * sizeof base, &base, sizeof base);
+  }
+  return GatherBased(space, plan, count, rows, first);
 }
 
 }  // namespace vmi

@@ -16,6 +16,10 @@ void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& rows,
 // Writes bases and clears masks, then gathers everything for rows [first, first + count). `rows` may lie over `bases`.
 Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, const RowBuffer& rows, size_t first);
 
+// The same, each base `link` before a node. `rows` does not lie over `nodes`.
+Status GatherNodes(AddressSpace* space, const Plan& plan, const uint64_t* nodes, size_t count, uint64_t link, const RowBuffer& rows,
+                   size_t first);
+
 // The same for a buffer of `count` rows.
 inline Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, uint8_t* rows) {
   return Gather(space, plan, bases, count, {rows, count}, 0);

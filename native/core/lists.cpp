@@ -41,7 +41,6 @@ class Walker {
         nodes_(space->scratch()->nodes),
         room_(room) {
     space->scratch()->Clear();
-    FindLines();
   }
 
   Result<ListWalk> Run() {
@@ -79,7 +78,6 @@ class Walker {
   static constexpr int kAttempts = 10;
   static constexpr int kRestarts = 3;
   static constexpr size_t kSprint = 256;
-  static constexpr int64_t kLine = 64;
   static constexpr size_t kAhead = 6;
 
   bool IsPlausible(uint64_t node) const {
@@ -143,55 +141,22 @@ class Walker {
     return link.prev == at_;
   }
 
-  // Mapped memory: as many nodes as follow each other without trouble, up to kSprint. No system call,
-  // no allocation, nothing to destroy: SIGBUS jumps out of it.
+  // Mapped memory: as many nodes as follow each other without trouble, kSprint at a time.
   Status Sprint() {
     while (true) {
       uint64_t block[kSprint];
-      uint64_t after[kSprint];
+      uint64_t end = 0;
       size_t count = 0;
-      const size_t first = nodes_.size();
-      const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->data();
-      const size_t trail_length = trail_ == nullptr ? 0 : trail_->size();
-      const bool complete = WithBusGuard([&] {
-        uint64_t at = at_;
-        uint64_t next = next_;
-        size_t n = 0;
-        while (n < kSprint && next != head_ && IsPlausible(next)) {
-          const uint8_t* bytes = space_->Direct(next, sizeof(ListLink));
-          if (bytes == nullptr) break;
-          // Where the list led last time it most likely leads again: no load waits for the one before it.
-          const size_t ahead = first + n + kAhead;
-          if (ahead < trail_length) {
-            const uint8_t* soon = space_->Direct(trail[ahead], sizeof(ListLink));
-            if (soon != nullptr) __builtin_prefetch(soon);
-          }
-          ListLink link;
-          // `next` first: were it read after `prev`, the node could have moved to another place between.
-          std::memcpy(&link.next, bytes, sizeof link.next);
-          std::atomic_thread_fence(std::memory_order_acquire);
-          std::memcpy(&link.prev, bytes + sizeof link.next, sizeof link.prev);
-          if (link.prev != at) break;
-          // GatherBlock wants them soon, and the next link takes its time.
-          for (size_t line = 0; line < line_count_; ++line) __builtin_prefetch(bytes + lines_[line]);
-          block[n] = next;
-          after[n] = link.next;
-          ++n;
-          at = next;
-          next = link.next;
-        }
-        count = n;
-      });
-      if (!complete) {
+      if (!WithBusGuard([&] { count = FollowLinks(block, &end); })) {
         space_->Flush();
         return {};
       }
       const bool follows = FollowsTrail(block, count);
-      if (follows) AcceptAll(block, count, after[count - 1]);
+      if (follows) AcceptAll(block, count, end);
       for (size_t i = 0; !follows && i < count; ++i) {
         // Seen before: Step decides.
         if (Number(block[i]) != AddressMap::kAbsent) return {};
-        Status status = Accept(block[i], after[i]);
+        Status status = Accept(block[i], i + 1 < count ? block[i + 1] : end);
         if (!status.ok()) return status;
       }
       GatherBlock();
@@ -199,28 +164,47 @@ class Walker {
     }
   }
 
-  // Cache lines that hold columns of the node itself, but for the link's own.
-  void FindLines() {
-    std::vector<int64_t> lines;
-    for (const Column& column : plan_.columns()) {
-      if (column.depth == 0) lines.push_back(int64_t{column.offset} / kLine);
+  // Up to kSprint nodes from `next_` on; `end`: where the last one leads. No system call, no allocation, nothing to destroy:
+  // SIGBUS jumps out of it. Not inlined, since where sigsetjmp is called variables lie in memory.
+  [[gnu::noinline]] size_t FollowLinks(uint64_t* block, uint64_t* end) {
+    const AddressSpace::FlatWindow flat = space_->WidestFlat();
+    const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->data();
+    const size_t first = nodes_.size();
+    // Nodes of the trail that lie ahead of the first.
+    const size_t ahead = trail_ == nullptr || trail_->size() < first + kAhead ? 0 : trail_->size() - first - kAhead;
+    uint64_t at = at_;
+    uint64_t next = next_;
+    size_t count = 0;
+    for (; count < kSprint && next != head_ && IsPlausible(next); ++count) {
+      const uint8_t* bytes = flat.Find(next, sizeof(ListLink));
+      if (bytes == nullptr) bytes = space_->Direct(next, sizeof(ListLink));
+      if (bytes == nullptr) break;
+      // Where the list led last time it most likely leads again: no load waits for the one before it. A hint brings no page in
+      // that is not there.
+      if (count < ahead) {
+        const uint64_t soon = trail[first + count + kAhead];
+        if (flat.Holds(soon, sizeof(ListLink))) __builtin_prefetch(flat.run.host + (soon - flat.start));
+      }
+      ListLink link;
+      // `next` first: were it read after `prev`, the node could have moved to another place between.
+      std::memcpy(&link.next, bytes, sizeof link.next);
+      std::atomic_thread_fence(std::memory_order_acquire);
+      std::memcpy(&link.prev, bytes + sizeof link.next, sizeof link.prev);
+      if (link.prev != at) break;
+      block[count] = next;
+      at = next;
+      next = link.next;
     }
-    std::sort(lines.begin(), lines.end());
-    lines.erase(std::unique(lines.begin(), lines.end()), lines.end());
-    for (const int64_t line : lines) {
-      const auto link = static_cast<int64_t>(link_);
-      if (line != link / kLine) lines_[line_count_++] = line * kLine - link;
-    }
+    *end = next;
+    return count;
   }
 
   // The walk has just brought the nodes' pages in; a second look at all of them in the end would bring them in again.
   void GatherBlock() {
     const size_t count = nodes_.size() - gathered_;
     if (!gathers_ || count < kSprint || nodes_.size() > room_.capacity) return;
-    bases_.clear();
-    for (size_t i = 0; i < count; ++i) bases_.push_back(nodes_[gathered_ + i] - link_);
     // A source that is gone is noticed at the end of the walk.
-    if (!Gather(space_, plan_, bases_.data(), count, room_, gathered_).ok()) return ForgetGathered();
+    if (!GatherNodes(space_, plan_, nodes_.data() + gathered_, count, link_, room_, gathered_).ok()) return ForgetGathered();
     gathered_ = nodes_.size();
   }
 
@@ -416,21 +400,34 @@ class Walker {
     if (captures_) numbers_.pop_back();
   }
 
+  void CollectBetweenHoles(ListWalk* walk) {
+    walk->bases.clear();
+    walk->bases.reserve(live_);
+    size_t kept = 0;
+    for (size_t list = 0; list + 1 < starts_.size(); ++list) {
+      const size_t before = walk->bases.size();
+      for (size_t i = starts_[list]; i < starts_[list + 1]; ++i) {
+        if (nodes_[i] == 0) continue;
+        walk->bases.push_back(nodes_[i] - link_);
+        if (captures_) numbers_[kept++] = numbers_[i];
+      }
+      walk->counts.push_back(static_cast<uint32_t>(walk->bases.size() - before));
+    }
+    if (captures_) numbers_.resize(kept);
+  }
+
   Result<ListWalk> Collect() {
     ListWalk walk;
     walk.retries = retries_;
     walk.bases = std::move(space_->scratch()->bases);
-    walk.bases.clear();
-    walk.bases.reserve(live_);
-    size_t kept = 0;
-    for (size_t list = 0; list + 1 < starts_.size(); ++list) {
-      const size_t before = walk.bases.size();
-      for (size_t i = starts_[list]; i < starts_[list + 1]; ++i) {
-        if (nodes_[i] == 0) continue;
-        walk.bases.push_back(nodes_[i] - link_);
-        if (captures_) numbers_[kept++] = numbers_[i];
+    if (live_ == nodes_.size()) {
+      walk.bases.assign(nodes_.begin(), nodes_.end());
+      for (uint64_t& base : walk.bases) base -= link_;
+      for (size_t list = 0; list + 1 < starts_.size(); ++list) {
+        walk.counts.push_back(static_cast<uint32_t>(starts_[list + 1] - starts_[list]));
       }
-      walk.counts.push_back(static_cast<uint32_t>(walk.bases.size() - before));
+    } else {
+      CollectBetweenHoles(&walk);
     }
     // What followed its trail to the end leaves it as it is.
     if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->size())) {
@@ -439,7 +436,6 @@ class Walker {
     }
     if (captures_) {
       walk.captured = reader_.TakeCaptured();
-      numbers_.resize(kept);
       walk.captured.numbers = std::move(numbers_);
     }
     // A hole after them moves only rows that are not gathered yet.
@@ -470,17 +466,12 @@ class Walker {
   std::vector<size_t> starts_;
   // Rows gathered so far, as long as no node was taken back.
   RowBuffer room_;
-  std::vector<uint64_t> bases_;
   size_t gathered_ = 0;
   bool gathers_ = true;
   size_t live_ = 0;
   size_t dropped_ = 0;
   uint32_t retries_ = 0;
   int64_t paused_ = 0;
-
-  // Where from a node the other cache lines of its row lie.
-  int64_t lines_[Plan::kMaxColumns] = {};
-  size_t line_count_ = 0;
 
   // The list being walked.
   uint64_t head_ = 0;

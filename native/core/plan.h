@@ -48,18 +48,34 @@ struct ColumnWindow {
   }
 };
 
+// What nearly all rows hold: min <= (value & mask) <= min + span, unsigned. A column of 4 or 8 bytes.
+struct Expectation {
+  uint32_t column = 0;
+  uint64_t mask = 0;
+  uint64_t min = 0;
+  // Below 2^63.
+  uint64_t span = 0;
+};
+
 class Plan {
  public:
   static constexpr size_t kMaxColumns = 32;
+  static constexpr size_t kMaxExpectations = 32;
   static constexpr uint32_t kMaxSize = 4096;
+  // Of a ColumnWindow: more is dearer to copy than another element of a batch is to read.
+  static constexpr uint32_t kMaxWindow = 4096;
 
   // Triples (from, offset, size); kMisuse for what NativeRows cannot hold.
   static Result<std::unique_ptr<Plan>> Create(const int32_t* triples, size_t count);
+
+  // Quadruples (column, mask, min, max).
+  Status Expect(const uint64_t* quadruples, size_t count);
 
   const std::vector<Column>& columns() const { return columns_; }
   // By depth, so that a pointer is read before what hangs on it.
   const std::vector<ColumnWindow>& windows() const { return windows_; }
   int max_depth() const { return max_depth_; }
+  const std::vector<Expectation>& expectations() const { return expectations_; }
 
   // Windows of the columns at one depth of `columns`; the indices of their parts are those of `columns`.
   static std::vector<ColumnWindow> MakeWindows(const std::vector<Column>& columns, int depth);
@@ -68,6 +84,7 @@ class Plan {
   std::vector<Column> columns_;
   std::vector<ColumnWindow> windows_;
   int max_depth_ = 0;
+  std::vector<Expectation> expectations_;
 };
 
 // No rows are larger: a guest can make a list as long as its memory allows.
@@ -89,5 +106,8 @@ struct RowBuffer {
 
 // As many rows as `length` bytes have room for.
 size_t RowsThatFit(const Plan& plan, uint64_t length);
+
+// Numbers of the first `count` rows that have a fault or are not as expected, ascending. `into`: room for `count`. Returns how many.
+size_t FindUnexpected(const Plan& plan, const RowBuffer& rows, size_t count, uint32_t* into);
 
 }  // namespace vmi

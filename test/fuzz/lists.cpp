@@ -41,6 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<uint64_t> heads;
   for (int i = 0; i < (options >> 4 & 3); ++i) heads.push_back(kDirectMap + uint64_t{input.Take<uint16_t>()} * 8);
   guest.is_parallel = (options & 2) != 0;
+  guest.is_flat = (options & 4) != 0;
   for (auto writes = input.Take<uint8_t>(); writes > 0; --writes) FuzzedWrite(&input, &guest);
 
   const int32_t triples[] = {-1, 0, 4, -1, 8, 8, 1, 0, 16};

@@ -4,7 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attach, type Guest, type TaskJson } from '../../lib/index.js';
+import {
+  attach,
+  CR3_SOURCES,
+  type Guest,
+  type TaskColumns,
+  type TaskJson,
+  UNREADABLE,
+} from '../../lib/index.js';
 import { compareTasks, expectedCr3 } from '../lab/compare.mjs';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 import type { Truth } from '../lab/truth.mjs';
@@ -63,6 +70,48 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     const sources = new Set(tasks.map((task) => task.cr3Source));
     expect([...sources].sort()).toEqual(expect.arrayContaining(['exited', 'mm', 'none', 'thread']));
     expect(tasks.some((task) => task.nsPids.length > 2)).toBe(true);
+  });
+
+  it.each([false, true])("gives the same as columns, which are the caller's (threads: %s)", (threads) => {
+    // The first listing tells how much room the others need.
+    guest.taskColumns({ threads });
+    const kept = guest.taskColumns({ threads });
+    const tasks = guest.tasks({ threads });
+    const row = (columns: TaskColumns, i: number) => ({
+      pid: columns.pid[i],
+      tgid: columns.tgid[i],
+      ppid: columns.ppid[i],
+      uid: columns.uid[i],
+      flags: columns.flags[i],
+      startTime: columns.startTime[i],
+      task: columns.task[i],
+      mm: columns.mm[i],
+      activeMm: columns.activeMm[i],
+      cr3: columns.cr3[i],
+      cr3Source: CR3_SOURCES[columns.cr3Source[i]!],
+    });
+    const expected = tasks.map((task) => ({
+      pid: task.pid,
+      tgid: task.tgid,
+      ppid: task.ppid ?? UNREADABLE,
+      uid: task.uid ?? UNREADABLE,
+      flags: task.flags,
+      startTime: task.startTime,
+      task: task.address,
+      mm: task.mm ?? 0n,
+      activeMm: task.activeMm ?? 0n,
+      cr3: task.cr3 ?? 0n,
+      cr3Source: task.cr3Source,
+    }));
+    const rows = (columns: TaskColumns) => Array.from({ length: columns.count }, (_, i) => row(columns, i));
+    expect(rows(kept)).toEqual(expected);
+    // The next listing starts from the last one, and neither touches what is in other hands.
+    const changed = guest.taskColumns({ threads });
+    for (const column of Object.values(changed)) {
+      if (ArrayBuffer.isView(column)) new Uint8Array(column.buffer).fill(0xff);
+    }
+    expect(rows(kept)).toEqual(expected);
+    expect(rows(guest.taskColumns({ threads }))).toEqual(expected);
   });
 
   it('prints the same with vmi ps --threads --json', () => {

@@ -3,7 +3,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attach, type Guest, UNREADABLE } from '../../lib/index.js';
+import { attach, CR3_SOURCES, type Guest, UNREADABLE } from '../../lib/index.js';
 import { exportJson } from '../../lib/kernel/profile/export-json.js';
 import { guestImage } from '../hostile/image.mjs';
 
@@ -16,28 +16,49 @@ describe('a real guest with pointers that lead nowhere', () => {
   let guest: Guest;
   /** PIDs of processes whose `real_cred`, `real_parent` and `mm` were bent. */
   let cred: number;
+  let noCred: number;
   let parent: number;
   let mm: number;
+  /** PIDs of processes whose PGD is no page table, is none because it is not aligned, and is the kernel's own in its image. */
+  let notOne: number;
+  let skewed: number;
+  let kernels: number;
   let intact: { pid: number; cr3: bigint };
 
   beforeAll(async () => {
     execFileSync('cp', ['--sparse=always', (await guestImage()).ram, ram]);
     const plain = await attach(`image:${ram}`, { cache: false });
     const own = plain.tasks().filter((task) => task.cr3Source === 'mm' && task.uid === 0 && task.pid > 1);
-    const [a, b, c, d] = own;
-    if (a === undefined || b === undefined || c === undefined || d === undefined)
-      throw new Error('too few tasks');
+    const { kernel } = plain;
     const file = openSync(ram, 'r+');
-    const put = (address: bigint, member: string, value: bigint) => {
-      const at = address + BigInt(plain.kernel.types.offset('task_struct', member));
-      writeSync(file, BigUint64Array.of(value), 0, 8, Number(plain.kernel.memory.translate(at)));
+    const put = (address: bigint, value: bigint) =>
+      writeSync(file, BigUint64Array.of(value), 0, 8, Number(kernel.memory.translate(address)));
+    const member = (name: string) => BigInt(kernel.types.offset('task_struct', name));
+    const next = () => {
+      const one = own.pop();
+      if (one === undefined) throw new Error('too few tasks');
+      return one;
     };
-    put(a.address, 'real_cred', NOWHERE);
-    put(b.address, 'real_parent', 0n);
-    put(c.address, 'mm', NOWHERE);
+    const bent = (name: string, value: bigint) => {
+      const { pid, address } = next();
+      put(address + member(name), value);
+      return pid;
+    };
+    cred = bent('real_cred', NOWHERE);
+    noCred = bent('real_cred', 0n);
+    parent = bent('real_parent', 0n);
+    mm = bent('mm', NOWHERE);
+    const pgd = BigInt(kernel.types.offset('mm_struct', 'pgd'));
+    const [one, other, last] = [next(), next(), next()];
+    put(one.mm! + pgd, one.address & ~0xfffn);
+    // All but aligned: the entry that is looked at is the kernel's own.
+    put(other.mm! + pgd, other.pgd! + 8n);
+    put(other.pgd! + 8n + 511n * 8n, kernel.textEntry);
+    put(last.mm! + pgd, kernel.symbols.address('init_top_pgt'));
+    [notOne, skewed, kernels] = [one.pid, other.pid, last.pid];
     closeSync(file);
-    [cred, parent, mm] = [a.pid, b.pid, c.pid];
-    intact = { pid: d.pid, cr3: d.cr3 ?? 0n };
+    const { pid, cr3 } = next();
+    intact = { pid, cr3: cr3 ?? 0n };
     await plain.close();
     guest = await attach(`image:${ram}`, { cache: false });
   });
@@ -69,8 +90,26 @@ describe('a real guest with pointers that lead nowhere', () => {
   it('marks both in the columns', () => {
     const columns = guest.taskColumns();
     expect(columns.uid[columns.pid.indexOf(cred)]).toBe(UNREADABLE);
+    expect(columns.uid[columns.pid.indexOf(noCred)]).toBe(UNREADABLE);
     expect(columns.ppid[columns.pid.indexOf(parent)]).toBe(UNREADABLE);
     expect(columns.uid[columns.pid.indexOf(intact.pid)]).toBe(0);
+  });
+
+  it('takes for a page table only what is one', () => {
+    const columns = guest.taskColumns();
+    const inColumns = (pid: number) => {
+      const row = columns.pid.indexOf(pid);
+      return [CR3_SOURCES[columns.cr3Source[row]!], columns.cr3[row]];
+    };
+    for (const pid of [notOne, skewed]) {
+      expect(task(pid).toJSON()).toMatchObject({ cr3: null, cr3Source: 'corrupt' });
+      expect(() => task(pid).cr3).toThrow(/whose page table does not map the kernel's text/);
+      expect(inColumns(pid)).toEqual(['corrupt', 0n]);
+    }
+    // In the image, not in the direct map.
+    expect([task(kernels).cr3Source, task(kernels).cr3]).toEqual(['mm', guest.kernel.cr3]);
+    expect(inColumns(kernels)).toEqual(['mm', guest.kernel.cr3]);
+    expect(inColumns(intact.pid)).toEqual(['mm', intact.cr3]);
   });
 
   it('refuses types in which a member lies outside its structure', async () => {

@@ -27,6 +27,9 @@ struct Guest {
   std::vector<uint8_t> bytes;
   std::vector<Range> ranges;
   bool is_mapped = true;
+  // Whether mapped memory is offered as a whole, page by page as it becomes known: a bit each.
+  bool is_flat = false;
+  std::vector<uint64_t> known;
   // What parallel() says.
   bool is_parallel = false;
   // Physical pages that are RAM but cannot be read.
@@ -81,11 +84,27 @@ class FakeSource final : public PhysicalSource {
       if (page - (physical & ~kPageMask) < length + (physical & kPageMask)) return nullptr;
     }
     for (const Range& range : guest_->ranges) {
-      if (range.Contains(physical)) {
-        return length <= range.length - (physical - range.start) ? guest_->At(physical) : nullptr;
+      if (!range.Contains(physical)) continue;
+      if (length > range.length - (physical - range.start)) return nullptr;
+      const uint8_t* bytes = guest_->At(physical);
+      for (size_t page = PageOf(bytes); guest_->is_flat && page <= PageOf(bytes + length - 1); ++page) {
+        guest_->known[page / 64] |= uint64_t{1} << (page % 64);
       }
+      return bytes;
     }
     return nullptr;
+  }
+
+  bool Flat(uint64_t physical, uint64_t length, FlatRun* run) override {
+    if (!guest_->is_mapped || !guest_->is_flat) return false;
+    for (const Range& range : guest_->ranges) {
+      if (!range.Contains(physical) || length > range.length - (physical - range.start)) continue;
+      guest_->known.resize(guest_->bytes.size() / kPageSize / 64 + 1);
+      const uint8_t* host = guest_->At(physical);
+      *run = {host, guest_->known.data(), PageOf(host), physical & kPageMask};
+      return true;
+    }
+    return false;
   }
 
   Status Read(ReadRequest* requests, size_t count) override {
@@ -117,6 +136,8 @@ class FakeSource final : public PhysicalSource {
   void Close() override {}
 
  private:
+  size_t PageOf(const uint8_t* bytes) const { return static_cast<size_t>(bytes - guest_->bytes.data()) / kPageSize; }
+
   const uint8_t* Bytes(uint64_t address) {
     const uint8_t* now = guest_->At(address);
     if (!guest_->caches || now == nullptr) return now;
