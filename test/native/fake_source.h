@@ -71,7 +71,9 @@ struct Guest {
 
 class FakeSource final : public PhysicalSource {
  public:
-  explicit FakeSource(std::shared_ptr<Guest> guest) : guest_(std::move(guest)) {}
+  explicit FakeSource(std::shared_ptr<Guest> guest) : guest_(std::move(guest)) {
+    guest_->known.resize(guest_->bytes.size() / kPageSize / 64 + 1);
+  }
 
   const std::vector<Range>& ranges() const override { return guest_->ranges; }
   bool mapped() const override { return guest_->is_mapped; }
@@ -99,7 +101,6 @@ class FakeSource final : public PhysicalSource {
     if (!guest_->is_mapped || !guest_->is_flat) return false;
     for (const Range& range : guest_->ranges) {
       if (!range.Contains(physical) || length > range.length - (physical - range.start)) continue;
-      guest_->known.resize(guest_->bytes.size() / kPageSize / 64 + 1);
       const uint8_t* host = guest_->At(physical);
       *run = {host, guest_->known.data(), PageOf(host), physical & kPageMask};
       return true;
