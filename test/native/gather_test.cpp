@@ -185,6 +185,30 @@ TEST(a_source_that_is_gone_is_an_error) {
 }
 
 // One plan over mapped memory and in batches, against a column at a time.
+TEST(a_window_is_loaded_only_where_all_its_pages_may_be) {
+  DirectMapped machine(1 << 20);
+  auto& guest = *machine.guest;
+  guest.is_flat = true;
+  guest.Put64(0x81ff8, 0x1234);
+  guest.Put64(0x81ffc, 0x5678);
+  guest.bad_pages = {0x82000};
+  auto space = machine.Open();
+  CHECK(space->SetWindows({{kDirectMap, 1 << 20, 0}}).ok());
+  // A word, and columns that are far apart, both on this side of the bad page and across.
+  for (const auto& plan : {MakePlan({-1, 0, 8}), MakePlan({-1, 0, 8, -1, -3000, 8})}) {
+    // The second time the good page is known.
+    for (int round = 0; round < 2; ++round) {
+      const Rows rows = Run(space.get(), *plan, {kDirectMap + 0x81ff8, kDirectMap + 0x81ffc, kDirectMap + 0x82000});
+      EQUAL(rows.Mask(0), 0u);
+      EQUAL(rows.U64(0, 0), 0x5678'0000'1234u);
+      EQUAL(rows.Mask(1), 1u);
+      EQUAL(rows.U64(1, 0), 0u);
+      EQUAL(rows.Mask(2), 1u);
+      EQUAL(rows.U64(2, 0), 0u);
+    }
+  }
+}
+
 TEST(random_plans_agree_however_they_are_read) {
   std::mt19937_64 random(7);
   for (int round = 0; round < 300; ++round) {
