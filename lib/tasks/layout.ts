@@ -23,6 +23,7 @@ const MAX_UPID = 124;
 export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, maxShift: 60 } as const;
 /** Lowest address of the kernel's half. Documentation/arch/x86/x86_64/mm.rst. */
 const KERNEL_HALF = 1n << 63n;
+/** Rows that are sooner looked at, all of them, than handed over. */
 const FEW = 16;
 const EVERY_ROW = Uint32Array.from({ length: FEW }, (_, row) => row);
 /** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid and flags (4 bytes each), mm, active_mm, pgd, text entry. */
@@ -191,8 +192,8 @@ export class TaskLayout {
   }
 
   /**
-   * What a process off the beaten track does not have, for the native part to look for: an address space of its own (a page-aligned PGD
-   * in the direct map, whose entry for the kernel's text is the kernel's own), a parent, credentials, and no PID but the one.
+   * What nearly every row has, so that native code names those that do not: an address space of its own (a page-aligned PGD in the
+   * direct map, whose entry for the kernel's text is the kernel's own), a parent, credentials, and no PID but the one.
    */
   #expectations(kernel: Kernel): BigUint64Array {
     const pointer = [MAX_ADDRESS, KERNEL_HALF, MAX_ADDRESS] as const;
@@ -203,7 +204,7 @@ export class TaskLayout {
         : pointer;
     const entry = this.textEntry & PHYSICAL_MASK;
     const expected: [Column, ...bigint[]][] = [
-      // A NULL mm leads to zeroes.
+      // A task without an mm has a PGD of 0.
       ['pgd', ...inDirectMap],
       ['pgd', PAGE_MASK, 0n, 0n],
       ['textEntry', PHYSICAL_MASK, entry, entry],
@@ -222,7 +223,6 @@ export class TaskLayout {
    */
   unexpected(rows: TaskRows): Uint32Array {
     const { count, capacity, buffer } = rows;
-    // A few are sooner looked at than handed over.
     if (count < FEW) return EVERY_ROW.slice(0, count);
     if (this.#unexpected.length < count) this.#unexpected = new Uint32Array(count + (count >> 2));
     const found = this.plan.unexpected(new Uint8Array(buffer), capacity, count, this.#unexpected);
