@@ -196,12 +196,7 @@ bool NodeReader::Read(uint64_t node, ListLink* link) {
   space_->memory()->Refresh();
   space_->memory()->CopyBatch(requests_.data(), requests_.size());
 
-  for (size_t i = 0; i < pieces_.size(); ++i) {
-    const ReadRequest& request = requests_[i];
-    if (request.transferred == request.length) continue;
-    const auto from = static_cast<uint32_t>(pieces_[i].offset + request.transferred);
-    MarkFaulty(*pieces_[i].window, from, static_cast<uint32_t>(pieces_[i].offset + request.length));
-  }
+  for (size_t i = 0; i < pieces_.size(); ++i) ReadBehindFaults(pieces_[i], requests_[i]);
   at = 0;
   for (const ColumnWindow& window : windows_) {
     for (const ColumnWindow::Part& part : window.parts) {
@@ -213,6 +208,19 @@ bool NodeReader::Read(uint64_t node, ListLink* link) {
   std::memcpy(link, row_.data() + captured_size_, sizeof *link);
   std::memcpy(row_.data(), &mask_, sizeof mask_);
   return true;
+}
+
+// A read ends at the first page that cannot be read. What the node has in pages behind it is there all the same.
+void NodeReader::ReadBehindFaults(const Piece& piece, ReadRequest request) {
+  auto start = piece.offset;
+  while (request.transferred < request.length) {
+    const uint64_t fault = request.physical + request.transferred;
+    const size_t skipped = std::min(request.length, request.transferred + static_cast<size_t>(kPageSize - (fault & kPageMask)));
+    MarkFaulty(*piece.window, start + static_cast<uint32_t>(request.transferred), start + static_cast<uint32_t>(skipped));
+    start += static_cast<uint32_t>(skipped);
+    request = {request.physical + skipped, request.into + skipped, request.length - skipped, 0};
+    if (request.length > 0) space_->memory()->CopyBatch(&request, 1);
+  }
 }
 
 bool NodeReader::ReadLink(uint64_t node, ListLink* link) {

@@ -54,6 +54,7 @@ class NodeReader {
   void ReadAheadBlock(const RowLayout& layout, size_t first, size_t count, Lane* lane);
   bool AddRequests(uint64_t node, uint8_t* into, std::vector<ReadRequest>* requests);
   size_t FindAhead(uint64_t node);
+  void ReadBehindFaults(const Piece& piece, ReadRequest request);
   void MarkFaulty(const ColumnWindow& window, uint32_t from, uint32_t end);
   void MarkFaulty(const ColumnWindow::Part& part);
   bool IsFaulty(const ColumnWindow::Part& part) const;

@@ -590,6 +590,32 @@ TEST(columns_that_cannot_be_read_are_marked_while_the_list_goes_on) {
   }
 }
 
+TEST(a_page_that_cannot_be_read_hides_nothing_behind_it) {
+  for (const bool mapped : {true, false}) {
+    Lists lists(mapped);
+    // The first column is in the page before the node's.
+    const int32_t triples[] = {-1, -0x600, 8, -1, 0, 4};
+    lists.plan = std::move(Plan::Create(triples, 6).value());
+    const auto nodes = lists.Build(0, 5);
+    lists.machine.guest->bad_pages.insert(Lists::Node(0) - kLink - kPageSize);
+    for (int round = 0; round < 2; ++round) {
+      const ListWalk walk = lists.Walk().value();
+      CHECK(NodesOf(walk) == nodes);
+      const RowLayout layout(*lists.plan, 5);
+      std::vector<uint8_t> rows(layout.total);
+      CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), 5}).ok());
+      for (size_t i = 0; i < 5; ++i) {
+        uint32_t mask;
+        uint32_t number;
+        std::memcpy(&mask, rows.data() + i * 4, 4);
+        std::memcpy(&number, rows.data() + layout.columns[1] + i * 4, 4);
+        EQUAL(mask, 1u);
+        EQUAL(number, static_cast<uint32_t>(nodes[i]));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace vmi::test
 
