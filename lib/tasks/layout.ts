@@ -165,7 +165,14 @@ export class TaskLayout {
     );
     this.#entryWords = new Uint32Array(BigUint64Array.of(this.textEntry & PHYSICAL_MASK).buffer);
     // A task_struct takes this much RAM, so RAM bounds how many there can be.
-    const fit = kernel.memory.physical.size / BigInt(types.size('task_struct'));
+    const taskSize = types.size('task_struct');
+    if (taskSize === 0) {
+      throw new VmiError(
+        'VMI_TYPE',
+        "the kernel's types have a task_struct of 0 bytes: they are damaged; give a profile instead",
+      );
+    }
+    const fit = kernel.memory.physical.size / BigInt(taskSize);
     this.maxTasks = fit < BigInt(MAX_TASKS) ? Number(fit) : MAX_TASKS;
   }
 

@@ -10,6 +10,11 @@ import { guestImage } from '../hostile/image.mjs';
 /** In no mapping of any kernel: the hole above the vmemmap. Documentation/arch/x86/x86_64/mm.rst. */
 const NOWHERE = 0xffff_eb80_0000_0000n;
 
+type BentTypes = Record<
+  'upid' | 'task_struct',
+  { size: number; members: Record<string, { offset: number }> }
+>;
+
 describe('a real guest with pointers that lead nowhere', () => {
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-unreadable-'));
   const ram = join(folder, 'guest.ram');
@@ -112,11 +117,12 @@ describe('a real guest with pointers that lead nowhere', () => {
     expect(inColumns(intact.pid)).toEqual(['mm', intact.cr3]);
   });
 
-  it('refuses types in which a member lies outside its structure', async () => {
-    const profile = JSON.parse([...exportJson(guest.kernel)].join('')) as {
-      types: { upid: { members: { nr: { offset: number } } } };
-    };
-    profile.types.upid.members.nr.offset = 31;
+  it.each<[string, string, (types: BentTypes) => void]>([
+    ['a member lies outside its structure', 'struct upid', (types) => (types.upid.members.nr!.offset = 31)],
+    ['a task takes no room', 'task_struct of 0 bytes', (types) => (types.task_struct.size = 0)],
+  ])('refuses types in which %s', async (_, message, bend) => {
+    const profile = JSON.parse([...exportJson(guest.kernel)].join('')) as { types: BentTypes };
+    bend(profile.types);
     const path = join(folder, 'bent.json');
     writeFileSync(path, JSON.stringify(profile));
     const bent = attach(`image:${ram}`, { cache: false, profile: path }).then(async (damaged) => {
@@ -126,10 +132,7 @@ describe('a real guest with pointers that lead nowhere', () => {
         await damaged.close();
       }
     });
-    await expect(bent).rejects.toMatchObject({
-      code: 'VMI_TYPE',
-      message: expect.stringContaining('struct upid'),
-    });
+    await expect(bent).rejects.toMatchObject({ code: 'VMI_TYPE', message: expect.stringContaining(message) });
   });
 
   it('names the tasks of which nobody can say whether they run on a CR3', async () => {
