@@ -29,6 +29,18 @@ const EVERY_ROW = Uint32Array.from({ length: FEW }, (_, row) => row);
 /** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid and flags (4 bytes each), mm, active_mm, pgd, text entry. */
 const ANSWER_LENGTH = 72;
 
+/** Farthest member that native calls take; real ones are within some KiB. */
+const MAX_OFFSET = 1 << 20;
+
+/** @throws {VmiError} `VMI_TYPE` */
+function checked(type: string, member: string, offset: number): number {
+  if (offset <= MAX_OFFSET) return offset;
+  throw new VmiError(
+    'VMI_TYPE',
+    `the kernel's types have ${type}.${member} at ${offset}: they are damaged; give a profile instead`,
+  );
+}
+
 /** What {@link TaskLayout.lists} found. */
 export interface FoundRows {
   readonly rows: TaskRows;
@@ -89,14 +101,19 @@ export class TaskLayout {
 
   constructor(kernel: Kernel) {
     const { types } = kernel;
-    const task = (member: string) => types.offset('task_struct', member);
+    const offset = (type: string, member: string) => checked(type, member, types.offset(type, member));
+    const task = (member: string) => offset('task_struct', member);
     // task_struct.state became __state, and 4 bytes, in commit 2f064a59a11f (5.14).
     const modernState = types.findOffset('task_struct', '__state');
     const specs: Record<Column, ColumnSpec> = {
       pid: { from: undefined, offset: task('pid'), size: 4 },
       tgid: { from: undefined, offset: task('tgid'), size: 4 },
       flags: { from: undefined, offset: task('flags'), size: 4 },
-      state: { from: undefined, offset: modernState ?? task('state'), size: 4 },
+      state: {
+        from: undefined,
+        offset: modernState === undefined ? task('state') : task('__state'),
+        size: 4,
+      },
       exitState: { from: undefined, offset: task('exit_state'), size: 4 },
       startTime: { from: undefined, offset: task('start_time'), size: 8 },
       comm: { from: undefined, offset: task('comm'), size: COMM_LENGTH },
@@ -106,11 +123,11 @@ export class TaskLayout {
       signal: { from: undefined, offset: task('signal'), size: 8 },
       cred: { from: undefined, offset: task('real_cred'), size: 8 },
       threadPid: { from: undefined, offset: task('thread_pid'), size: 8 },
-      pgd: { from: 'mm', offset: types.offset('mm_struct', 'pgd'), size: 8 },
+      pgd: { from: 'mm', offset: offset('mm_struct', 'pgd'), size: 8 },
       textEntry: { from: 'pgd', offset: TEXT_ENTRY, size: 8 },
       ppid: { from: 'parent', offset: task('tgid'), size: 4 },
-      uid: { from: 'cred', offset: types.offset('cred', 'uid'), size: 4 },
-      level: { from: 'threadPid', offset: types.offset('pid', 'level'), size: 4 },
+      uid: { from: 'cred', offset: offset('cred', 'uid'), size: 4 },
+      level: { from: 'threadPid', offset: offset('pid', 'level'), size: 4 },
     };
     this.textEntry = kernel.memory.physical.readU64(kernel.cr3 + BigInt(TEXT_ENTRY));
     const { Plan } = addon();
@@ -123,17 +140,17 @@ export class TaskLayout {
       ),
       this.#expectations(kernel),
     );
-    const pgd = types.offset('mm_struct', 'pgd');
+    const pgd = offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
     this.#sizes = COLUMNS.map((name) => specs[name].size);
     this.tasks = task('tasks');
     this.threadNode = task('thread_node');
-    this.threadHead = types.offset('signal_struct', 'thread_head');
+    this.threadHead = offset('signal_struct', 'thread_head');
     this.pidLinks = task('pid_links');
-    this.pidTasks = types.offset('pid', 'tasks');
-    this.pidNumbers = types.offset('pid', 'numbers');
+    this.pidTasks = offset('pid', 'tasks');
+    this.pidNumbers = offset('pid', 'numbers');
     this.upidSize = types.size('upid');
-    this.upidNr = types.offset('upid', 'nr');
+    this.upidNr = offset('upid', 'nr');
     // Read out of columns of whole `struct upid`s here, not by native code that checks for itself.
     if (this.upidNr + 4 > this.upidSize || this.upidSize > MAX_UPID) {
       throw new VmiError(
@@ -141,12 +158,9 @@ export class TaskLayout {
         `the kernel's types have a struct upid of ${this.upidSize} bytes with nr at ${this.upidNr}: they are damaged; give a profile instead`,
       );
     }
-    this.xaHead =
-      types.offset('pid_namespace', 'idr') +
-      types.offset('idr', 'idr_rt') +
-      types.offset('xarray', 'xa_head');
-    this.xaShift = types.offset('xa_node', 'shift');
-    this.xaSlots = types.offset('xa_node', 'slots');
+    this.xaHead = offset('pid_namespace', 'idr') + offset('idr', 'idr_rt') + offset('xarray', 'xa_head');
+    this.xaShift = offset('xa_node', 'shift');
+    this.xaSlots = offset('xa_node', 'slots');
     const { tag, tagMask, maxInternal, chunkShift, maxShift } = XA_NODE;
     this.pidTree = Int32Array.of(tag, tagMask, maxInternal, this.xaShift, this.xaSlots, chunkShift, maxShift);
     this.pidTreeHead = wrap(kernel.symbols.address('init_pid_ns') + BigInt(this.xaHead));

@@ -11,7 +11,7 @@ import { guestImage } from '../hostile/image.mjs';
 const NOWHERE = 0xffff_eb80_0000_0000n;
 
 type BentTypes = Record<
-  'upid' | 'task_struct',
+  'upid' | 'task_struct' | 'xa_node',
   { size: number; members: Record<string, { offset: number }> }
 >;
 
@@ -119,6 +119,16 @@ describe('a real guest with pointers that lead nowhere', () => {
 
   it.each<[string, string, (types: BentTypes) => void]>([
     ['a member lies outside its structure', 'struct upid', (types) => (types.upid.members.nr!.offset = 31)],
+    [
+      'a member is far away',
+      'xa_node.slots at 16777224',
+      (types) => (types.xa_node.members.slots!.offset = 0x100_0008),
+    ],
+    [
+      'a link is far away',
+      'task_struct.thread_node at 2147483640',
+      (types) => (types.task_struct.members.thread_node!.offset = 0x7fff_fff8),
+    ],
     ['a task takes no room', 'task_struct of 0 bytes', (types) => (types.task_struct.size = 0)],
   ])('refuses types in which %s', async (_, message, bend) => {
     const profile = JSON.parse([...exportJson(guest.kernel)].join('')) as { types: BentTypes };
