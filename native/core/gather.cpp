@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -168,14 +167,16 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
 // Memory that is read: one batch for all rows of a block, per depth.
 class BatchGather {
  public:
-  BatchGather(AddressSpace* space, const Rows& rows)
+  // `is_owner`: whether this is the thread that may use the page table.
+  BatchGather(AddressSpace* space, const Rows& rows, bool is_owner, GatherScratch::Lane* lane)
       : space_(space),
         rows_(rows),
-        pieces_(space->gather_scratch()->pieces),
-        requests_(space->gather_scratch()->requests),
-        repeats_(space->gather_scratch()->repeats),
-        slots_(space->gather_scratch()->slots),
-        lanes_(space->gather_scratch()->lanes) {}
+        is_owner_(is_owner),
+        lane_(*lane),
+        pieces_(lane->pieces),
+        requests_(lane->requests),
+        repeats_(lane->repeats),
+        slots_(lane->slots) {}
 
   void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end) {
     windows_ = windows;
@@ -196,9 +197,10 @@ class BatchGather {
   using Piece = GatherScratch::Piece;
   using Request = GatherScratch::Request;
   using Repeat = GatherScratch::Repeat;
-  using Lane = GatherScratch::Lane;
 
   static constexpr size_t kFirstSlots = 256;
+  // Between two requests of one element: to copy as much takes no longer than a second element.
+  static constexpr uint64_t kMaxGap = 2048;
 
   // A window of all rows.
   void AddWindows(size_t w, size_t first, size_t end) {
@@ -214,22 +216,33 @@ class BatchGather {
       } else if (has_last && start == last) {
         // Children of one parent, threads with one set of credentials: what the row before has.
         repeats_.push_back({static_cast<uint32_t>(row), static_cast<uint32_t>(w)});
-      } else {
-        AddWindow(w, row, start);
+      } else if (AddWindow(w, row, start)) {
         has_last = true;
         last = start;
+      } else {
+        // What hangs on it is not followed.
+        ZeroParts(rows_, window, row);
+        lane_.left.push_back(static_cast<uint32_t>(row));
+        has_last = false;
       }
     }
   }
 
-  void AddWindow(size_t w, size_t row, uint64_t start) {
+  // false: it takes a page table, which this thread has not.
+  bool AddWindow(size_t w, size_t row, uint64_t start) {
     const ColumnWindow& window = windows_[w];
     for (uint32_t offset = 0; offset < window.length;) {
       const uint64_t address = start + offset;
       AddressSpace::Run run;
       // Addresses wrap as pointers do, but nothing lies across 2^64.
       if (address == 0) window.ForPartsAcross(offset, [&](const auto& part) { SetFaulty(row, part.column); });
-      const bool is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
+      bool is_mapped;
+      if (is_owner_) {
+        is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
+      } else {
+        is_mapped = space_->ResolveInWindows(address, &run);
+        if (!is_mapped) return false;
+      }
       uint64_t run_length = kPageSize - (address & kPageMask);
       if (is_mapped) run_length = std::min(run.length, kPageSize - (run.physical & kPageMask));
       const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
@@ -240,6 +253,7 @@ class BatchGather {
       }
       offset += length;
     }
+    return true;
   }
 
   void AddPiece(Piece piece) {
@@ -288,33 +302,50 @@ class BatchGather {
     memory.Refresh();
     const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
     // A few are steps of a look-up, perhaps.
-    if (requests_.size() <= size) return ReadBlock(0, requests_.size(), 0, true);
-    memory.ForBlocks((requests_.size() + size - 1) / size, [this, size](size_t block, int thread) {
-      const size_t first = block * size;
-      ReadBlock(first, std::min(size, requests_.size() - first), thread, false);
-    });
+    const bool along = is_owner_ && requests_.size() <= size;
+    for (size_t first = 0; first < requests_.size(); first += size) ReadBlock(first, std::min(size, requests_.size() - first), along);
   }
 
-  // What of this runs on two threads at once touches only the cells of its own pieces, and masks.
-  void ReadBlock(size_t first, size_t count, int thread, bool along) {
-    Lane& lane = lanes_[static_cast<size_t>(thread)];
-    if (lane.requests.size() < count) lane.requests.resize(count);
+  void ReadBlock(size_t first, size_t count, bool along) {
+    std::vector<ReadRequest>& reads = lane_.reads;
+    std::vector<uint8_t>& buffer = lane_.buffer;
+    Request* requests = requests_.data() + first;
+    if (!along) std::sort(requests, requests + count, [](const Request& a, const Request& b) { return a.physical < b.physical; });
+    reads.clear();
     size_t bytes = 0;
-    for (size_t i = 0; i < count; ++i) bytes += requests_[first + i].length;
-    if (lane.buffer.size() < bytes) lane.buffer.resize(bytes);
-    uint8_t* into = lane.buffer.data();
     for (size_t i = 0; i < count; ++i) {
-      const Request& request = requests_[first + i];
-      lane.requests[i] = {request.physical, into, request.length, 0};
-      into += request.length;
+      const Request& request = requests[i];
+      const uint64_t gap = reads.empty() ? UINT64_MAX : request.physical - (reads.back().physical + reads.back().length);
+      const bool joins = !along && gap <= kMaxGap;
+      const size_t more = request.length + (joins ? static_cast<size_t>(gap) : 0);
+      if (joins) {
+        reads.back().length += more;
+      } else {
+        reads.push_back({request.physical, nullptr, request.length, 0});
+      }
+      bytes += more;
+    }
+    if (buffer.size() < bytes) buffer.resize(bytes);
+    uint8_t* into = buffer.data();
+    for (ReadRequest& read : reads) {
+      read.into = into;
+      into += read.length;
     }
     if (along) {
-      space_->CopyBatch(lane.requests.data(), count);
+      space_->CopyBatch(reads.data(), reads.size());
     } else {
-      space_->memory()->CopyBlock(lane.requests.data(), count);
+      space_->memory()->CopyBlock(reads.data(), reads.size());
     }
-    for (size_t i = 0; i < count; ++i) {
-      for (uint32_t p = requests_[first + i].first_piece; p != kNone; p = pieces_[p].next) Scatter(pieces_[p], lane.requests[i]);
+    const Request* request = requests;
+    for (const ReadRequest& read : reads) {
+      for (; request != requests + count && request->physical - read.physical < read.length; ++request) {
+        const auto skipped = static_cast<size_t>(request->physical - read.physical);
+        ReadRequest part{request->physical, read.into + skipped, request->length, 0};
+        if (read.transferred > skipped) part.transferred = std::min<size_t>(read.transferred - skipped, request->length);
+        // A read ends at the first page that cannot be read; this one may lie behind it.
+        if (read.transferred < skipped) space_->memory()->CopyBlock(&part, 1);
+        for (uint32_t p = request->first_piece; p != kNone; p = pieces_[p].next) Scatter(pieces_[p], part);
+      }
     }
   }
 
@@ -373,72 +404,118 @@ class BatchGather {
   void MarkFaulty(const ColumnWindow& window, size_t row, uint32_t from, uint32_t end) {
     window.ForParts(from, end, [&](const auto& part) { SetFaulty(row, part.column); });
   }
-  // Two threads may fill one row, each other columns of it.
   void SetFaulty(size_t row, size_t column) {
-    const std::lock_guard lock(masks_mutex_);
     rows_.SetFaulty(row, column);
     any_fault_ = true;
   }
 
   AddressSpace* space_;
   const Rows& rows_;
+  bool is_owner_;
   const ColumnWindow* windows_ = nullptr;
+  GatherScratch::Lane& lane_;
   std::vector<Piece>& pieces_;
   std::vector<Request>& requests_;
   std::vector<Repeat>& repeats_;
   std::vector<uint32_t>& slots_;
-  std::array<Lane, HelperThread::kThreads>& lanes_;
   // Of each window: the request of the last piece.
   std::array<uint32_t, Plan::kMaxColumns> last_request_{};
-  std::mutex masks_mutex_;
   bool any_fault_ = false;
 };
 
-}  // namespace
-
-void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first_row, size_t end_row,
-                   int first_depth) {
-  const Rows rows(plan, buffer, first_row);
-  const size_t count = end_row - first_row;
+// The first window of `depth` or more.
+size_t FirstAtDepth(const Plan& plan, int depth) {
   const std::vector<ColumnWindow>& windows = plan.windows();
-  const auto at_depth = [&](int depth) {
-    return static_cast<size_t>(std::find_if(windows.begin(), windows.end(),
-                                            [depth](const ColumnWindow& window) { return window.depth >= depth; }) -
-                               windows.begin());
-  };
+  const auto first = std::find_if(windows.begin(), windows.end(), [depth](const ColumnWindow& window) { return window.depth >= depth; });
+  return static_cast<size_t>(first - windows.begin());
+}
 
-  if (space->memory()->mapped()) {
-    const size_t first = at_depth(first_depth);
-    const ColumnWindow* of_depth = windows.data() + first;
-    const size_t window_count = windows.size() - first;
-    if (WithBusGuard([&] { GatherDirect(space, of_depth, window_count, rows, count); })) return;
-    // A file was truncated under the mapping. Again, with a guard around every copy; the jump may
-    // have left a translation half-written.
-    space->Flush();
-    for (size_t row = 0; row < count; ++row) {
-      for (size_t w = 0; w < window_count; ++w) {
-        uint64_t start;
-        if (FindStart(rows, of_depth[w], row, &start)) {
-          CopyParts(space, rows, of_depth[w], row, start);
-        } else {
-          ZeroParts(rows, of_depth[w], row);
-        }
-      }
-    }
-    return;
-  }
-
-  BatchGather batch(space, rows);
+// Rows [first, end) of `rows`, one depth after the other.
+void GatherDepths(const Plan& plan, int first_depth, size_t first, size_t end, BatchGather* batch) {
   for (int depth = first_depth; depth <= plan.max_depth(); ++depth) {
-    const size_t first = at_depth(depth);
-    const size_t end = at_depth(depth + 1);
+    const size_t window = FirstAtDepth(plan, depth);
+    const size_t window_count = FirstAtDepth(plan, depth + 1) - window;
     // Bounded memory however many rows there are.
     constexpr size_t kMaxWindows = size_t{1} << 16;
-    const size_t block = std::max<size_t>(1, kMaxWindows / std::max<size_t>(1, end - first));
-    for (size_t row = 0; row < count; row += block) {
-      batch.Run(windows.data() + first, end - first, row, std::min(count, row + block));
+    const size_t block = std::max<size_t>(1, kMaxWindows / std::max<size_t>(1, window_count));
+    for (size_t row = first; row < end; row += block) {
+      batch->Run(plan.windows().data() + window, window_count, row, std::min(end, row + block));
     }
   }
+}
+
+// Takes back what a gather said of columns of `first_depth` and more.
+void ClearFaults(const Plan& plan, const Rows& rows, size_t row, int first_depth) {
+  uint32_t mask;
+  std::memcpy(&mask, rows.masks + row * sizeof mask, sizeof mask);
+  for (size_t k = 0; k < plan.columns().size(); ++k) {
+    if (plan.columns()[k].depth >= first_depth) mask &= ~(uint32_t{1} << k);
+  }
+  std::memcpy(rows.masks + row * sizeof mask, &mask, sizeof mask);
+}
+
+void GatherMapped(AddressSpace* space, const Plan& plan, const Rows& rows, size_t count, int first_depth) {
+  const size_t first = FirstAtDepth(plan, first_depth);
+  const ColumnWindow* windows = plan.windows().data() + first;
+  const size_t window_count = plan.windows().size() - first;
+  if (WithBusGuard([&] { GatherDirect(space, windows, window_count, rows, count); })) return;
+  // A file was truncated under the mapping. Again, with a guard around every copy; the jump may
+  // have left a translation half-written.
+  space->Flush();
+  for (size_t row = 0; row < count; ++row) {
+    for (size_t w = 0; w < window_count; ++w) {
+      uint64_t start;
+      if (FindStart(rows, windows[w], row, &start)) {
+        CopyParts(space, rows, windows[w], row, start);
+      } else {
+        ZeroParts(rows, windows[w], row);
+      }
+    }
+  }
+}
+
+// On two threads, then what they left.
+void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first_row, size_t count, int first_depth) {
+  constexpr size_t kBlock = GatherScratch::kBlock;
+  auto& lanes = space->gather_scratch()->lanes;
+  for (GatherScratch::Lane& lane : lanes) lane.left.clear();
+  space->memory()->ForBlocks((count + kBlock - 1) / kBlock, [&](size_t block, int thread) {
+    const size_t first = block * kBlock;
+    GatherBlock(space, plan, buffer, first_row + first, first_row + std::min(count, first + kBlock), first_depth,
+                &lanes[static_cast<size_t>(thread)]);
+  });
+  std::vector<uint32_t> left;
+  for (GatherScratch::Lane& lane : lanes) left.insert(left.end(), lane.left.begin(), lane.left.end());
+  std::sort(left.begin(), left.end());
+  left.erase(std::unique(left.begin(), left.end()), left.end());
+  const Rows rows(plan, buffer, 0);
+  BatchGather batch(space, rows, true, &lanes[0]);
+  for (size_t i = 0; i < left.size();) {
+    const size_t first = left[i];
+    size_t end = first;
+    for (; i < left.size() && left[i] == end; ++i) ClearFaults(plan, rows, end++, first_depth);
+    GatherDepths(plan, first_depth, first, end, &batch);
+  }
+}
+
+}  // namespace
+
+void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first, size_t end, int first_depth,
+                 GatherScratch::Lane* lane) {
+  const Rows rows(plan, buffer, 0);
+  BatchGather batch(space, rows, false, lane);
+  GatherDepths(plan, first_depth, first, end, &batch);
+}
+
+void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first, size_t end, int first_depth) {
+  const size_t count = end - first;
+  if (space->memory()->mapped()) return GatherMapped(space, plan, Rows(plan, buffer, first), count, first_depth);
+  if (space->memory()->parallel() && count > GatherScratch::kBlock) {
+    return GatherParallel(space, plan, buffer, first, count, first_depth);
+  }
+  const Rows rows(plan, buffer, 0);
+  BatchGather batch(space, rows, true, &space->gather_scratch()->lanes[0]);
+  GatherDepths(plan, first_depth, first, end, &batch);
 }
 
 namespace {

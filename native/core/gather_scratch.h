@@ -13,8 +13,8 @@ namespace vmi {
 
 struct GatherScratch {
   static constexpr uint32_t kNone = UINT32_MAX;
-  // Elements that a thread reads at once, and then takes apart while they are in its cache.
-  static constexpr size_t kBlock = 64;
+  // Rows that a thread fills at once, and elements that it reads at once: then it takes them apart while they are in its cache.
+  static constexpr size_t kBlock = 128;
   // Where one batch for more is better: the source reads a page once, whoever asks for it.
   static constexpr size_t kSerialBlock = 1024;
 
@@ -39,17 +39,19 @@ struct GatherScratch {
     uint32_t row;
     uint32_t window;
   };
-  // What one thread reads into.
+  // Of one thread.
   struct Lane {
-    std::vector<ReadRequest> requests;
+    std::vector<Piece> pieces;
+    std::vector<Request> requests;
+    std::vector<Repeat> repeats;
+    // Numbers of requests by page: open addressing.
+    std::vector<uint32_t> slots;
+    std::vector<ReadRequest> reads;
     std::vector<uint8_t> buffer;
+    // Rows that it could not fill.
+    std::vector<uint32_t> left;
   };
 
-  std::vector<Piece> pieces;
-  std::vector<Request> requests;
-  std::vector<Repeat> repeats;
-  // Numbers of requests by page: open addressing.
-  std::vector<uint32_t> slots;
   std::array<Lane, HelperThread::kThreads> lanes;
 };
 

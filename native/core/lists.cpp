@@ -495,48 +495,60 @@ Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t
 
 namespace {
 
-// Masks and columns of depth 0.
-void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, uint8_t* rows) {
-  // Rows that follow each other here and there, or one that was read by itself.
-  struct Run {
-    size_t row;
-    uint32_t number;
-    size_t count;
-  };
-  std::vector<Run> runs;
-  const std::vector<uint32_t>& numbers = captured.numbers;
-  for (size_t row = 0; row < numbers.size(); ++row) {
-    const bool is_ahead = numbers[row] < captured.ahead_count;
-    if (is_ahead && !runs.empty() && runs.back().number + runs.back().count == numbers[row]) {
+// Rows that follow each other here and there, or one that was read by itself.
+struct CapturedRun {
+  size_t row;
+  uint32_t number;
+  size_t count;
+  bool is_deep;
+};
+
+std::vector<CapturedRun> FindRuns(const ListWalk::Captured& captured) {
+  std::vector<CapturedRun> runs;
+  for (size_t row = 0; row < captured.numbers.size(); ++row) {
+    const uint32_t number = captured.numbers[row];
+    const bool is_ahead = number < captured.ahead_count;
+    const bool is_deep = is_ahead && captured.is_deep[number] != 0;
+    if (is_ahead && !runs.empty() && runs.back().number + runs.back().count == number && runs.back().is_deep == is_deep) {
       ++runs.back().count;
     } else {
-      runs.push_back({row, numbers[row], 1});
+      runs.push_back({row, number, 1, is_deep});
     }
   }
+  return runs;
+}
+
+// Masks, and the columns that are there.
+void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, const std::vector<CapturedRun>& runs,
+                  uint8_t* rows) {
   size_t single_size = sizeof(uint32_t);
   for (const Column& column : plan.columns()) single_size += column.depth == 0 ? column.size : 0;
   const RowLayout from(plan, captured.ahead_count);
   size_t single_offset = sizeof(uint32_t);
-  const auto single = [&](const Run& run) { return captured.single.data() + (run.number - captured.ahead_count) * single_size; };
+  const auto single = [&](const CapturedRun& run) {
+    return captured.single.data() + (run.number - captured.ahead_count) * single_size;
+  };
 
-  for (const Run& run : runs) {
+  for (const CapturedRun& run : runs) {
+    const bool is_ahead = run.number < captured.ahead_count;
+    const uint8_t* source = is_ahead ? captured.ahead.data() + run.number * sizeof(uint32_t) : single(run);
     uint8_t* masks = rows + run.row * sizeof(uint32_t);
-    if (run.number < captured.ahead_count) {
+    if (is_ahead && !run.is_deep) {
       std::memset(masks, 0, run.count * sizeof(uint32_t));
     } else {
-      std::memcpy(masks, single(run), sizeof(uint32_t));
+      std::memcpy(masks, source, run.count * sizeof(uint32_t));
     }
   }
   for (size_t k = 0; k < plan.columns().size(); ++k) {
     const Column& column = plan.columns()[k];
-    if (column.depth != 0) continue;
-    for (const Run& run : runs) {
+    for (const CapturedRun& run : runs) {
+      if (column.depth != 0 && !run.is_deep) continue;
       uint8_t* cells = rows + layout.columns[k] + run.row * column.size;
       const bool is_ahead = run.number < captured.ahead_count;
       const uint8_t* source = is_ahead ? captured.ahead.data() + from.columns[k] + run.number * column.size : single(run) + single_offset;
       std::memcpy(cells, source, run.count * column.size);
     }
-    single_offset += column.size;
+    if (column.depth == 0) single_offset += column.size;
   }
 }
 
@@ -550,8 +562,19 @@ Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, con
   }
   const RowLayout layout(plan, rows.capacity);
   std::memcpy(rows.bytes + layout.bases, walk.bases.data(), count * sizeof(uint64_t));
-  FillCaptured(plan, layout, walk.captured, rows.bytes);
-  GatherColumns(space, plan, rows, 0, count, 1);
+  const std::vector<CapturedRun> runs = FindRuns(walk.captured);
+  FillCaptured(plan, layout, walk.captured, runs, rows.bytes);
+  for (size_t i = 0; i < runs.size();) {
+    // Neighbours that lack the same.
+    const size_t first = runs[i].row;
+    size_t end = first;
+    for (; i < runs.size() && !runs[i].is_deep; ++i) end += runs[i].count;
+    if (end == first) {
+      ++i;
+    } else {
+      GatherColumns(space, plan, rows, first, end, 1);
+    }
+  }
   return space->memory()->Check();
 }
 

@@ -20,13 +20,14 @@ struct ListLink {
 struct ListWalk {
   // Base of every row, in list order.
   std::vector<uint64_t> bases;
-  // Columns of depth 0 as they were when the nodes were followed. Empty for mapped memory, where reading them later costs
-  // nothing.
+  // Columns as they were when the nodes were followed. Empty for mapped memory, where reading them later costs nothing.
   struct Captured {
-    // Those of nodes that were read ahead, as RowLayout(plan, ahead_count) has them, and none faulty.
+    // Those of nodes that were read ahead, as RowLayout(plan, ahead_count) has them, and none of depth 0 faulty.
     std::vector<uint8_t> ahead;
     size_t ahead_count = 0;
-    // Those of nodes that were read by themselves: for each its fault mask (u32) and the columns one after the other.
+    // Of each of them: whether columns of all depths are there, or of depth 0 alone.
+    std::vector<uint8_t> is_deep;
+    // Those of nodes that were read by themselves: for each its fault mask (u32) and its columns of depth 0 one after the other.
     std::vector<uint8_t> single;
     // Of each row: its number in `ahead`, or `ahead_count` and its number in `single`.
     std::vector<uint32_t> numbers;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "gather.h"
+
 namespace vmi {
 
 namespace {
@@ -12,11 +14,16 @@ namespace {
 template <size_t kSize>
 void CopyCells(uint8_t* cells, const std::vector<const uint8_t*>& nodes, size_t offset) {
   for (size_t i = 0; i < nodes.size(); ++i) {
-    if (nodes[i] != nullptr) std::memcpy(cells + i * kSize, nodes[i] + offset, kSize);
+    if (nodes[i] != nullptr) {
+      std::memcpy(cells + i * kSize, nodes[i] + offset, kSize);
+    } else {
+      std::memset(cells + i * kSize, 0, kSize);
+    }
   }
 }
 
-// The usual sizes as loads and stores of their own; a call of memcpy costs more than those.
+// Zeroes where there is no node, so that nothing is followed from there. The usual sizes as loads and stores of their own; a call
+// of memcpy costs more than those.
 void CopyCells(uint8_t* cells, size_t size, const std::vector<const uint8_t*>& nodes, size_t offset) {
   switch (size) {
     case 4:
@@ -27,7 +34,11 @@ void CopyCells(uint8_t* cells, size_t size, const std::vector<const uint8_t*>& n
       return CopyCells<16>(cells, nodes, offset);
     default:
       for (size_t i = 0; i < nodes.size(); ++i) {
-        if (nodes[i] != nullptr) std::memcpy(cells + i * size, nodes[i] + offset, size);
+        if (nodes[i] != nullptr) {
+          std::memcpy(cells + i * size, nodes[i] + offset, size);
+        } else {
+          std::memset(cells + i * size, 0, size);
+        }
       }
   }
 }
@@ -68,17 +79,22 @@ void NodeReader::ReadAhead(const std::vector<uint64_t>& trail) {
   captured_.ahead_count = count;
   captured_.ahead = std::move(space_->scratch()->ahead);
   captured_.ahead.resize(layout.total);
+  captured_.is_deep.assign(count, 0);
   Memory& memory = *space_->memory();
-  const size_t size = memory.parallel() ? kBlock : kSerialBlock;
+  const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
   memory.Refresh();
+  // Made now, and not by two threads at once.
+  space_->gather_scratch();
   memory.ForBlocks((count + size - 1) / size, [&](size_t block, int thread) {
     const size_t first = block * size;
-    ReadAheadBlock(layout, first, std::min(size, count - first), &space_->scratch()->lanes[static_cast<size_t>(thread)]);
+    ReadAheadBlock(layout, first, std::min(size, count - first), thread);
+    ReadDeepBlock(first, std::min(size, count - first), thread);
   });
 }
 
 // On two threads at once, perhaps: of this object it changes what belongs to its own nodes, and its lane.
-void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t count, Lane* lane) {
+void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t count, int thread) {
+  Lane* lane = &space_->scratch()->lanes[static_cast<size_t>(thread)];
   const std::vector<uint64_t>& trail = *trail_;
   lane->requests.clear();
   lane->first.clear();
@@ -113,6 +129,18 @@ void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t co
     }
     window_at += window.length;
   }
+}
+
+// What hangs on the nodes of a block.
+void NodeReader::ReadDeepBlock(size_t first, size_t count, int thread) {
+  if (plan_.max_depth() == 0) return;
+  GatherScratch::Lane* lane = &space_->gather_scratch()->lanes[static_cast<size_t>(thread)];
+  lane->left.clear();
+  std::memset(captured_.ahead.data() + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
+  GatherBlock(space_, plan_, {captured_.ahead.data(), captured_.ahead_count}, first, first + count, 1, lane);
+  std::memset(captured_.is_deep.data() + first, 1, count);
+  // A page table is of one thread.
+  for (const uint32_t row : lane->left) captured_.is_deep[row] = 0;
 }
 
 // false when a part of it is not mapped, or where two threads read, in no window: a TLB is of one thread.

@@ -1,5 +1,5 @@
 // Reads nodes of lists where a read is a system call: the link and the columns of a node at once, and what a list is likely to
-// have many nodes at once.
+// have, many nodes at once and all that hangs on them.
 #pragma once
 
 #include <cstddef>
@@ -38,10 +38,6 @@ class NodeReader {
 
  private:
   static constexpr uint8_t kLinkColumn = Plan::kMaxColumns;
-  // Nodes that a thread reads at once, and then takes apart while they are in its cache.
-  static constexpr size_t kBlock = 64;
-  // Where one batch for more is better: the source reads a page once, whoever asks for it.
-  static constexpr size_t kSerialBlock = 1024;
   static constexpr size_t kMaxAhead = size_t{1} << 18;
   static constexpr uint32_t kSingle = UINT32_MAX;
 
@@ -51,7 +47,8 @@ class NodeReader {
   };
   using Lane = ListScratch::Lane;
 
-  void ReadAheadBlock(const RowLayout& layout, size_t first, size_t count, Lane* lane);
+  void ReadAheadBlock(const RowLayout& layout, size_t first, size_t count, int thread);
+  void ReadDeepBlock(size_t first, size_t count, int thread);
   bool AddRequests(uint64_t node, uint8_t* into, std::vector<ReadRequest>* requests);
   size_t FindAhead(uint64_t node);
   void ReadBehindFaults(const Piece& piece, ReadRequest request);

@@ -209,6 +209,34 @@ TEST(a_window_is_loaded_only_where_all_its_pages_may_be) {
   }
 }
 
+TEST(rows_that_take_a_page_table_are_read_again_whole) {
+  DirectMapped machine(1 << 20);
+  auto& guest = *machine.guest;
+  guest.is_mapped = false;
+  guest.is_parallel = true;
+  auto space = machine.Open();
+  CHECK(space->SetWindows({{kDirectMap, 0x80000, 0}}).ok());
+  const auto plan = MakePlan({-1, 0, 8, -1, 0x80000, 8});
+  std::vector<uint64_t> bases;
+  for (uint64_t i = 0; i < 300; ++i) {
+    bases.push_back(kDirectMap + 0x10000 + i * 64);
+    guest.Put64(0x10000 + i * 64, i);
+    guest.Put64(0x90000 + i * 64, i * i);
+  }
+  // A page that cannot be read until all that is in windows was.
+  guest.bad_pages.insert(0x11000);
+  guest.before_read = [&](size_t n) {
+    if (n == 3) guest.bad_pages.clear();
+  };
+  guest.reads = 0;
+  const Rows rows = Run(space.get(), *plan, bases);
+  for (uint64_t i = 0; i < bases.size(); ++i) {
+    EQUAL(rows.Mask(i), 0u);
+    EQUAL(rows.U64(i, 0), i);
+    EQUAL(rows.U64(i, 1), i * i);
+  }
+}
+
 TEST(random_plans_agree_however_they_are_read) {
   std::mt19937_64 random(7);
   for (int round = 0; round < 300; ++round) {

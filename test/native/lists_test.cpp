@@ -449,8 +449,8 @@ TEST(nodes_of_the_last_walk_are_read_ahead) {
   guest.reads = 0;
   const ListWalk same = lists.Walk().value();
   CHECK(NodesOf(same) == nodes);
-  // All nodes, and the head.
-  EQUAL(guest.reads, 2u);
+  // All nodes, what hangs on them, and the head.
+  EQUAL(guest.reads, 3u);
   EQUAL(same.retries, 0u);
   lists.CheckRows(same);
 
@@ -465,7 +465,7 @@ TEST(nodes_of_the_last_walk_are_read_ahead) {
   const ListWalk changed = lists.Walk().value();
   EQUAL(changed.bases.size(), 59u);
   EQUAL(changed.retries, 0u);
-  EQUAL(guest.reads, 5u);
+  EQUAL(guest.reads, 6u);
   lists.CheckRows(changed);
 }
 
@@ -478,7 +478,8 @@ TEST(two_threads_read_ahead) {
     CHECK(NodesOf(lists.Walk().value()) == nodes);
     const size_t before = guest.reads;
     CHECK(NodesOf(lists.Walk().value()) == nodes);
-    EQUAL(guest.reads - before, 700u / 64 + 2);
+    // The head, and per block the nodes and what hangs on them.
+    EQUAL(guest.reads - before, 1 + 2 * (700u / GatherScratch::kBlock + 1));
     for (int i = 0; i < round; ++i) {
       const size_t gone = random() % nodes.size();
       lists.Delete(nodes[gone]);
@@ -493,6 +494,64 @@ TEST(two_threads_read_ahead) {
     CHECK(NodesOf(walk) == nodes);
     EQUAL(walk.retries, 0u);
     lists.CheckRows(walk);
+  }
+}
+
+TEST(what_hangs_on_nodes_is_read_ahead_with_them_as_it_is_now) {
+  for (const bool parallel : {false, true}) {
+    Lists lists(false, parallel);
+    auto& guest = *lists.machine.guest;
+    // Half of what the pointers lead to takes the page table.
+    CHECK(lists.space->SetWindows({{kDirectMap, 0x90000, 0}}).ok());
+    const int32_t triples[] = {-1, 0, 4, -1, 0x10, 8, 1, 0, 8, 2, 8, 4};
+    lists.plan = std::move(Plan::Create(triples, 12).value());
+    constexpr size_t kCount = 300;
+    const auto nodes = lists.Build(0, kCount);
+    constexpr uint64_t kUnmapped = 0xb0000;
+    guest.Put64(lists.machine.tables.Entry(kDirectMap + kUnmapped, 1), 0);
+    guest.bad_pages = {0x8e000, 0xae000};
+    std::mt19937_64 random(11);
+    for (int round = 0; round < 4; ++round) {
+      for (const uint64_t node : nodes) {
+        const uint64_t first = 0x80000 + random() % 0x31000;
+        const uint64_t second = 0x80000 + random() % 0x31000;
+        lists.SetRaw(node - kLink + 0x10, random() % 7 == 0 ? 0 : kDirectMap + first);
+        guest.Put64(first, random() % 7 == 0 ? 0 : kDirectMap + second);
+      }
+      const size_t reads = guest.reads;
+      const ListWalk walk = lists.Walk().value();
+      CHECK(NodesOf(walk) == nodes);
+      size_t deep = 0;
+      for (const uint8_t is_deep : walk.captured.is_deep) deep += is_deep;
+      // The first walk knows no node.
+      if (round == 0) EQUAL(deep, 0u);
+      if (round > 0) CHECK(deep > kCount / 8 && deep < kCount && guest.reads - reads < 60);
+      const RowLayout layout(*lists.plan, kCount);
+      std::vector<uint8_t> rows(layout.total, 0xee);
+      CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), kCount}).ok());
+      for (size_t i = 0; i < kCount; ++i) {
+        uint32_t mask;
+        std::memcpy(&mask, rows.data() + i * 4, 4);
+        uint32_t expected_mask = 0;
+        uint64_t pointers[2];
+        uint32_t value = 0;
+        pointers[0] = guest.Get64(nodes[i] - kLink + 0x10);
+        const auto read = [&](uint64_t address, auto* into, uint32_t bit) {
+          *into = 0;
+          if (lists.space->Read(address, reinterpret_cast<uint8_t*>(into), sizeof *into).value() == sizeof *into) return;
+          *into = 0;
+          expected_mask |= bit;
+        };
+        pointers[1] = 0;
+        if (pointers[0] != 0) read(pointers[0], &pointers[1], 4);
+        if (pointers[1] != 0) read(pointers[1] + 8, &value, 8);
+        EQUAL(mask, expected_mask);
+        CHECK(std::memcmp(rows.data() + layout.columns[1] + i * 8, &pointers[0], 8) == 0);
+        CHECK(std::memcmp(rows.data() + layout.columns[2] + i * 8, &pointers[1], 8) == 0);
+        CHECK(std::memcmp(rows.data() + layout.columns[3] + i * 4, &value, 4) == 0);
+      }
+      Recycle(lists.space.get(), walk);
+    }
   }
 }
 
