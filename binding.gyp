@@ -34,6 +34,7 @@
         "native/addon/addon.cpp",
         "native/addon/address_space_object.cpp",
         "native/addon/arguments.cpp",
+        "native/addon/finder.cpp",
         "native/addon/libvmi_object.cpp",
         "native/addon/loader.cpp",
         "native/addon/memory_object.cpp",

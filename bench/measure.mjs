@@ -9,8 +9,11 @@ import { fileURLToPath } from 'node:url';
 /** @typedef {import('node-libvmi').Guest} Guest */
 
 export const here = fileURLToPath(new URL('.', import.meta.url));
-/** Milliseconds. */
+/** Milliseconds, before the first measurement of something and before one that follows others. */
 const WARM = 400;
+const WARM_AGAIN = 50;
+/** Measurements of each of those that are compared. */
+export const ROUNDS = 5;
 export const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 
 /** @param {number[]} numbers */
@@ -28,10 +31,10 @@ export function conditions() {
 
 /**
  * Milliseconds, median. Compiling is not measured: what is to be measured runs for a while before.
- * @param {() => unknown} work @param {number} count @returns {number}
+ * @param {() => unknown} work @param {number} count @param {number} [milliseconds] to run before @returns {number}
  */
-export function time(work, count) {
-  const warm = performance.now() + WARM;
+export function time(work, count, milliseconds = WARM) {
+  const warm = performance.now() + milliseconds;
   do work();
   while (performance.now() < warm);
   const samples = [];
@@ -113,14 +116,41 @@ export function walkerMedian(walker, lab, guest, runs) {
   return { count, milliseconds: median(samples) / 1e6 };
 }
 
-/** Every process with all facts, in each form. @param {Guest} guest @param {number} runs @returns medians in milliseconds */
-export function listMedians(guest, runs) {
-  const columns = time(() => guest.taskColumns(), runs);
-  const objects = time(() => guest.tasks(), runs);
-  const answers = time(() => {
-    for (const task of guest.tasks()) task.cr3;
-  }, runs);
-  return { columns, objects, answers };
+/**
+ * Measures in turns, so that no phase of the machine falls on one of them alone.
+ * @template {string} Name
+ * @param {Record<Name, (warm: number) => number>} ways to measure, each in milliseconds; the first is what the others are compared with
+ * @returns {Record<Name, { milliseconds: number, ratio: number }>} medians; ratios are of neighbours in time
+ */
+export function sideBySide(ways) {
+  const names = /** @type {Name[]} */ (Object.keys(ways));
+  const rounds = Array.from({ length: ROUNDS }, (_, round) =>
+    names.map((name) => ways[name](round === 0 ? WARM : WARM_AGAIN)),
+  );
+  const each = names.map((name, i) => [
+    name,
+    {
+      milliseconds: median(rounds.map((row) => row[i] ?? Number.NaN)),
+      ratio: median(rounds.map((row) => (row[i] ?? Number.NaN) / (row[0] ?? Number.NaN))),
+    },
+  ]);
+  return Object.fromEntries(each);
+}
+
+/** Every process with all facts, in each form. @param {Guest} guest @param {number} runs */
+export function listings(guest, runs) {
+  return {
+    columns: (/** @type {number} */ warm) => time(() => guest.taskColumns(), runs, warm),
+    objects: (/** @type {number} */ warm) => time(() => guest.tasks(), runs, warm),
+    answers: (/** @type {number} */ warm) =>
+      time(
+        () => {
+          for (const task of guest.tasks()) task.cr3;
+        },
+        runs,
+        warm,
+      ),
+  };
 }
 
 /** One look-up of a PID, over all of them in turn. @param {Guest} guest @param {number} runs @returns milliseconds, median */

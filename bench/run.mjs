@@ -14,12 +14,14 @@ import {
   buildWalker,
   conditions,
   here,
-  listMedians,
+  listings,
   log,
   lookUpMedian,
   median,
   ms,
   ns,
+  ROUNDS,
+  sideBySide,
   time as timeOf,
   times,
   us,
@@ -113,7 +115,9 @@ try {
   const [shared, anonymous] = labs;
   if (shared === undefined || anonymous === undefined) throw new Error('no guests');
   console.log(`\n${conditions()}`);
-  console.log(`Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs\n`);
+  console.log(
+    `Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs; of ${ROUNDS} times as many, in turns, where lists are compared\n`,
+  );
 
   console.log('attach to a running guest');
   for (const [name, lab] of /** @type {const} */ ([
@@ -131,42 +135,34 @@ try {
   await anonymous.stop();
   const guest = await attach(`qemu:${shared.pid}`);
   const remote = await attach(`qemu:${anonymous.pid}`);
-  const rival = () => walkerMedian(walker, shared, guest, runs);
-  const plain = rival();
-  console.log(`\nlist ${plain.count} processes with all facts`);
-  row('plain C walker, mapped RAM', ms(plain.milliseconds), '1.00 x');
-  for (const [name, from] of /** @type {const} */ ([
-    ['mapped RAM', guest],
-    ['anonymous RAM', remote],
-  ])) {
-    const { columns, objects, answers } = listMedians(from, runs);
-    row(`${name}, columns (${from.taskColumns().count})`, ms(columns), times(columns / plain.milliseconds));
-    row(`${name}, Task objects`, ms(objects), times(objects / plain.milliseconds));
-    row(`${name}, Task objects and every CR3`, ms(answers), times(answers / plain.milliseconds));
-  }
-  {
-    // What the system call allows: nothing but one batch for the tasks, one for what they point to, one for the tables.
-    const { pageOffset } = remote.kernel;
-    const tasks = remote.tasks();
-    const batch = (/** @type {(bigint | null)[]} */ addresses) =>
-      BigUint64Array.from(
-        addresses.filter((address) => address !== null),
-        (address) => address - pageOffset,
-      );
-    const batches = [
-      batch(tasks.map((task) => task.address)),
-      batch(tasks.map((task) => task.mm)),
-      batch(tasks.map((task) => task.pgd)),
-    ];
-    const [all] = batches;
-    const once = time(() => all !== undefined && remote.memory.readMany(all, 8));
-    row('anonymous RAM, 8 bytes of every task', ms(once), times(once / plain.milliseconds));
-    const floor = time(() => {
-      for (const addresses of batches) remote.memory.readMany(addresses, 8);
-    });
-    row('anonymous RAM, 8 bytes of every task, mm and PGD', ms(floor), times(floor / plain.milliseconds));
-  }
-  row('plain C walker again, for the drift', ms(rival().milliseconds));
+  const { pageOffset } = remote.kernel;
+  const tasks = remote.tasks();
+  // What the system call allows: nothing but one batch for the tasks, one for what they point to, one for the tables.
+  const batches = ['address', 'mm', 'pgd'].map((member) => {
+    const addresses = tasks.map((task) => task[/** @type {'address' | 'mm' | 'pgd'} */ (member)]);
+    return BigUint64Array.from(
+      addresses.filter((address) => address !== null),
+      (address) => address - pageOffset,
+    );
+  });
+  const read = (/** @type {BigUint64Array[]} */ of) => (/** @type {number} */ warm) =>
+    timeOf(() => of.map((addresses) => remote.memory.readMany(addresses, 8)), runs, warm);
+  const mapped = listings(guest, runs);
+  const unmapped = listings(remote, runs);
+  const listed = sideBySide({
+    'plain C walker, mapped RAM': () => walkerMedian(walker, shared, guest, runs).milliseconds,
+    [`mapped RAM, columns (${guest.taskColumns().count})`]: mapped.columns,
+    'mapped RAM, Task objects': mapped.objects,
+    'mapped RAM, Task objects and every CR3': mapped.answers,
+    [`anonymous RAM, columns (${remote.taskColumns().count})`]: unmapped.columns,
+    'anonymous RAM, Task objects': unmapped.objects,
+    'anonymous RAM, Task objects and every CR3': unmapped.answers,
+    'anonymous RAM, 8 bytes of every task': read(batches.slice(0, 1)),
+    'anonymous RAM, 8 bytes of every task, mm and PGD': read(batches),
+  });
+  console.log(`\nlist ${walkerMedian(walker, shared, guest, 1).count} processes with all facts`);
+  for (const [name, { milliseconds, ratio }] of Object.entries(listed))
+    row(name, ms(milliseconds), times(ratio));
 
   console.log('\nlook one PID up');
   for (const [name, from] of /** @type {const} */ ([

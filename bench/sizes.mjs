@@ -13,10 +13,12 @@ import {
   attachMedian,
   buildWalker,
   conditions,
-  listMedians,
+  listings,
   log,
   lookUpMedian,
   ms,
+  ROUNDS,
+  sideBySide,
   times,
   us,
   walkerMedian,
@@ -56,26 +58,26 @@ async function measure(walker, tasks) {
     // A guest that runs steals the cores that are measured.
     await lab.stop();
     const guest = await attach(`qemu:${lab.pid}`);
-    const plain = walkerMedian(walker, lab, guest, runs);
-    const { columns, objects, answers } = listMedians(guest, runs);
-    const again = walkerMedian(walker, lab, guest, runs);
+    const walked = walkerMedian(walker, lab, guest, 1);
+    const { plain, columns, objects, answers } = sideBySide({
+      plain: () => walkerMedian(walker, lab, guest, runs).milliseconds,
+      ...listings(guest, runs),
+    });
     const lookUp = lookUpMedian(guest, runs);
     const { count } = guest.taskColumns();
     await guest.close();
-    const ratio = (/** @type {number} */ value) => times(value / plain.milliseconds);
     return [
-      [`Linux ${lab.release}, processes`, `${plain.count}`],
+      [`Linux ${lab.release}, processes`, `${walked.count}`],
       ['listed by the package', `${count}`],
       ['attach without a profile, cold', ms(cold)],
       ['attach without a profile, from the cache', ms(cached)],
       ['plain C walker', us(plain.milliseconds)],
-      ['columns', us(columns)],
-      ['columns to the walker', ratio(columns)],
-      ['Task objects', us(objects)],
-      ['Task objects to the walker', ratio(objects)],
-      ['Task objects and every CR3', us(answers)],
-      ['Task objects and every CR3 to the walker', ratio(answers)],
-      ['plain C walker again, for the drift', us(again.milliseconds)],
+      ['columns', us(columns.milliseconds)],
+      ['columns to the walker', times(columns.ratio)],
+      ['Task objects', us(objects.milliseconds)],
+      ['Task objects to the walker', times(objects.ratio)],
+      ['Task objects and every CR3', us(answers.milliseconds)],
+      ['Task objects and every CR3 to the walker', times(answers.ratio)],
       ['pidToCr3(pid)', us(lookUp)],
     ];
   } finally {
@@ -88,7 +90,9 @@ try {
   const guests = [];
   for (const tasks of values.tasks.split(',')) guests.push(await measure(walker, Number(tasks)));
   console.log(`\n${conditions()}`);
-  console.log(`${values.memory} MiB of mapped RAM; medians of ${runs} runs\n`);
+  console.log(
+    `${values.memory} MiB of mapped RAM; medians of ${runs} runs; of ${ROUNDS} times as many, in turns, where lists are compared\n`,
+  );
   for (const [at, [figure]] of (guests[0] ?? []).entries()) {
     const cells = guests.map((figures) => (figures[at]?.[1] ?? '').padStart(14));
     console.log(`  ${figure.padEnd(46)} ${cells.join('')}`);

@@ -142,6 +142,18 @@ export interface NativeRows {
   retries: number;
 }
 
+/** What {@link AddressSpace.finder} makes. */
+export interface NativeFinder {
+  /** The row that was found last, laid out as {@link NativeRows} for one row; a multiple of 8 bytes. */
+  readonly row: ArrayBuffer;
+  /**
+   * Starts an operation as {@link Memory.begin} and {@link AddressSpace.flush} do, looks entry `index` up as
+   * {@link AddressSpace.lookUp} does, and gathers the plan at it.
+   * @returns 0: there is none; 1: `row` is filled; 2: the entry is tagged, and `row` is as it was
+   */
+  find(index: number): number;
+}
+
 /** One page table over one memory, with a software TLB that `flush()` empties. */
 export class AddressSpace {
   /** `levels`: 4 or 5. `root`: physical, page-aligned. */
@@ -175,6 +187,8 @@ export class AddressSpace {
    * VMI_CORRUPT for another shift, and where an entry that is not tagged ends the walk early; VMI_FAULT.
    */
   lookUp(tree: Int32Array, head: bigint, index: number): bigint;
+  /** A look-up in one call, for a tree, a head and a plan that stay the same. Good until the memory is closed. */
+  finder(tree: Int32Array, head: bigint, plan: Plan): NativeFinder;
   /** Fills `into`, laid out as {@link NativeRows} for as many rows as there are bases; returns nothing. */
   gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void;
   /**

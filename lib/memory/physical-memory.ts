@@ -161,7 +161,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * @throws {VmiError} `VMI_CLOSED` after `close()` or when the guest has exited
    */
   begin(): void {
-    this.#checkOpen();
+    this.checkOpen();
     try {
       this.#native.begin();
     } catch (error) {
@@ -192,7 +192,7 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Fills `into`; returns the bytes read before the first address that is not RAM. */
   readInto(address: AddressLike, into: Uint8Array): number {
-    this.#checkOpen();
+    this.checkOpen();
     try {
       return this.#native.read(typeof address === 'bigint' ? address : toAddress(address), into);
     } catch (error) {
@@ -202,7 +202,7 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Reads `length` bytes at every address in one crossing. */
   readMany(addresses: BigUint64Array, length: number): BatchResult {
-    this.#checkOpen();
+    this.checkOpen();
     const bytes = Buffer.allocUnsafeSlow(addresses.length * toLength(length));
     try {
       return { bytes, transferred: this.#native.readMany(addresses, length, bytes) };
@@ -216,7 +216,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * @throws {FaultError} the address is not RAM
    */
   readU64(address: AddressLike): bigint {
-    this.#checkOpen();
+    this.checkOpen();
     const { word, handle } = this.#loader;
     try {
       word[0] =
@@ -235,7 +235,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * @throws {VmiError} `VMI_ABORTED` when the signal fires
    */
   async scan(pattern: Uint8Array, options: ScanOptions = {}): Promise<bigint[]> {
-    this.#checkOpen();
+    this.checkOpen();
     const { signal } = options;
     if (signal?.aborted) throw aborted('the scan', signal);
     const cancel = new Uint8Array(1);
@@ -267,7 +267,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none
    */
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
-    this.#checkOpen();
+    this.checkOpen();
     if (this.#machine?.registers === undefined) {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} gives no vCPU registers`);
     }
@@ -279,7 +279,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * @throws {VmiError} `VMI_UNSUPPORTED` where the source cannot
    */
   async pause(): Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
     if (this.#machine?.pause === undefined) {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} cannot be paused`);
     }
@@ -288,7 +288,7 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Lets the vCPUs run again. */
   async resume(): Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
     await this.#machine?.resume?.();
   }
 
@@ -297,7 +297,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none
    */
   cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
-    this.#checkOpen();
+    this.checkOpen();
     if (this.#machine?.cr3Writes === undefined) {
       throw new VmiError(
         'VMI_UNSUPPORTED',
@@ -309,7 +309,7 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Looks at this memory through the page table at `root`, of 4 or 5 levels. */
   virtual(root: bigint, levels: 4 | 5): VirtualMemory {
-    this.#checkOpen();
+    this.checkOpen();
     return new VirtualMemory(this, this.#native, root, levels);
   }
 
@@ -331,7 +331,8 @@ export class PhysicalMemory implements AsyncDisposable {
     }
   }
 
-  #checkOpen(): void {
+  /** @internal */
+  checkOpen(): void {
     if (this.#closing !== undefined) throw new VmiError('VMI_CLOSED', `${this.description} is closed`);
   }
 }

@@ -1,4 +1,4 @@
-import type { AddressSpace, Memory, NativeRows, Plan } from '../../types/addon.js';
+import type { AddressSpace, Memory, NativeFinder, NativeRows, Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
@@ -210,6 +210,23 @@ export class VirtualMemory {
     } catch (error) {
       throw fromNative(error);
     }
+  }
+
+  /** @internal */
+  finder(tree: Int32Array, head: bigint, plan: Plan): NativeFinder {
+    const { physical } = this;
+    const { row, find } = this.#native.finder(tree, head, plan);
+    return {
+      row,
+      find: (index) => {
+        physical.checkOpen();
+        try {
+          return find(index);
+        } catch (error) {
+          throw fromNative(error);
+        }
+      },
+    };
   }
 
   /** @internal */

@@ -1,4 +1,4 @@
-import type { Plan } from '../../types/addon.js';
+import type { NativeFinder, Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { MAX_ADDRESS, PAGE_MASK, PHYSICAL_MASK, wrap } from '../address.js';
 import { VmiError } from '../errors.js';
@@ -26,8 +26,8 @@ const KERNEL_HALF = 1n << 63n;
 /** Rows that are sooner looked at, all of them, than handed over. */
 const FEW = 16;
 const EVERY_ROW = Uint32Array.from({ length: FEW }, (_, row) => row);
-/** One row of the answer plan: fault mask, base, then `tasks[PIDTYPE_PID]`, pid and flags (4 bytes each), mm, active_mm, pgd, text entry. */
-const ANSWER_LENGTH = 72;
+/** What {@link NativeFinder.find} returns where it has filled the row. */
+const FOUND_ROW = 1;
 
 /** Farthest member that native calls take; real ones are within some KiB. */
 const MAX_OFFSET = 1 << 20;
@@ -87,10 +87,7 @@ export class TaskLayout {
   readonly maxTasks: number;
   #firstTaskPlan: Plan | undefined;
   readonly #answerPlan: Plan;
-  readonly #answerBase = new BigUint64Array(1);
-  readonly #answer = new Uint8Array(ANSWER_LENGTH);
-  readonly #answerWords = new Uint32Array(this.#answer.buffer);
-  readonly #answerLongs = new BigUint64Array(this.#answer.buffer);
+  #answers: Answers | undefined;
   readonly #entryWords: Uint32Array;
   readonly #numbersPlans: (Plan | undefined)[] = [];
   #unexpected = new Uint32Array(0);
@@ -296,15 +293,16 @@ export class TaskLayout {
   }
 
   /**
-   * PGD of the task that a `struct pid` leads to, checked as by {@link pgds}.
-   * @returns `null` for a kernel thread that has borrowed no address space, `undefined` where it takes more to tell, and where it is
-   * not the task `pid`
+   * PGD of the task with this PID or TID, checked as by {@link pgds}. An operation of its own.
+   * @returns `null` for a kernel thread that has borrowed no address space, `undefined` where it takes more to tell, and where there
+   * is no such task
+   * @throws {CorruptError | FaultError} the PID tree is none
    */
-  pgdOfPid(kernel: Kernel, structPid: bigint, pid: number): bigint | null | undefined {
-    const words = this.#answerWords;
+  pgdOfPid(kernel: Kernel, pid: number): bigint | null | undefined {
+    this.#answers ??= new Answers(kernel.memory.finder(this.pidTree, this.pidTreeHead, this.#answerPlan));
+    const { find, words, longs } = this.#answers;
+    if (find(pid) !== FOUND_ROW) return undefined;
     const entry = this.#entryWords;
-    this.#answerBase[0] = structPid;
-    kernel.memory.gather(this.#answerPlan, this.#answerBase, this.#answer);
     // Row: 0 faults, 2 base, 4 first task, 6 pid, 8 flags, 10 mm, 12 active_mm, 14 pgd, 16 text entry.
     if (words[0] !== 0 || words[6] !== pid) return undefined;
     if ((words[10]! | words[11]!) === 0) {
@@ -313,6 +311,19 @@ export class TaskLayout {
     }
     const same =
       ((words[16]! ^ entry[0]!) & 0xffff_f000) === 0 && ((words[17]! ^ entry[1]!) & 0x000f_ffff) === 0;
-    return same && (words[14]! & 0xfff) === 0 ? this.#answerLongs[7]! : undefined;
+    return same && (words[14]! & 0xfff) === 0 ? longs[7]! : undefined;
+  }
+}
+
+/** The row of an answer, as words and as longs. */
+class Answers {
+  readonly find: (index: number) => number;
+  readonly words: Uint32Array;
+  readonly longs: BigUint64Array;
+
+  constructor({ find, row }: NativeFinder) {
+    this.find = find;
+    this.words = new Uint32Array(row);
+    this.longs = new BigUint64Array(row);
   }
 }

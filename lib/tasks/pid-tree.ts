@@ -33,7 +33,7 @@ export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigin
  * @returns its address, `undefined` when there is none
  * @throws {CorruptError} the tree is none
  */
-export function findPid(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
+function findPid(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
   for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
     const entry = kernel.memory.lookUp(layout.pidTree, layout.pidTreeHead, pid);
     if (entry === 0n) return undefined;

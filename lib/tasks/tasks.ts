@@ -6,7 +6,7 @@ import { cr3Base, pgdToCr3 } from './cr3.js';
 import { type CrossRow, crossView } from './cross-view.js';
 import { TaskLayout } from './layout.js';
 import { Listing, SETTLED } from './listing.js';
-import { findPid, findTask } from './pid-tree.js';
+import { findTask } from './pid-tree.js';
 import type { TaskRows } from './rows.js';
 import { Task } from './task.js';
 import { type Processes, walkThreads } from './threads.js';
@@ -164,10 +164,7 @@ export class Tasks {
    */
   cr3(pid: number): bigint | null | undefined {
     const kernel = this.#kernel;
-    kernel.memory.begin();
-    const structPid = unlessBroken(() => findPid(kernel, this.#layout, pid));
-    if (structPid === undefined) return this.find(pid)?.cr3;
-    const pgd = this.#layout.pgdOfPid(kernel, structPid, pid);
+    const pgd = unlessBroken(() => this.#layout.pgdOfPid(kernel, pid));
     if (pgd === undefined) return this.find(pid)?.cr3;
     return pgd === null ? null : pgdToCr3(kernel, pgd);
   }

@@ -10,6 +10,7 @@
 #include "../core/lists.h"
 #include "../core/radix_tree.h"
 #include "arguments.h"
+#include "finder.h"
 #include "bound.h"
 #include "instance.h"
 #include "memory_object.h"
@@ -60,19 +61,9 @@ Napi::Value ReadU32(Napi::Env env, AddressSpace& space, const Napi::Value* argum
 }
 
 Napi::Value LookUp(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
-  constexpr int32_t kMaxOffset = 1 << 20;
-  const Elements<int32_t> numbers = ToInt32s(arguments[0], "tree");
+  const RadixTree tree = ToTree(arguments[0]);
   const uint64_t head = ToAddress(arguments[1], "head");
   const auto index = static_cast<uint64_t>(ToInteger(arguments[2], "index", 0, INT_MAX));
-  bool is_tree = numbers.length == 7;
-  for (size_t i = 0; is_tree && i < numbers.length; ++i) is_tree = numbers.data[i] >= 0 && numbers.data[i] <= kMaxOffset;
-  is_tree = is_tree && numbers.data[5] >= 1 && numbers.data[5] <= 16 && numbers.data[6] <= 63;
-  if (!is_tree) {
-    ThrowRange(env, "tree as (tag, tag mask, max internal, shift offset, slots offset, chunk shift, max shift)",
-               "other numbers");
-  }
-  const auto number = [&](size_t i) { return static_cast<uint32_t>(numbers.data[i]); };
-  const RadixTree tree = {number(0), number(1), number(2), number(3), number(4), number(5), number(6)};
   return FromU64(env, Check(env, vmi::LookUp(&space, tree, head, index)));
 }
 
@@ -140,6 +131,7 @@ void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
+                                     InstanceMethod<&AddressSpaceObject::MakeFinder>("finder"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
                                      InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
                                  }));
@@ -188,6 +180,13 @@ void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
 Napi::Value AddressSpaceObject::Handle(const Napi::CallbackInfo& info) {
   constexpr auto load = [](void* space, uint64_t address) { return LoadU64(*static_cast<AddressSpace*>(space), address); };
   return Napi::Number::New(info.Env(), handle_.Get(Instance::Of(info.Env())->loaders, space_.get(), load));
+}
+
+Napi::Value AddressSpaceObject::MakeFinder(const Napi::CallbackInfo& info) {
+  const auto& space = ToObject<AddressSpaceObject>(info.This(), "this")->space_;
+  const RadixTree tree = ToTree(info[0]);
+  const uint64_t head = ToAddress(info[1], "head");
+  return vmi::MakeFinder(info.Env(), space, tree, head, ToObject<PlanObject>(info[2], "plan")->plan());
 }
 
 Napi::Value AddressSpaceObject::Walk(const Napi::CallbackInfo& info) {

@@ -25,6 +25,7 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
   Napi::Value Method(const Napi::CallbackInfo& info);
   void SetWindows(const Napi::CallbackInfo& info);
   Napi::Value Handle(const Napi::CallbackInfo& info);
+  Napi::Value MakeFinder(const Napi::CallbackInfo& info);
   Napi::Value Walk(const Napi::CallbackInfo& info);
   Napi::Value Mappings(const Napi::CallbackInfo& info);
 

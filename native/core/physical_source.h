@@ -59,7 +59,7 @@ struct FlatRun {
     const uint64_t last = PageOf(from + length - 1);
     if (length <= 64) {
       if (!IsKnown(first) || (last != first && !IsKnown(last))) return nullptr;
-    } else if ((IsKnown(first) & IsKnown(last)) == 0) {
+    } else if ((int{IsKnown(first)} & int{IsKnown(last)}) == 0) {
       return nullptr;
     }
     return host + from;

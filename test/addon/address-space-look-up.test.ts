@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { addon } from '../../lib/addon.js';
 import { ADDRESSES, expectMisuse, NUMBERS } from './support/misuse.js';
 import { DIRECT_MAP, IMAGE, Ram, thrownBy, withEachSource } from './support/ram.js';
 
@@ -93,5 +94,109 @@ describe('AddressSpace.lookUp', () => {
     expect(() => space.lookUp(TREE, HEAD, 2 ** 31)).toThrow(RangeError);
     memory.close();
     expect(() => space.lookUp(TREE, HEAD, 0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+  });
+});
+
+describe('AddressSpace.finder', () => {
+  const PLAN = [-1, 0, 8, -1, 8, 4, 0, 0, 8] as const;
+  // Row: 0 fault mask, 8 base, 16, 24 and 32 the columns.
+  const read = (row: ArrayBuffer) => {
+    const view = new DataView(row);
+    return [
+      view.getUint32(0, true),
+      ...[8, 16].map((at) => view.getBigUint64(at, true)),
+      view.getUint32(24, true),
+      view.getBigUint64(32, true),
+    ];
+  };
+
+  it('gathers the plan at what it finds, as it is at each call', () => {
+    using ram = makeRam();
+    withEachSource(ram, (memory, source) => {
+      const space = ram.space(memory);
+      ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n, 4: 0n, 5: DIRECT_MAP + 0x4100n }));
+      ram.put64(0x4000, DIRECT_MAP + 0x5000n);
+      ram.put64(0x4008, 77n);
+      ram.put64(0x5000, 0x1234n);
+      ram.put64(0x4100, 0n);
+      ram.put64(0x4108, 78n);
+      const { find, row } = space.finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
+      expect(find(3), source).toBe(1);
+      expect(read(row)).toEqual([0, DIRECT_MAP + 0x4000n, DIRECT_MAP + 0x5000n, 77, 0x1234n]);
+      expect(find(4)).toBe(0);
+      expect(find(64)).toBe(0);
+      expect(find(5)).toBe(1);
+      expect(read(row)).toEqual([0, DIRECT_MAP + 0x4100n, 0n, 78, 0n]);
+      // A pointer that leads nowhere, and a page that is mapped elsewhere by now.
+      ram.put64(0x4000, DIRECT_MAP + 0x40_0000n);
+      expect(find(3)).toBe(1);
+      expect(read(row)).toEqual([4, DIRECT_MAP + 0x4000n, DIRECT_MAP + 0x40_0000n, 77, 0n]);
+      ram.put64(0x4000, IMAGE + 0x8n);
+      ram.put64(0x6008, 0x55n);
+      ram.map(IMAGE, 0x6000n);
+      expect(find(3)).toBe(1);
+      expect(read(row).at(-1)).toBe(0x55n);
+      ram.put64(0x7008, 0x66n);
+      ram.map(IMAGE, 0x7000n);
+      expect(find(3)).toBe(1);
+      expect(read(row).at(-1)).toBe(0x66n);
+    });
+  });
+
+  it('leaves the row alone where the entry is tagged, and throws what lookUp throws', () => {
+    using ram = makeRam();
+    withEachSource(ram, (memory) => {
+      const space = ram.space(memory);
+      ram.put64(0x4000, 0n);
+      ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n, 4: (256n << 2n) | 2n }));
+      const { find, row } = space.finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
+      expect(find(3)).toBe(1);
+      const before = read(row);
+      expect(find(4)).toBe(2);
+      expect(read(row)).toEqual(before);
+      ram.put64(0x8000, node(ram, 0, 7, {}));
+      expect(thrownBy(() => find(3))).toMatchObject({ code: 'VMI_CORRUPT' });
+      ram.put64(0x8000, DIRECT_MAP + 0x40_0002n);
+      expect(thrownBy(() => find(3))).toMatchObject({ code: 'VMI_FAULT' });
+      expect(read(row)).toEqual(before);
+    });
+  });
+
+  it('is refused what cannot be meant, and ends with the memory', () => {
+    using ram = makeRam();
+    const memory = ram.open();
+    const space = ram.space(memory);
+    const plan = new (addon().Plan)(Int32Array.from(PLAN));
+    expectMisuse((value) => space.finder(value, HEAD, plan), []);
+    expectMisuse((value) => space.finder(TREE, value, plan), ADDRESSES);
+    expectMisuse((value) => space.finder(TREE, HEAD, value), []);
+    expect(() => space.finder(TREE.subarray(1), HEAD, plan)).toThrow(RangeError);
+    const { find, row } = space.finder(TREE, HEAD, plan);
+    expectMisuse((value) => find(value), NUMBERS);
+    expect(() => find(2 ** 31)).toThrow(RangeError);
+    expect(() => find(-1)).toThrow(RangeError);
+    memory.close();
+    expect(() => find(0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+    // Given away, the bytes are gone for JavaScript only.
+    structuredClone(row, { transfer: [row] });
+    expect(() => find(0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+  });
+
+  it('outlives the objects it was made from, as its row outlives it', () => {
+    using ram = makeRam();
+    ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n }));
+    ram.put64(0x4000, 0n);
+    const memory = ram.open();
+    const make = () => ram.space(memory).finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
+    const rows: ArrayBuffer[] = [];
+    for (let i = 0; i < 200; i++) {
+      const { find, row } = make();
+      if (i % 50 === 0) globalThis.gc?.();
+      expect(find(3)).toBe(1);
+      rows.push(row);
+    }
+    globalThis.gc?.();
+    for (const row of rows) expect(read(row)[1]).toBe(DIRECT_MAP + 0x4000n);
+    memory.close();
   });
 });
