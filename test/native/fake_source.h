@@ -133,7 +133,10 @@ class FakeSource final : public PhysicalSource {
 
   Status Begin() override { return guest_->reads >= guest_->fail_at ? Status(Code::kClosed, "gone") : Status(); }
   bool recovers() const override { return guest_->recovers; }
-  void Refresh() override { guest_->cached.clear(); }
+  void Refresh() override {
+    const std::lock_guard lock(mutex_);
+    guest_->cached.clear();
+  }
   void Close() override {}
 
  private:
