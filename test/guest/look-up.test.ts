@@ -15,22 +15,33 @@ describe.each(['anonymous', 'file'] as const)('a look-up in a guest with %s RAM'
     lab = await bootGuest({ backend, memory: 256, cpus: 1 });
     truth = await lab.truth();
     guest = await attach(`qemu:${lab.pid}`);
+    // Both ways into the tree: entry by entry, and with what it leads to.
+    const { memory } = guest.kernel;
+    const { lookUp, finder } = memory;
+    memory.lookUp = (...args) => walk(BigInt, () => lookUp.apply(memory, args));
+    memory.finder = (...args) => {
+      const { row, find } = finder.apply(memory, args);
+      return { row, find: (index) => walk(Number, () => find(index)) };
+    };
   });
   afterAll(async () => {
     await guest?.close();
     await lab?.close();
   });
 
-  /** Does `work` while the first `times` walks of the PID tree end in `outcome`, as on a node that is another's by now. */
-  function spoilt<T>(times: number, outcome: () => bigint, work: () => T): { result: T; spoilt: number } {
-    const { memory } = guest.kernel;
-    const { lookUp } = memory;
-    let left = times;
-    memory.lookUp = (...args) => (left-- > 0 ? outcome() : lookUp.apply(memory, args));
+  /** Walks of the PID tree that are still to end in `outcome`. */
+  let left = 0;
+  let outcome = () => 0n;
+  const walk = <T>(as: (entry: bigint) => T, really: () => T): T => (left-- > 0 ? as(outcome()) : really());
+
+  /** Does `work` while the first `times` walks of the PID tree end in `end`, as on a node that is another's by now. */
+  function spoilt<T>(times: number, end: () => bigint, work: () => T): { result: T; spoilt: number } {
+    left = times;
+    outcome = end;
     try {
       return { result: work(), spoilt: times - Math.max(left, 0) };
     } finally {
-      memory.lookUp = lookUp;
+      left = 0;
     }
   }
   const absent = () => 0n;
@@ -41,15 +52,15 @@ describe.each(['anonymous', 'file'] as const)('a look-up in a guest with %s RAM'
   it.each([
     ['empty', absent],
     ['broken', broken],
-  ])('does not take a tree for %s that was so once', (_, outcome) => {
+  ])('does not take a tree for %s that was so once', (_, end) => {
     const expected = truth.task(1)?.cr3;
     expect(expected).toBeTypeOf('bigint');
     for (const times of [1, 2]) {
-      expect(spoilt(times, outcome, () => guest.findTask(1)?.cr3)).toEqual({
+      expect(spoilt(times, end, () => guest.findTask(1)?.cr3)).toEqual({
         result: expected,
         spoilt: times,
       });
-      expect(spoilt(times, outcome, () => guest.pidToCr3(1))).toEqual({ result: expected, spoilt: times });
+      expect(spoilt(times, end, () => guest.pidToCr3(1))).toEqual({ result: expected, spoilt: times });
     }
   });
 
