@@ -177,9 +177,24 @@ describe('AddressSpace.finder', () => {
     expect(() => find(-1)).toThrow(RangeError);
     memory.close();
     expect(() => find(0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
-    // Given away, the bytes are gone for JavaScript only.
-    structuredClone(row, { transfer: [row] });
-    expect(() => find(0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+    expect(row.byteLength).toBe(40);
+  });
+
+  it('keeps its bytes when JavaScript wants to give them away', () => {
+    using ram = makeRam();
+    ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n }));
+    ram.put64(0x4000, 0n);
+    withEachSource(ram, (memory) => {
+      const { find, row } = ram.space(memory).finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
+      // Node 20 copies memory that is not its own, later ones refuse.
+      try {
+        structuredClone(row, { transfer: [row] });
+      } catch (error) {
+        expect(error).toHaveProperty('name', 'DataCloneError');
+      }
+      expect(find(3)).toBe(1);
+      expect(read(row)[1]).toBe(DIRECT_MAP + 0x4000n);
+    });
   });
 
   it('outlives the objects it was made from, as its row outlives it', () => {
