@@ -1,6 +1,7 @@
 // @ts-check
 /** How the benches measure: medians, the plain C walker, and the figures that more than one of them prints. */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -72,10 +73,11 @@ export function buildWalker(folder) {
 }
 
 /**
- * The plain C walker over the RAM of a guest that stands still.
- * @param {string} walker @param {LabGuest} lab with a file of RAM @param {Guest} guest the same, attached @param {number} runs
+ * The plain C walker over the RAM of a guest that stands still. One process walks whenever it is asked: to start one makes every
+ * page of this process copy-on-write, and what is measured next would pay for thousands of page faults.
+ * @param {string} folder for its pipes @param {string} walker @param {LabGuest} lab with a file of RAM @param {Guest} guest the same, attached
  */
-export function walkerMedian(walker, lab, guest, runs) {
+export function startWalker(folder, walker, lab, guest) {
   const { types, image, pageOffset } = guest.kernel;
   const task = (/** @type {string} */ member) => types.offset('task_struct', member);
   const offsets = [
@@ -98,22 +100,43 @@ export function walkerMedian(walker, lab, guest, runs) {
     types.offset('pid', 'level'),
   ];
   const head = guest.symbol('init_task') + BigInt(task('tasks'));
-  const { stdout } = spawnSync(
+  const pipes = ['questions', 'answers'].map((name) => join(folder, `${name}-${lab.pid}`));
+  execFileSync('mkfifo', pipes);
+  // Opened to read and write, a pipe waits for no other end.
+  const [questions = -1, answers = -1] = pipes.map((pipe) => openSync(pipe, 'r+'));
+  const child = spawn(
     walker,
     [
       lab.memoryPath ?? '',
       guest.memory.ranges[0]?.length ?? 0n,
-      runs,
       pageOffset,
       head,
       image.virtual,
       image.physical,
       ...offsets,
     ].map(String),
-    { encoding: 'utf8' },
+    { stdio: [questions, answers, 'inherit'] },
   );
-  const [count = 0, ...samples] = stdout.trim().split('\n').map(Number);
-  return { count, milliseconds: median(samples) / 1e6 };
+  const line = Buffer.alloc(64);
+  const ask = (/** @type {number} */ runs) => {
+    writeSync(questions, `${runs}\n`);
+    const [count = Number.NaN, nanoseconds = Number.NaN] = line
+      .toString('latin1', 0, readSync(answers, line))
+      .split(' ')
+      .map(Number);
+    if (count < 0) throw new Error('the plain C walker left the RAM of the guest');
+    return { count, milliseconds: nanoseconds / 1e6 };
+  };
+  return {
+    count: ask(1).count,
+    /** Milliseconds, median. @param {number} runs */
+    median: (runs) => ask(runs).milliseconds,
+    close() {
+      child.kill();
+      closeSync(questions);
+      closeSync(answers);
+    },
+  };
 }
 
 /**

@@ -22,10 +22,10 @@ import {
   ns,
   ROUNDS,
   sideBySide,
+  startWalker,
   time as timeOf,
   times,
   us,
-  walkerMedian,
 } from './measure.mjs';
 
 const { values } = parseArgs({
@@ -149,8 +149,9 @@ try {
     timeOf(() => of.map((addresses) => remote.memory.readMany(addresses, 8)), runs, warm);
   const mapped = listings(guest, runs);
   const unmapped = listings(remote, runs);
+  const plain = startWalker(folder, walker, shared, guest);
   const listed = sideBySide({
-    'plain C walker, mapped RAM': () => walkerMedian(walker, shared, guest, runs).milliseconds,
+    'plain C walker, mapped RAM': () => plain.median(runs),
     [`mapped RAM, columns (${guest.taskColumns().count})`]: mapped.columns,
     'mapped RAM, Task objects': mapped.objects,
     'mapped RAM, Task objects and every CR3': mapped.answers,
@@ -160,7 +161,8 @@ try {
     'anonymous RAM, 8 bytes of every task': read(batches.slice(0, 1)),
     'anonymous RAM, 8 bytes of every task, mm and PGD': read(batches),
   });
-  console.log(`\nlist ${walkerMedian(walker, shared, guest, 1).count} processes with all facts`);
+  plain.close();
+  console.log(`\nlist ${plain.count} processes with all facts`);
   for (const [name, { milliseconds, ratio }] of Object.entries(listed))
     row(name, ms(milliseconds), times(ratio));
 

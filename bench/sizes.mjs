@@ -19,9 +19,9 @@ import {
   ms,
   ROUNDS,
   sideBySide,
+  startWalker,
   times,
   us,
-  walkerMedian,
 } from './measure.mjs';
 
 const { values } = parseArgs({
@@ -58,13 +58,14 @@ async function measure(walker, tasks) {
     // A guest that runs steals the cores that are measured.
     await lab.stop();
     const guest = await attach(`qemu:${lab.pid}`);
-    const walked = walkerMedian(walker, lab, guest, 1);
+    const walked = startWalker(folder, walker, lab, guest);
     const { plain, columns, objects, answers } = sideBySide({
-      plain: () => walkerMedian(walker, lab, guest, runs).milliseconds,
+      plain: () => walked.median(runs),
       ...listings(guest, runs),
     });
     const lookUp = lookUpMedian(guest, runs);
     const { count } = guest.taskColumns();
+    walked.close();
     await guest.close();
     return [
       [`Linux ${lab.release}, processes`, `${walked.count}`],

@@ -2,10 +2,11 @@
  * The rival: a plain C walk of init_task.tasks over mapped guest RAM, nothing checked beyond the bounds of RAM, that gathers
  * the same facts per task as the listing it is measured against. What the memory allows, with no safety at all.
  *
- * walker RAM_FILE RAM_SPLIT RUNS PAGE_OFFSET HEAD IMAGE_VIRTUAL IMAGE_PHYSICAL OFFSET…
+ * walker RAM_FILE RAM_SPLIT PAGE_OFFSET HEAD IMAGE_VIRTUAL IMAGE_PHYSICAL OFFSET…
  *
  * Offsets, in this order: tasks pid tgid flags state exit_state start_time on_cpu comm mm active_mm real_parent signal
- * real_cred thread_pid mm.pgd cred.uid pid.level. Prints tasks and the nanoseconds of each run.
+ * real_cred thread_pid mm.pgd cred.uid pid.level. For each number of runs that it reads, it prints tasks (below 0: an address
+ * that is none) and the median nanoseconds of a run.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -78,10 +79,18 @@ static int walk(uint64_t head)
 	return n;
 }
 
+static int ascending(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return (x > y) - (x < y);
+}
+
 int main(int argc, char **argv)
 {
+	static uint64_t samples[1 << 16];
 	struct stat st;
-	if (argc != 8 + OFFSETS)
+	int runs;
+	if (argc != 7 + OFFSETS)
 		return 2;
 	int fd = open(argv[1], O_RDONLY);
 	if (fd < 0 || fstat(fd, &st))
@@ -89,23 +98,25 @@ int main(int argc, char **argv)
 	ram_size = st.st_size;
 	ram = mmap(NULL, ram_size, PROT_READ, MAP_SHARED, fd, 0);
 	split = strtoull(argv[2], NULL, 0);
-	int runs = atoi(argv[3]);
-	page_offset = strtoull(argv[4], NULL, 0);
-	uint64_t head = strtoull(argv[5], NULL, 0);
-	image_virtual = strtoull(argv[6], NULL, 0);
-	image_physical = strtoull(argv[7], NULL, 0);
+	page_offset = strtoull(argv[3], NULL, 0);
+	uint64_t head = strtoull(argv[4], NULL, 0);
+	image_virtual = strtoull(argv[5], NULL, 0);
+	image_physical = strtoull(argv[6], NULL, 0);
 	for (int i = 0; i < OFFSETS; i++)
-		off[i] = strtoull(argv[8 + i], NULL, 0);
+		off[i] = strtoull(argv[7 + i], NULL, 0);
 	memset(rows, 0, sizeof rows); /* no page fault is measured */
-	printf("%d\n", walk(head));
-	for (int i = 0; i < runs; i++) {
-		struct timespec a, b;
-		clock_gettime(CLOCK_MONOTONIC, &a);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	while (scanf("%d", &runs) == 1 && runs > 0 && runs <= 1 << 16) {
 		int n = walk(head);
-		clock_gettime(CLOCK_MONOTONIC, &b);
-		if (n < 0)
-			return 1;
-		printf("%lld\n", (b.tv_sec - a.tv_sec) * 1000000000ll + b.tv_nsec - a.tv_nsec);
+		for (int i = 0; i < runs; i++) {
+			struct timespec a, b;
+			clock_gettime(CLOCK_MONOTONIC, &a);
+			n = walk(head);
+			clock_gettime(CLOCK_MONOTONIC, &b);
+			samples[i] = (b.tv_sec - a.tv_sec) * 1000000000ll + b.tv_nsec - a.tv_nsec;
+		}
+		qsort(samples, runs, sizeof *samples, ascending);
+		printf("%d %llu\n", n, (unsigned long long)samples[runs / 2]);
 	}
 	return 0;
 }
