@@ -79,7 +79,7 @@ class AddressMap {
 struct ListScratch {
   AddressMap seen;
   std::vector<uint64_t> nodes;
-  // ListWalk::Captured::ahead, and ListWalk::bases.
+  // ListWalk::Captured::own, and ListWalk::bases.
   std::vector<uint8_t> ahead;
   std::vector<uint64_t> bases;
   // What one thread reads nodes into.

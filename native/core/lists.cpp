@@ -57,7 +57,7 @@ class Walker {
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (captures_ && trail_ != nullptr) reader_.ReadAhead(*trail_);
+    if (captures_ && trail_ != nullptr) reader_.ReadAhead(*trail_, room_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -104,7 +104,9 @@ class Walker {
     Status status = Start();
     if (!status.ok()) return status;
     while (true) {
-      if (!captures_) {
+      if (captures_) {
+        TakeRun();
+      } else {
         status = Sprint();
         if (!status.ok()) return status;
       }
@@ -211,6 +213,18 @@ class Walker {
   void ForgetGathered() {
     gathered_ = 0;
     gathers_ = false;
+  }
+
+  // What was read ahead, as long as the list is what it was.
+  void TakeRun() {
+    if (!follows_trail_) return;
+    const size_t first = nodes_.size();
+    const size_t count = reader_.TakeRun(first, max_ - live_, &at_, &next_);
+    if (count == 0) return;
+    nodes_.insert(nodes_.end(), trail_->data() + first, trail_->data() + first + count);
+    for (size_t i = 0; i < count; ++i) numbers_.push_back(static_cast<uint32_t>(first + i));
+    live_ += count;
+    attempts_ = 0;
   }
 
   Status Step() {
@@ -518,12 +532,23 @@ std::vector<CapturedRun> FindRuns(const ListWalk::Captured& captured) {
   return runs;
 }
 
-// Masks, and the columns that are there.
-void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, const std::vector<CapturedRun>& runs,
-                  uint8_t* rows) {
+void Move(uint8_t* to, const uint8_t* from, size_t bytes) {
+  if (to != from) std::memmove(to, from, bytes);
+}
+
+// Whether rows can be moved to where they belong, the first first, with none written over before it was moved: none goes up.
+bool CanMove(const ListWalk::Captured& captured, const std::vector<CapturedRun>& runs) {
+  return std::all_of(runs.begin(), runs.end(),
+                     [&](const CapturedRun& run) { return run.number >= captured.ahead_count || run.number >= run.row; });
+}
+
+// Masks, and the columns that are there. `ahead`: the rows of `captured` that were read ahead; they may lie over `rows` where they
+// can be moved.
+void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, const uint8_t* ahead,
+                  const std::vector<CapturedRun>& runs, uint8_t* rows) {
   size_t single_size = sizeof(uint32_t);
   for (const Column& column : plan.columns()) single_size += column.depth == 0 ? column.size : 0;
-  const RowLayout from(plan, captured.ahead_count);
+  const RowLayout from(plan, captured.ahead_capacity());
   size_t single_offset = sizeof(uint32_t);
   const auto single = [&](const CapturedRun& run) {
     return captured.single.data() + (run.number - captured.ahead_count) * single_size;
@@ -531,12 +556,12 @@ void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Cap
 
   for (const CapturedRun& run : runs) {
     const bool is_ahead = run.number < captured.ahead_count;
-    const uint8_t* source = is_ahead ? captured.ahead.data() + run.number * sizeof(uint32_t) : single(run);
+    const uint8_t* source = is_ahead ? ahead + run.number * sizeof(uint32_t) : single(run);
     uint8_t* masks = rows + run.row * sizeof(uint32_t);
     if (is_ahead && !run.is_deep) {
       std::memset(masks, 0, run.count * sizeof(uint32_t));
     } else {
-      std::memcpy(masks, source, run.count * sizeof(uint32_t));
+      Move(masks, source, run.count * sizeof(uint32_t));
     }
   }
   for (size_t k = 0; k < plan.columns().size(); ++k) {
@@ -545,8 +570,8 @@ void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Cap
       if (column.depth != 0 && !run.is_deep) continue;
       uint8_t* cells = rows + layout.columns[k] + run.row * column.size;
       const bool is_ahead = run.number < captured.ahead_count;
-      const uint8_t* source = is_ahead ? captured.ahead.data() + from.columns[k] + run.number * column.size : single(run) + single_offset;
-      std::memcpy(cells, source, run.count * column.size);
+      const uint8_t* source = is_ahead ? ahead + from.columns[k] + run.number * column.size : single(run) + single_offset;
+      Move(cells, source, run.count * column.size);
     }
     if (column.depth == 0) single_offset += column.size;
   }
@@ -561,9 +586,16 @@ Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, con
     return Gather(space, plan, walk.bases.data() + gathered, count - gathered, rows, gathered);
   }
   const RowLayout layout(plan, rows.capacity);
+  const ListWalk::Captured& captured = walk.captured;
+  const std::vector<CapturedRun> runs = FindRuns(captured);
+  std::vector<uint8_t> copy;
+  const uint8_t* ahead = captured.ahead();
+  if (ahead == rows.bytes && !CanMove(captured, runs)) {
+    copy.assign(ahead, ahead + layout.total);
+    ahead = copy.data();
+  }
   std::memcpy(rows.bytes + layout.bases, walk.bases.data(), count * sizeof(uint64_t));
-  const std::vector<CapturedRun> runs = FindRuns(walk.captured);
-  FillCaptured(plan, layout, walk.captured, runs, rows.bytes);
+  FillCaptured(plan, layout, captured, ahead, runs, rows.bytes);
   for (size_t i = 0; i < runs.size();) {
     // Neighbours that lack the same.
     const size_t first = runs[i].row;
@@ -580,7 +612,9 @@ Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, con
 
 void Recycle(AddressSpace* space, ListWalk walk) {
   constexpr size_t kMaxKept = size_t{8} << 20;
-  if (walk.captured.ahead.capacity() <= kMaxKept) space->scratch()->ahead = std::move(walk.captured.ahead);
+  if (walk.captured.own.capacity() != 0 && walk.captured.own.capacity() <= kMaxKept) {
+    space->scratch()->ahead = std::move(walk.captured.own);
+  }
   if (walk.bases.capacity() <= kMaxKept) space->scratch()->bases = std::move(walk.bases);
 }
 

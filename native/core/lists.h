@@ -22,9 +22,12 @@ struct ListWalk {
   std::vector<uint64_t> bases;
   // Columns as they were when the nodes were followed. Empty for mapped memory, where reading them later costs nothing.
   struct Captured {
-    // Those of nodes that were read ahead, as RowLayout(plan, ahead_count) has them, and none of depth 0 faulty.
-    std::vector<uint8_t> ahead;
+    // Those of nodes that were read ahead, none of depth 0 faulty: in the walk's room if they fit, else in `own`.
+    RowBuffer room;
+    std::vector<uint8_t> own;
     size_t ahead_count = 0;
+    const uint8_t* ahead() const { return room.bytes != nullptr ? room.bytes : own.data(); }
+    size_t ahead_capacity() const { return room.bytes != nullptr ? room.capacity : ahead_count; }
     // Of each of them: whether columns of all depths are there, or of depth 0 alone.
     std::vector<uint8_t> is_deep;
     // Those of nodes that were read by themselves: for each its fault mask (u32) and its columns of depth 0 one after the other.
@@ -45,7 +48,7 @@ struct ListWalk {
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
                            uint64_t link, size_t max, const RowBuffer& room = {});
 
-// `rows`: with room for walk.bases.size() rows.
+// `rows`: with room for walk.bases.size() rows. Where it is the walk's own room, that is once: rows in there are moved.
 Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, const RowBuffer& rows);
 
 // Leaves the memory of a walk that is done with to the next one.

@@ -70,15 +70,21 @@ NodeReader::NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, boo
   row_.resize(captured_size_ + sizeof(ListLink));
 }
 
-void NodeReader::ReadAhead(const std::vector<uint64_t>& trail) {
+void NodeReader::ReadAhead(const std::vector<uint64_t>& trail, const RowBuffer& room) {
   const size_t count = std::min(trail.size(), kMaxAhead);
   trail_ = &trail;
   links_.resize(count);
   known_.assign(count, 0);
-  const RowLayout layout(plan_, count);
   captured_.ahead_count = count;
-  captured_.ahead = std::move(space_->scratch()->ahead);
-  captured_.ahead.resize(layout.total);
+  if (room.bytes != nullptr && count <= room.capacity) {
+    captured_.room = room;
+    ahead_ = room;
+  } else {
+    captured_.own = std::move(space_->scratch()->ahead);
+    captured_.own.resize(RowLayout(plan_, count).total);
+    ahead_ = {captured_.own.data(), count};
+  }
+  const RowLayout layout(plan_, ahead_.capacity);
   captured_.is_deep.assign(count, 0);
   Memory& memory = *space_->memory();
   const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
@@ -124,7 +130,7 @@ void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t co
   for (const ColumnWindow& window : windows_) {
     for (const ColumnWindow::Part& part : window.parts) {
       const uint8_t number = numbers_[part.column];
-      uint8_t* cells = number == kLinkColumn ? reinterpret_cast<uint8_t*>(links_.data()) : captured_.ahead.data() + layout.columns[number];
+      uint8_t* cells = number == kLinkColumn ? reinterpret_cast<uint8_t*>(links_.data()) : ahead_.bytes + layout.columns[number];
       CopyCells(cells + first * part.size, part.size, lane->nodes, window_at + part.offset);
     }
     window_at += window.length;
@@ -136,8 +142,8 @@ void NodeReader::ReadDeepBlock(size_t first, size_t count, int thread) {
   if (plan_.max_depth() == 0) return;
   GatherScratch::Lane* lane = &space_->gather_scratch()->lanes[static_cast<size_t>(thread)];
   lane->left.clear();
-  std::memset(captured_.ahead.data() + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
-  GatherBlock(space_, plan_, {captured_.ahead.data(), captured_.ahead_count}, first, first + count, 1, lane);
+  std::memset(ahead_.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
+  GatherBlock(space_, plan_, ahead_, first, first + count, 1, lane);
   std::memset(captured_.is_deep.data() + first, 1, count);
   // A page table is of one thread.
   for (const uint32_t row : lane->left) captured_.is_deep[row] = 0;
@@ -172,6 +178,20 @@ bool NodeReader::TakeAhead(uint64_t node, ListLink* link) {
   last_ = static_cast<uint32_t>(number);
   *link = links_[number];
   return true;
+}
+
+size_t NodeReader::TakeRun(size_t first, size_t max, uint64_t* at, uint64_t* next) {
+  if (first >= known_.size()) return 0;
+  const uint64_t* trail = trail_->data();
+  const size_t end = first + std::min(max, known_.size() - first);
+  size_t i = first;
+  for (; i < end && trail[i] == *next && known_[i] != 0 && links_[i].prev == *at; ++i) {
+    known_[i] = 0;
+    *at = trail[i];
+    *next = links_[i].next;
+  }
+  if (i != first) cursor_ = i;
+  return i - first;
 }
 
 // Number of a node that was read ahead; known_.size() when it was not.

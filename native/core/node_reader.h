@@ -18,11 +18,16 @@ class NodeReader {
   // `capture`: columns of depth 0 are read with the links.
   NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, bool capture);
 
-  // Reads the nodes of an earlier walk, which must stay as it is. What that brings is used once each, by TakeAhead.
-  void ReadAhead(const std::vector<uint64_t>& trail);
+  // Reads the nodes of an earlier walk, which must stay as it is, into `room` if they fit. What that brings is used once each, by
+  // TakeAhead and TakeRun.
+  void ReadAhead(const std::vector<uint64_t>& trail, const RowBuffer& room);
 
   // As Read, from what ReadAhead brought; false when it did not, or it was taken before.
   bool TakeAhead(uint64_t node, ListLink* link);
+
+  // The same for nodes number `first` and on of the trail, `max` at most, as long as each is the one to come next and points back at
+  // the one before. `at`: the last node, `next`: its successor. Returns how many; they are kept as their numbers.
+  size_t TakeRun(size_t first, size_t max, uint64_t* at, uint64_t* next);
 
   // Reads a node's link (and columns) at once; false when the link cannot be read.
   bool Read(uint64_t node, ListLink* link);
@@ -78,6 +83,7 @@ class NodeReader {
   uint32_t last_ = kSingle;
   uint32_t single_count_ = 0;
   ListWalk::Captured captured_;
+  RowBuffer ahead_;
   // What was read ahead: the nodes, their links, and whether they are there to be taken.
   const std::vector<uint64_t>* trail_ = nullptr;
   std::vector<ListLink> links_;

@@ -46,17 +46,36 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   const int32_t triples[] = {-1, 0, 4, -1, 8, 8, 1, 0, 16};
   auto plan = std::move(Plan::Create(triples, 9).value());
+  // Rows go where there is room for as many as the guest may have, or to a buffer of their own size.
+  const size_t capacity = (options & 8) != 0 ? max : 0;
+  std::vector<uint8_t> room(RowLayout(*plan, capacity).total);
+  const RowBuffer into{capacity == 0 ? nullptr : room.data(), capacity};
+  const auto fill = [&](AddressSpace* space, const ListWalk& found) {
+    const size_t count = found.bases.size();
+    const bool fits = into.bytes != nullptr && count <= capacity;
+    std::vector<uint8_t> own(fits ? 0 : RowLayout(*plan, count).total + 1);
+    const RowBuffer to = fits ? into : RowBuffer{own.data(), count};
+    FUZZ_CHECK(FillRows(space, *plan, found, to).ok());
+    const RowLayout layout(*plan, to.capacity);
+    std::vector<uint8_t> rows;
+    const auto add = [&](uint64_t offset, size_t size) {
+      rows.insert(rows.end(), to.bytes + offset, to.bytes + offset + size * count);
+    };
+    add(0, sizeof(uint32_t));
+    add(layout.bases, sizeof(uint64_t));
+    for (size_t k = 0; k < plan->columns().size(); ++k) add(layout.columns[k], plan->columns()[k].size);
+    return rows;
+  };
   const auto walk = [&](bool mapped) {
     guest.is_mapped = mapped;
     auto space = machine->Open();
     if ((options & 1) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
     // Twice: the second walk starts from what the first found.
     CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(), max);
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max);
+    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
     const auto bases = CheckWalk(found, heads.size(), max);
     if (found.ok()) {
-      std::vector<uint8_t> rows(RowLayout(*plan, bases.size()).total + 1);
-      FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), {rows.data(), bases.size()}).ok());
+      std::vector<uint8_t> rows = fill(space.get(), found.value());
       rows.insert(rows.end(), reinterpret_cast<const uint8_t*>(bases.data()),
                   reinterpret_cast<const uint8_t*>(bases.data() + bases.size()));
       return rows;
@@ -72,10 +91,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   guest.is_mapped = false;
   auto space = machine->Open();
   for (int i = 0; i < 2; ++i) {
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max);
-    const auto bases = CheckWalk(found, heads.size(), max);
-    std::vector<uint8_t> rows(RowLayout(*plan, bases.size()).total);
-    if (found.ok()) FUZZ_CHECK(FillRows(space.get(), *plan, found.value(), {rows.data(), bases.size()}).ok());
+    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
+    CheckWalk(found, heads.size(), max);
+    if (found.ok()) fill(space.get(), found.value());
   }
   return 0;
 }

@@ -62,11 +62,21 @@ struct Lists {
     std::shuffle(nodes.begin(), nodes.end(), std::mt19937(static_cast<unsigned>(count)));
     MakeHead(Head(head));
     for (const uint64_t node : nodes) {
-      machine.guest->Put<uint32_t>(node - kLink, static_cast<uint32_t>(node));
-      machine.guest->Put64(node - kLink + 0x10, kDirectMap + node - kLink);
+      Number(node);
       AddTail(node, Head(head));
     }
     return nodes;
+  }
+
+  // What CheckRows looks for.
+  void Number(uint64_t node) {
+    machine.guest->Put<uint32_t>(node - kLink, static_cast<uint32_t>(node));
+    machine.guest->Put64(node - kLink + 0x10, kDirectMap + node - kLink);
+  }
+  // A node of no list yet.
+  uint64_t Make(size_t i) {
+    Number(Node(i));
+    return Node(i);
   }
 
   Result<ListWalk> Walk(std::vector<size_t> heads = {0}, size_t max = 100'000) {
@@ -77,19 +87,23 @@ struct Lists {
 
   // Columns of the walk's rows: the number at 0, and the same through a pointer.
   void CheckRows(const ListWalk& walk) {
-    const RowLayout layout(*plan, walk.bases.size());
-    std::vector<uint8_t> rows(layout.total);
-    CHECK(FillRows(space.get(), *plan, walk, {rows.data(), walk.bases.size()}).ok());
+    std::vector<uint8_t> rows(RowLayout(*plan, walk.bases.size()).total);
+    FillAndCheck(walk, {rows.data(), walk.bases.size()});
+  }
+
+  void FillAndCheck(const ListWalk& walk, const RowBuffer& rows) {
+    const RowLayout layout(*plan, rows.capacity);
+    CHECK(FillRows(space.get(), *plan, walk, rows).ok());
     for (size_t i = 0; i < walk.bases.size(); ++i) {
       uint32_t mask;
       uint64_t base;
-      std::memcpy(&mask, rows.data() + i * 4, 4);
-      std::memcpy(&base, rows.data() + layout.bases + i * 8, 8);
+      std::memcpy(&mask, rows.bytes + i * 4, 4);
+      std::memcpy(&base, rows.bytes + layout.bases + i * 8, 8);
       EQUAL(mask, 0u);
       EQUAL(base, walk.bases[i]);
       for (const size_t column : {0, 2}) {
         uint32_t number;
-        std::memcpy(&number, rows.data() + layout.columns[column] + i * 4, 4);
+        std::memcpy(&number, rows.bytes + layout.columns[column] + i * 4, 4);
         EQUAL(number, static_cast<uint32_t>(walk.bases[i] - kDirectMap + kLink));
       }
     }
@@ -129,35 +143,54 @@ TEST(walks_in_order) {
 }
 
 TEST(rows_go_where_there_is_room) {
-  for (const bool mapped : {true, false}) {
-    Lists lists(mapped);
-    auto nodes = lists.Build(0, 700);
-    // The first walk, one that follows its trail, and one that leaves it.
-    for (int round = 0; round < 3; ++round) {
-      if (round == 2) {
-        lists.Delete(nodes[300]);
-        nodes.erase(nodes.begin() + 300);
-      }
-      const size_t count = nodes.size();
-      std::vector<uint8_t> expected;
-      for (const size_t capacity : {count, count - 1, count + 1, size_t{300}, size_t{1000}, size_t{0}}) {
-        const RowLayout layout(*lists.plan, capacity);
-        std::vector<uint8_t> room(layout.total + 64, 0xee);
+  struct Way {
+    bool is_mapped;
+    bool is_parallel;
+  };
+  for (const auto& [is_mapped, is_parallel] : {Way{true, false}, Way{false, false}, Way{false, true}}) {
+    for (const size_t capacity : {700, 699, 701, 300, 1000, 0}) {
+      Lists lists(is_mapped, is_parallel);
+      auto nodes = lists.Build(0, 700);
+      const auto remove = [&](size_t i) {
+        lists.Delete(nodes[i]);
+        const uint64_t node = nodes[i];
+        nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(i));
+        return node;
+      };
+      const auto insert = [&](uint64_t node, size_t i) {
+        lists.Insert(node, lists.Prev(nodes[i]), nodes[i]);
+        nodes.insert(nodes.begin() + static_cast<ptrdiff_t>(i), node);
+      };
+      // The first walk, one that follows its trail, and ones that leave it: rows move down, up, or both.
+      for (int round = 0; round < 9; ++round) {
+        if (round == 2) insert(remove(500), 100);
+        if (round == 3) insert(remove(100), 600);
+        if (round == 4) {
+          remove(300);
+          remove(0);
+        }
+        if (round == 5) {
+          const uint64_t node = remove(200);
+          remove(210);
+          insert(node, 400);
+        }
+        if (round == 6) insert(lists.Make(1000), 350);
+        if (round == 7) {
+          insert(lists.Make(1001), 20);
+          remove(10);
+        }
+        if (round == 8) {
+          while (nodes.size() > 290) remove(nodes.size() / 2);
+        }
+        const size_t total = RowLayout(*lists.plan, capacity).total;
+        std::vector<uint8_t> room(total + 64, 0xee);
         const uint64_t head = kDirectMap + Lists::Head(0);
         const ListWalk walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 1000, {room.data(), capacity}).value();
         CHECK(NodesOf(walk) == nodes);
-        for (size_t i = layout.total; i < room.size(); ++i) EQUAL(room[i], 0xeeu);
         // Elsewhere all the same.
         lists.CheckRows(walk);
-        if (capacity < count) continue;
-        CHECK(FillRows(lists.space.get(), *lists.plan, walk, {room.data(), capacity}).ok());
-        for (size_t i = layout.total; i < room.size(); ++i) EQUAL(room[i], 0xeeu);
-        std::vector<uint8_t> rows(room.begin(), room.begin() + static_cast<ptrdiff_t>(count * 4));
-        const auto part = [&](uint64_t at, size_t size) { rows.insert(rows.end(), &room[at], &room[at] + count * size); };
-        part(layout.bases, 8);
-        for (size_t k = 0; k < lists.plan->columns().size(); ++k) part(layout.columns[k], lists.plan->columns()[k].size);
-        if (expected.empty()) expected = rows;
-        CHECK(rows == expected);
+        if (capacity >= nodes.size()) lists.FillAndCheck(walk, {room.data(), capacity});
+        for (size_t i = total; i < room.size(); ++i) EQUAL(room[i], 0xeeu);
       }
     }
   }
@@ -456,17 +489,65 @@ TEST(nodes_of_the_last_walk_are_read_ahead) {
 
   // A list that has changed is read as it is: each new node by itself.
   for (const size_t gone : {0, 1, 30, 59}) lists.Delete(nodes[gone]);
-  for (size_t i = 100; i < 103; ++i) {
-    guest.Put<uint32_t>(Lists::Node(i) - kLink, static_cast<uint32_t>(Lists::Node(i)));
-    guest.Put64(Lists::Node(i) - kLink + 0x10, kDirectMap + Lists::Node(i) - kLink);
-    lists.AddTail(Lists::Node(i), Lists::Head(0));
-  }
+  for (size_t i = 100; i < 103; ++i) lists.AddTail(lists.Make(i), Lists::Head(0));
   guest.reads = 0;
   const ListWalk changed = lists.Walk().value();
   EQUAL(changed.bases.size(), 59u);
   EQUAL(changed.retries, 0u);
   EQUAL(guest.reads, 6u);
   lists.CheckRows(changed);
+}
+
+TEST(a_walk_that_knows_the_list_checks_it_all_the_same) {
+  for (const bool is_mapped : {true, false}) {
+    for (const size_t which : {0, 1, 17, 59}) {
+      Lists lists(is_mapped);
+      auto nodes = lists.Build(0, 60);
+      CHECK(lists.Walk().ok());
+      // Unlinked, but its own links are as they were.
+      const uint64_t node = nodes[which];
+      const uint64_t prev = lists.Prev(node);
+      const uint64_t next = lists.Next(node);
+      lists.SetNext(prev, next);
+      lists.SetPrev(next, prev);
+      nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
+      const ListWalk walk = lists.Walk().value();
+      CHECK(NodesOf(walk) == nodes);
+      EQUAL(walk.retries, 0u);
+      lists.CheckRows(walk);
+      // A back pointer that leads elsewhere.
+      lists.SetPrev(nodes[which == 0 ? 1 : which - 1], nodes[30]);
+      CHECK(Fails(lists, Code::kCorrupt).message.find("points back to") != std::string::npos);
+    }
+  }
+}
+
+TEST(what_was_read_ahead_is_used_once) {
+  Lists lists(false);
+  auto nodes = lists.Build(0, 30);
+  CHECK(lists.Walk().ok());
+  Guest& guest = *lists.machine.guest;
+  // Read by itself, once all nodes, what hangs on them, and the head were read.
+  const uint64_t fresh = lists.Make(100);
+  lists.Insert(fresh, nodes[10], nodes[11]);
+  const size_t alone = guest.reads + 3;
+  guest.before_read = [&](size_t n) {
+    // The node before it goes; after the walk has seen that, it is back, as another one.
+    if (n == alone) lists.Delete(nodes[10]);
+    if (n != alone + 2) return;
+    guest.Put<uint32_t>(nodes[10] - kLink, 4711);
+    lists.Insert(nodes[10], nodes[9], fresh);
+  };
+  const ListWalk walk = lists.Walk().value();
+  nodes.insert(nodes.begin() + 11, fresh);
+  CHECK(NodesOf(walk) == nodes);
+  EQUAL(walk.retries, 1u);
+  const RowLayout layout(*lists.plan, nodes.size());
+  std::vector<uint8_t> rows(layout.total);
+  CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), nodes.size()}).ok());
+  uint32_t number;
+  std::memcpy(&number, rows.data() + layout.columns[0] + 10 * sizeof number, sizeof number);
+  EQUAL(number, 4711u);
 }
 
 TEST(two_threads_read_ahead) {
