@@ -12,9 +12,9 @@ import { fileURLToPath } from 'node:url';
 export const here = fileURLToPath(new URL('.', import.meta.url));
 /** Milliseconds, before the first measurement of something and before one that follows others. */
 const WARM = 400;
-const WARM_AGAIN = 50;
-/** Measurements of each of those that are compared. */
-export const ROUNDS = 5;
+const WARM_AGAIN = 2;
+/** Measurements of each of those that are compared, before it is the next one's turn: few, since phases of the machine are short. */
+export const TURN = 5;
 export const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 
 /** @param {number[]} numbers */
@@ -143,11 +143,12 @@ export function startWalker(folder, walker, lab, guest) {
  * Measures in turns, so that no phase of the machine falls on one of them alone.
  * @template {string} Name
  * @param {Record<Name, (warm: number) => number>} ways to measure, each in milliseconds; the first is what the others are compared with
+ * @param {number} runs turns of each
  * @returns {Record<Name, { milliseconds: number, ratio: number }>} medians; ratios are of neighbours in time
  */
-export function sideBySide(ways) {
+export function sideBySide(ways, runs) {
   const names = /** @type {Name[]} */ (Object.keys(ways));
-  const rounds = Array.from({ length: ROUNDS }, (_, round) =>
+  const rounds = Array.from({ length: runs }, (_, round) =>
     names.map((name) => ways[name](round === 0 ? WARM : WARM_AGAIN)),
   );
   const each = names.map((name, i) => [
@@ -160,17 +161,17 @@ export function sideBySide(ways) {
   return Object.fromEntries(each);
 }
 
-/** Every process with all facts, in each form. @param {Guest} guest @param {number} runs */
-export function listings(guest, runs) {
+/** Every process with all facts, in each form, as {@link sideBySide} takes them. @param {Guest} guest */
+export function listings(guest) {
   return {
-    columns: (/** @type {number} */ warm) => time(() => guest.taskColumns(), runs, warm),
-    objects: (/** @type {number} */ warm) => time(() => guest.tasks(), runs, warm),
+    columns: (/** @type {number} */ warm) => time(() => guest.taskColumns(), TURN, warm),
+    objects: (/** @type {number} */ warm) => time(() => guest.tasks(), TURN, warm),
     answers: (/** @type {number} */ warm) =>
       time(
         () => {
           for (const task of guest.tasks()) task.cr3;
         },
-        runs,
+        TURN,
         warm,
       ),
   };

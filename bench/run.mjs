@@ -20,9 +20,9 @@ import {
   median,
   ms,
   ns,
-  ROUNDS,
   sideBySide,
   startWalker,
+  TURN,
   time as timeOf,
   times,
   us,
@@ -116,7 +116,7 @@ try {
   if (shared === undefined || anonymous === undefined) throw new Error('no guests');
   console.log(`\n${conditions()}`);
   console.log(
-    `Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs; of ${ROUNDS} times as many, in turns, where lists are compared\n`,
+    `Linux ${shared.release}, ${values.memory} MiB; medians of ${runs} runs; of ${TURN} times as many, in turns, where lists are compared\n`,
   );
 
   console.log('attach to a running guest');
@@ -146,21 +146,24 @@ try {
     );
   });
   const read = (/** @type {BigUint64Array[]} */ of) => (/** @type {number} */ warm) =>
-    timeOf(() => of.map((addresses) => remote.memory.readMany(addresses, 8)), runs, warm);
-  const mapped = listings(guest, runs);
-  const unmapped = listings(remote, runs);
+    timeOf(() => of.map((addresses) => remote.memory.readMany(addresses, 8)), TURN, warm);
+  const mapped = listings(guest);
+  const unmapped = listings(remote);
   const plain = startWalker(folder, walker, shared, guest);
-  const listed = sideBySide({
-    'plain C walker, mapped RAM': () => plain.median(runs),
-    [`mapped RAM, columns (${guest.taskColumns().count})`]: mapped.columns,
-    'mapped RAM, Task objects': mapped.objects,
-    'mapped RAM, Task objects and every CR3': mapped.answers,
-    [`anonymous RAM, columns (${remote.taskColumns().count})`]: unmapped.columns,
-    'anonymous RAM, Task objects': unmapped.objects,
-    'anonymous RAM, Task objects and every CR3': unmapped.answers,
-    'anonymous RAM, 8 bytes of every task': read(batches.slice(0, 1)),
-    'anonymous RAM, 8 bytes of every task, mm and PGD': read(batches),
-  });
+  const listed = sideBySide(
+    {
+      'plain C walker, mapped RAM': () => plain.median(TURN),
+      [`mapped RAM, columns (${guest.taskColumns().count})`]: mapped.columns,
+      'mapped RAM, Task objects': mapped.objects,
+      'mapped RAM, Task objects and every CR3': mapped.answers,
+      [`anonymous RAM, columns (${remote.taskColumns().count})`]: unmapped.columns,
+      'anonymous RAM, Task objects': unmapped.objects,
+      'anonymous RAM, Task objects and every CR3': unmapped.answers,
+      'anonymous RAM, 8 bytes of every task': read(batches.slice(0, 1)),
+      'anonymous RAM, 8 bytes of every task, mm and PGD': read(batches),
+    },
+    runs,
+  );
   plain.close();
   console.log(`\nlist ${plain.count} processes with all facts`);
   for (const [name, { milliseconds, ratio }] of Object.entries(listed))

@@ -17,9 +17,9 @@ import {
   log,
   lookUpMedian,
   ms,
-  ROUNDS,
   sideBySide,
   startWalker,
+  TURN,
   times,
   us,
 } from './measure.mjs';
@@ -59,10 +59,13 @@ async function measure(walker, tasks) {
     await lab.stop();
     const guest = await attach(`qemu:${lab.pid}`);
     const walked = startWalker(folder, walker, lab, guest);
-    const { plain, columns, objects, answers } = sideBySide({
-      plain: () => walked.median(runs),
-      ...listings(guest, runs),
-    });
+    const { plain, columns, objects, answers } = sideBySide(
+      {
+        plain: () => walked.median(TURN),
+        ...listings(guest),
+      },
+      runs,
+    );
     const lookUp = lookUpMedian(guest, runs);
     const { count } = guest.taskColumns();
     walked.close();
@@ -92,7 +95,7 @@ try {
   for (const tasks of values.tasks.split(',')) guests.push(await measure(walker, Number(tasks)));
   console.log(`\n${conditions()}`);
   console.log(
-    `${values.memory} MiB of mapped RAM; medians of ${runs} runs; of ${ROUNDS} times as many, in turns, where lists are compared\n`,
+    `${values.memory} MiB of mapped RAM; medians of ${runs} runs; of ${TURN} times as many, in turns, where lists are compared\n`,
   );
   for (const [at, [figure]] of (guests[0] ?? []).entries()) {
     const cells = guests.map((figures) => (figures[at]?.[1] ?? '').padStart(14));

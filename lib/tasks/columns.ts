@@ -45,7 +45,8 @@ export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
   const { rows } = listing;
   const keep = listing.kept();
   const count = keep?.length ?? rows.count;
-  const bytes = new ArrayBuffer(count * ROW_LENGTH);
+  // Not cleared: every byte is written.
+  const bytes = Buffer.allocUnsafeSlow(count * ROW_LENGTH).buffer as ArrayBuffer;
   let end = 0;
   const room = <T extends Column>(type: ColumnType<T>): T => {
     const column = new type(bytes, end, count);

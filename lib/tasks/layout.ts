@@ -86,6 +86,8 @@ export class TaskLayout {
   /** Most tasks and threads that this guest can hold. */
   readonly maxTasks: number;
   #firstTaskPlan: Plan | undefined;
+  readonly #signal: number;
+  #threadLinksPlan: Plan | undefined;
   readonly #answerPlan: Plan;
   #answers: Answers | undefined;
   readonly #entryWords: Uint32Array;
@@ -143,6 +145,7 @@ export class TaskLayout {
     this.tasks = task('tasks');
     this.threadNode = task('thread_node');
     this.threadHead = offset('signal_struct', 'thread_head');
+    this.#signal = task('signal');
     this.pidLinks = task('pid_links');
     this.pidTasks = offset('pid', 'tasks');
     this.pidNumbers = offset('pid', 'numbers');
@@ -273,6 +276,28 @@ export class TaskLayout {
       this.#numbersPlans[level] = plan;
     }
     return plan;
+  }
+
+  /** Whether each task is all that the list of threads of its `signal_struct` holds; no where it cannot be read. */
+  areAlone(kernel: Kernel, tasks: BigUint64Array, signals: BigUint64Array): boolean[] {
+    const count = tasks.length;
+    const start = ((4 * count + 7) & ~7) + 8 * count;
+    const bytes = new Uint8Array(start + 40 * count);
+    this.#threadLinksPlan ??= new (addon().Plan)(
+      Int32Array.of(-1, this.#signal, 8, 0, this.threadHead, 16, -1, this.threadNode, 16),
+    );
+    kernel.memory.gather(this.#threadLinksPlan, tasks, bytes);
+    const faults = new Uint32Array(bytes.buffer, 0, count);
+    const longs = new BigUint64Array(bytes.buffer, start);
+    return Array.from(faults, (fault, i) => {
+      if (fault !== 0 || longs[i] !== signals[i]) return false;
+      const head = wrap(signals[i]! + BigInt(this.threadHead));
+      const node = wrap(tasks[i]! + BigInt(this.threadNode));
+      // `next` and `prev` of the head, then of the node.
+      const links = longs.subarray(count + 2 * i, count + 2 * i + 2);
+      const back = longs.subarray(3 * count + 2 * i, 3 * count + 2 * i + 2);
+      return links[0] === node && links[1] === node && back[0] === head && back[1] === head;
+    });
   }
 
   /** `tasks[PIDTYPE_PID].first` of each `struct pid`; 0 where it is NULL or cannot be read. */

@@ -218,13 +218,18 @@ export class Listing {
   #settleExited(exited: readonly number[]): void {
     const { rows, layout, kernel } = this;
     const signal = rows.longs('signal');
-    const leaders = exited.filter(
+    let leaders = exited.filter(
       (row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n,
     );
     if (leaders.length === 0) return;
+    const longs = (column: BigUint64Array) => BigUint64Array.from(leaders, (row) => column[row]!);
+    // Most are zombies with no other thread: to walk the list of each would take several reads.
+    const alone = layout.areAlone(kernel, longs(rows.bases), longs(signal));
+    leaders = leaders.filter((_, i) => !alone[i]);
+    if (leaders.length === 0) return;
     const threads = walkThreads(kernel, layout, {
-      tasks: BigUint64Array.from(leaders, (row) => rows.bases[row]!),
-      signals: BigUint64Array.from(leaders, (row) => signal[row]!),
+      tasks: longs(rows.bases),
+      signals: longs(signal),
       tgids: Uint32Array.from(leaders, (row) => rows.words('tgid')[row]!),
     });
     this.retries += threads.retries;
