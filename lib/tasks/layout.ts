@@ -289,15 +289,23 @@ export class TaskLayout {
     kernel.memory.gather(this.#threadLinksPlan, tasks, bytes);
     const faults = new Uint32Array(bytes.buffer, 0, count);
     const longs = new BigUint64Array(bytes.buffer, start);
-    return Array.from(faults, (fault, i) => {
-      if (fault !== 0 || longs[i] !== signals[i]) return false;
+    const alone: boolean[] = [];
+    for (let i = 0; i < count; i++) {
       const head = wrap(signals[i]! + BigInt(this.threadHead));
       const node = wrap(tasks[i]! + BigInt(this.threadNode));
       // `next` and `prev` of the head, then of the node.
-      const links = longs.subarray(count + 2 * i, count + 2 * i + 2);
-      const back = longs.subarray(3 * count + 2 * i, 3 * count + 2 * i + 2);
-      return links[0] === node && links[1] === node && back[0] === head && back[1] === head;
-    });
+      const toNode = count + 2 * i;
+      const toHead = 3 * count + 2 * i;
+      alone.push(
+        faults[i] === 0 &&
+          longs[i] === signals[i] &&
+          longs[toNode] === node &&
+          longs[toNode + 1] === node &&
+          longs[toHead] === head &&
+          longs[toHead + 1] === head,
+      );
+    }
+    return alone;
   }
 
   /** `tasks[PIDTYPE_PID].first` of each `struct pid`; 0 where it is NULL or cannot be read. */

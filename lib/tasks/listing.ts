@@ -176,7 +176,7 @@ export class Listing {
 
   #readAgain(again: readonly number[], sort: (row: number) => void): void {
     const { rows } = this;
-    const bases = BigUint64Array.from(again, (row) => rows.bases[row]!);
+    const bases = pick(rows.bases, again);
     const fresh = this.layout.gather(this.kernel, bases);
     for (const [i, row] of again.entries()) {
       // A second look that fails says nothing about the task: what the first one read stays.
@@ -218,19 +218,18 @@ export class Listing {
   #settleExited(exited: readonly number[]): void {
     const { rows, layout, kernel } = this;
     const signal = rows.longs('signal');
-    let leaders = exited.filter(
-      (row) => rows.words('pid')[row] === rows.words('tgid')[row] && signal[row] !== 0n,
-    );
-    if (leaders.length === 0) return;
-    const longs = (column: BigUint64Array) => BigUint64Array.from(leaders, (row) => column[row]!);
+    const pid = rows.words('pid');
+    const tgid = rows.words('tgid');
+    const processes = exited.filter((row) => pid[row] === tgid[row] && signal[row] !== 0n);
+    if (processes.length === 0) return;
     // Most are zombies with no other thread: to walk the list of each would take several reads.
-    const alone = layout.areAlone(kernel, longs(rows.bases), longs(signal));
-    leaders = leaders.filter((_, i) => !alone[i]);
+    const alone = layout.areAlone(kernel, pick(rows.bases, processes), pick(signal, processes));
+    const leaders = processes.filter((_, i) => !alone[i]);
     if (leaders.length === 0) return;
     const threads = walkThreads(kernel, layout, {
-      tasks: longs(rows.bases),
-      signals: longs(signal),
-      tgids: Uint32Array.from(leaders, (row) => rows.words('tgid')[row]!),
+      tasks: pick(rows.bases, leaders),
+      signals: pick(signal, leaders),
+      tgids: Uint32Array.from(leaders, (row) => tgid[row]!),
     });
     this.retries += threads.retries;
     const left = new Set(threads.left);
@@ -276,7 +275,7 @@ export class Listing {
       else group.push(row);
     }
     for (const [level, group] of byLevel) {
-      const bases = BigUint64Array.from(group, (row) => rows.longs('threadPid')[row]!);
+      const bases = pick(rows.longs('threadPid'), group);
       const size = layout.upidSize * (level + 1);
       const header = ((4 * group.length + 7) & ~7) + 8 * group.length;
       const bytes = new Uint8Array(header + ((size * group.length + 7) & ~7));
@@ -323,6 +322,13 @@ export class Listing {
       rows.bases[row]!,
     );
   }
+}
+
+/** Some rows of a column. (`from` with a function takes a microsecond.) */
+function pick(column: BigUint64Array, rows: readonly number[]): BigUint64Array {
+  const picked = new BigUint64Array(rows.length);
+  for (let i = 0; i < rows.length; i++) picked[i] = column[rows[i]!]!;
+  return picked;
 }
 
 /**
