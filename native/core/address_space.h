@@ -98,10 +98,47 @@ class AddressSpace {
       const uint64_t from = address - start;
       return from < length && bytes <= length - from;
     }
-    // Host address of up to kPageSize bytes, or nullptr: ask AddressSpace::Direct.
-    const uint8_t* Find(uint64_t address, size_t bytes) const {
-      return Holds(address, bytes) ? run.AtShort(address - start, bytes) : nullptr;
+  };
+  // Finds what lies at one distance from a pointer, up to kPageSize bytes, in such a window. What is the same for all pointers is
+  // worked out before.
+  class FlatFinder {
+   public:
+    FlatFinder() = default;
+    FlatFinder(const FlatWindow& window, uint64_t offset, size_t length)
+        : origin_(window.start - offset),
+          room_(length <= window.length ? window.length - length + 1 : 0),
+          host_(reinterpret_cast<uintptr_t>(window.run.host)),
+          checks_(window.run.known != nullptr),
+          known_(reinterpret_cast<uintptr_t>(window.run.known) - host_ / kPageSize),
+          last_(length - 1) {}
+
+    bool Holds(uint64_t pointer) const { return pointer - origin_ < room_; }
+    // Whatever it leads to: a hint.
+    void Prefetch(uint64_t pointer) const {
+      if (Holds(pointer)) __builtin_prefetch(reinterpret_cast<const void*>(host_ + (pointer - origin_)));
     }
+    // Its host address, or nullptr: ask AddressSpace::Direct.
+    const uint8_t* Find(uint64_t pointer) const {
+      const uint64_t from = pointer - origin_;
+      if (from >= room_) return nullptr;
+      const uintptr_t bytes = host_ + from;
+      // It lies in one page or in two.
+      if (checks_ && (Known(bytes) & Known(bytes + last_)) == 0) return nullptr;
+      return reinterpret_cast<const uint8_t*>(bytes);
+    }
+
+   private:
+    uint8_t Known(uintptr_t bytes) const {
+      return __atomic_load_n(reinterpret_cast<const uint8_t*>(known_ + bytes / kPageSize), __ATOMIC_RELAXED);
+    }
+
+    uint64_t origin_ = 0;
+    uint64_t room_ = 0;
+    uintptr_t host_ = 0;
+    bool checks_ = false;
+    // Where FlatRun::known would have the byte of host page 0.
+    uintptr_t known_ = 0;
+    size_t last_ = 0;
   };
   // The widest of them, the direct map, for loops to keep in registers; empty where there is none.
   FlatWindow WidestFlat() const { return flat_count_ == 0 ? FlatWindow() : flat_[0]; }

@@ -87,20 +87,29 @@ constexpr size_t kDirectBlock = 16;
 // What a NULL pointer leads to.
 alignas(64) constexpr uint8_t kZeroes[Plan::kMaxWindow] = {};
 
+// Where the window of most rows lies. A NULL pointer leads to nothing, whatever lies at 0.
+AddressSpace::FlatFinder MakeFinder(const AddressSpace::FlatWindow& flat, const ColumnWindow& window) {
+  const AddressSpace::FlatFinder finder(flat, static_cast<uint64_t>(int64_t{window.offset}), window.length);
+  return window.from >= 0 && finder.Holds(0) ? AddressSpace::FlatFinder() : finder;
+}
+
+// Any other's: nullptr where it is not in one piece.
+[[gnu::noinline]] const uint8_t* FindElsewhere(AddressSpace* space, const ColumnWindow& window, uint64_t pointer) {
+  if (pointer == 0 && window.from >= 0) return kZeroes;
+  return space->Direct(pointer + static_cast<uint64_t>(int64_t{window.offset}), window.length);
+}
+
 // Where a window lies in each row of a block. Returns the rows where that is not in one piece, which have zeroes instead.
-uint64_t FindWindows(AddressSpace* space, const AddressSpace::FlatWindow& flat, const Rows& rows, const ColumnWindow& window,
+uint64_t FindWindows(AddressSpace* space, AddressSpace::FlatFinder finder, const Rows& rows, const ColumnWindow& window,
                      size_t first, size_t count, const uint8_t** found) {
-  const bool is_pointer = window.from >= 0;
-  const uint8_t* starts = is_pointer ? rows.Cell(first, static_cast<size_t>(window.from)) : rows.bases + first * sizeof(uint64_t);
-  const auto offset = static_cast<uint64_t>(int64_t{window.offset});
-  const size_t length = window.length;
+  const uint8_t* pointers =
+      window.from >= 0 ? rows.Cell(first, static_cast<size_t>(window.from)) : rows.bases + first * sizeof(uint64_t);
   uint64_t elsewhere = 0;
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t pointer = Rows::Load(starts + i * sizeof pointer);
-    const uint8_t* bytes = kZeroes;
-    if (pointer != 0 || !is_pointer) {
-      bytes = flat.Find(pointer + offset, length);
-      if (bytes == nullptr) bytes = space->Direct(pointer + offset, length);
+    const uint64_t pointer = Rows::Load(pointers + i * sizeof pointer);
+    const uint8_t* bytes = finder.Find(pointer);
+    if (bytes == nullptr) {
+      bytes = FindElsewhere(space, window, pointer);
       if (bytes == nullptr) {
         bytes = kZeroes;
         elsewhere |= uint64_t{1} << i;
@@ -143,14 +152,15 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
 [[gnu::noinline]] void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t window_count, const Rows& rows, size_t count) {
   const uint8_t* found[Plan::kMaxColumns][kDirectBlock];
   uint64_t elsewhere[Plan::kMaxColumns];
-  const AddressSpace::FlatWindow flat = space->WidestFlat();
+  AddressSpace::FlatFinder finders[Plan::kMaxColumns];
+  for (size_t w = 0; w < window_count; ++w) finders[w] = MakeFinder(space->WidestFlat(), windows[w]);
   for (size_t first = 0; first < count; first += kDirectBlock) {
     const size_t block = std::min(kDirectBlock, count - first);
     for (size_t w = 0; w < window_count;) {
       // All of one depth are found before any of them is copied.
       const size_t begin = w;
       for (; w < window_count && windows[w].depth == windows[begin].depth; ++w) {
-        elsewhere[w] = FindWindows(space, flat, rows, windows[w], first, block, found[w]);
+        elsewhere[w] = FindWindows(space, finders[w], rows, windows[w], first, block, found[w]);
       }
       for (size_t k = begin; k < w; ++k) {
         for (const ColumnWindow::Part& part : windows[k].parts) CopyColumn(rows.Cell(first, part.column), found[k], part, block);

@@ -169,7 +169,7 @@ class Walker {
   // Up to kSprint nodes from `next_` on; `end`: where the last one leads. No system call, no allocation, nothing to destroy:
   // SIGBUS jumps out of it. Not inlined, since where sigsetjmp is called variables lie in memory.
   [[gnu::noinline]] size_t FollowLinks(uint64_t* block, uint64_t* end) {
-    const AddressSpace::FlatWindow flat = space_->WidestFlat();
+    const AddressSpace::FlatFinder finder(space_->WidestFlat(), 0, sizeof(ListLink));
     const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->data();
     const size_t first = nodes_.size();
     // Nodes of the trail that lie ahead of the first.
@@ -178,15 +178,12 @@ class Walker {
     uint64_t next = next_;
     size_t count = 0;
     for (; count < kSprint && next != head_ && IsPlausible(next); ++count) {
-      const uint8_t* bytes = flat.Find(next, sizeof(ListLink));
+      const uint8_t* bytes = finder.Find(next);
       if (bytes == nullptr) bytes = space_->Direct(next, sizeof(ListLink));
       if (bytes == nullptr) break;
       // Where the list led last time it most likely leads again: no load waits for the one before it. A hint brings no page in
       // that is not there.
-      if (count < ahead) {
-        const uint64_t soon = trail[first + count + kAhead];
-        if (flat.Holds(soon, sizeof(ListLink))) __builtin_prefetch(flat.run.host + (soon - flat.start));
-      }
+      if (count < ahead) finder.Prefetch(trail[first + count + kAhead]);
       ListLink link;
       // `next` first: were it read after `prev`, the node could have moved to another place between.
       std::memcpy(&link.next, bytes, sizeof link.next);

@@ -34,40 +34,20 @@ struct ReadRequest {
 struct FlatRun {
   // Host address of its first byte.
   const uint8_t* host = nullptr;
-  // One bit per host page, set once the page may be loaded; null: all may. `first_page` is the bit of `host`'s page,
-  // `skew` where in that page `host` lies.
-  const uint64_t* known = nullptr;
-  uint64_t first_page = 0;
-  uint64_t skew = 0;
+  // One byte per host page, 1 once the page may be loaded, 0 before; null: all may. The first is of `host`'s page.
+  const uint8_t* known = nullptr;
 
   // Host address of `length` bytes, or nullptr when a page of theirs is not known to be loadable.
   const uint8_t* At(uint64_t from, size_t length) const {
     if (known != nullptr) {
-      const uint64_t last = PageOf(from + length - 1);
-      for (uint64_t page = PageOf(from); page <= last; ++page) {
-        if (!IsKnown(page)) return nullptr;
+      const uint64_t skew = reinterpret_cast<uintptr_t>(host) % kPageSize;
+      const uint64_t last = (from + length - 1 + skew) / kPageSize;
+      for (uint64_t page = (from + skew) / kPageSize; page <= last; ++page) {
+        if (__atomic_load_n(&known[page], __ATOMIC_RELAXED) == 0) return nullptr;
       }
     }
     return host + from;
   }
-
-  // The same for no more than kPageSize. A branch tells whether a word crosses a page, as it nearly never does; what is longer
-  // does so by chance, and both its pages are looked at.
-  const uint8_t* AtShort(uint64_t from, size_t length) const {
-    if (known == nullptr) return host + from;
-    const uint64_t first = PageOf(from);
-    const uint64_t last = PageOf(from + length - 1);
-    if (length <= 64) {
-      if (!IsKnown(first) || (last != first && !IsKnown(last))) return nullptr;
-    } else if ((int{IsKnown(first)} & int{IsKnown(last)}) == 0) {
-      return nullptr;
-    }
-    return host + from;
-  }
-
- private:
-  uint64_t PageOf(uint64_t from) const { return first_page + ((from + skew) >> 12); }
-  bool IsKnown(uint64_t page) const { return (__atomic_load_n(&known[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1) != 0; }
 };
 
 // One kind of source. Every call may come from several threads at once, Close only when no other runs;

@@ -126,7 +126,7 @@ Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFil
 
   if (!file->full()) {
     const uint64_t pages = whole / kPageSize;
-    mapping->known_.reset(static_cast<uint64_t*>(std::calloc((pages + 63) / 64, sizeof(uint64_t))));
+    mapping->known_.reset(static_cast<uint8_t*>(std::calloc(pages, 1)));
     if (mapping->known_ == nullptr) return {Code::kAttach, "out of memory"};
   }
   mapping->file_ = std::move(file);
@@ -139,13 +139,13 @@ FileMapping::~FileMapping() {
 
 // Marks pages [first, end).
 void FileMapping::Know(uint64_t first, uint64_t end) {
-  for (uint64_t page = first; page < end;) {
-    const uint64_t bit = page % 64;
-    const uint64_t count = std::min<uint64_t>(64 - bit, end - page);
-    const uint64_t mask = (count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1) << bit;
-    __atomic_fetch_or(&known_.get()[page / 64], mask, __ATOMIC_RELAXED);
-    page += count;
-  }
+  for (uint64_t page = first; page < end; ++page) __atomic_store_n(&known_.get()[page], uint8_t{1}, __ATOMIC_RELAXED);
+}
+
+uint64_t FileMapping::CountKnown(uint64_t page, uint64_t end, bool known) const {
+  uint64_t next = page;
+  while (next < end && IsKnown(next) == known) ++next;
+  return next - page;
 }
 
 // Finds out about a page that is not known. kUnknown: the file does not tell holes; read it to see.
@@ -188,12 +188,8 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
     const uint64_t position = from + done + skew_;
     const uint64_t first = position / kPageSize;
     const bool known = IsKnown(first);
-    uint64_t next = first + 1;
     const uint64_t end = (from + length - 1 + skew_) / kPageSize + 1;
-    while (next < end && IsKnown(next) == known) {
-      const bool whole = next % 64 == 0 && end - next >= 64 && WordOfKnown(next) == (known ? ~uint64_t{0} : 0);
-      next += whole ? 64 : 1;
-    }
+    const uint64_t next = first + CountKnown(first, end, known);
     const size_t part = static_cast<size_t>(std::min<uint64_t>(next * kPageSize - position, length - done));
 
     size_t copied = 0;
@@ -238,8 +234,7 @@ bool FileMapping::NextData(uint64_t from, uint64_t last, uint64_t limit, Range* 
     Know(page, std::min(std::max(end_page, page + 1), map_length_ / kPageSize));
   }
   const uint64_t end = std::min(last + skew_ - position < limit ? last + skew_ + 1 : position + limit, uint64_t{map_length_});
-  uint64_t next = page + 1;
-  while (next * kPageSize < end && IsKnown(next)) ++next;
+  const uint64_t next = page + 1 + CountKnown(page + 1, (end + kPageSize - 1) / kPageSize, true);
   *run = {position - skew_, std::min(next * kPageSize, end) - position};
   return true;
 }

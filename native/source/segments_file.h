@@ -75,8 +75,7 @@ class FileMapping {
   }
 
   FlatRun Flat(uint64_t from) const {
-    const uint64_t at = from + skew_;
-    return {base_ + from, known_.get(), at / kPageSize, at % kPageSize};
+    return {base_ + from, known_ == nullptr ? nullptr : known_.get() + (from + skew_) / kPageSize};
   }
 
   // The first run of at most `limit` bytes in [from, last] that may hold data; what it reports counts as known.
@@ -85,12 +84,13 @@ class FileMapping {
  private:
   enum class Page { kData, kHole, kUnknown };
   struct FreeDeleter {
-    void operator()(uint64_t* words) const { std::free(words); }
+    void operator()(uint8_t* bytes) const { std::free(bytes); }
   };
 
   FileMapping() = default;
-  uint64_t WordOfKnown(uint64_t page) const { return __atomic_load_n(&known_.get()[page / 64], __ATOMIC_RELAXED); }
-  bool IsKnown(uint64_t page) const { return (WordOfKnown(page) >> (page % 64) & 1) != 0; }
+  bool IsKnown(uint64_t page) const { return __atomic_load_n(&known_.get()[page], __ATOMIC_RELAXED) != 0; }
+  // How many pages from `page` on, before `end`, are known, or are not.
+  uint64_t CountKnown(uint64_t page, uint64_t end, bool known) const;
   void Know(uint64_t first, uint64_t end);
   Page Probe(uint64_t page);
   size_t ReadUnknown(uint64_t from, uint8_t* into, size_t length);
@@ -103,8 +103,8 @@ class FileMapping {
   uint64_t map_offset_ = 0;
   uint64_t skew_ = 0;
   uint64_t length_ = 0;
-  // One bit per page of the mapping; null: all are.
-  std::unique_ptr<uint64_t[], FreeDeleter> known_;
+  // One byte per page of the mapping, 1 or 0; null: all are. (To find a bit takes as long as all else that finds a row's window.)
+  std::unique_ptr<uint8_t[], FreeDeleter> known_;
 };
 
 }  // namespace vmi

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <set>
 #include <utility>
 #include <vector>
@@ -18,18 +19,31 @@
 
 namespace vmi::test {
 
+// Memory that starts at a page of the host, as what is mapped does.
+template <typename T>
+struct PageAllocator {
+  using value_type = T;
+  PageAllocator() = default;
+  template <typename U>
+  explicit PageAllocator(const PageAllocator<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kPageSize})); }
+  void deallocate(T* at, size_t) { ::operator delete(at, std::align_val_t{kPageSize}); }
+  bool operator==(const PageAllocator&) const { return true; }
+  bool operator!=(const PageAllocator&) const { return false; }
+};
+
 // What a FakeSource looks at; tests keep it to change it.
 struct Guest {
   explicit Guest(uint64_t size, uint64_t base = 0) : bytes(size), ranges({{base, size}}) {}
   // Two ranges: bytes of the second follow those of the first.
   Guest(Range first, Range second) : bytes(first.length + second.length), ranges({first, second}) {}
 
-  std::vector<uint8_t> bytes;
+  std::vector<uint8_t, PageAllocator<uint8_t>> bytes;
   std::vector<Range> ranges;
   bool is_mapped = true;
-  // Whether mapped memory is offered as a whole, page by page as it becomes known: a bit each.
+  // Whether mapped memory is offered as a whole, page by page as it becomes known: a byte each.
   bool is_flat = false;
-  std::vector<uint64_t> known;
+  std::vector<uint8_t> known;
   // What parallel() says.
   bool is_parallel = false;
   // Physical pages that are RAM but cannot be read.
@@ -72,7 +86,7 @@ struct Guest {
 class FakeSource final : public PhysicalSource {
  public:
   explicit FakeSource(std::shared_ptr<Guest> guest) : guest_(std::move(guest)) {
-    guest_->known.resize(guest_->bytes.size() / kPageSize / 64 + 1);
+    guest_->known.resize(guest_->bytes.size() / kPageSize + 1);
   }
 
   const std::vector<Range>& ranges() const override { return guest_->ranges; }
@@ -90,7 +104,7 @@ class FakeSource final : public PhysicalSource {
       if (length > range.length - (physical - range.start)) return nullptr;
       const uint8_t* bytes = guest_->At(physical);
       for (size_t page = PageOf(bytes); guest_->is_flat && page <= PageOf(bytes + length - 1); ++page) {
-        guest_->known[page / 64] |= uint64_t{1} << (page % 64);
+        guest_->known[page] = 1;
       }
       return bytes;
     }
@@ -102,7 +116,7 @@ class FakeSource final : public PhysicalSource {
     for (const Range& range : guest_->ranges) {
       if (!range.Contains(physical) || length > range.length - (physical - range.start)) continue;
       const uint8_t* host = guest_->At(physical);
-      *run = {host, guest_->known.data(), PageOf(host), physical & kPageMask};
+      *run = {host, guest_->known.data() + PageOf(host)};
       return true;
     }
     return false;

@@ -244,8 +244,6 @@ TEST(long_reads_bring_every_byte_and_stop_where_the_file_was_cut) {
   CHECK(bus_frame == nullptr);
 }
 
-volatile sig_atomic_t seen_signals = 0;
-
 TEST(signals_of_others_reach_their_handler) {
   const pid_t child = fork();
   if (child == 0) {
