@@ -209,6 +209,46 @@ TEST(a_window_is_loaded_only_where_all_its_pages_may_be) {
   }
 }
 
+TEST(nothing_is_loaded_beyond_the_end_of_what_is_mapped) {
+  constexpr uint64_t kEnd = 0x80000;
+  DirectMapped machine(1 << 20);
+  auto& guest = *machine.guest;
+  guest.is_flat = true;
+  for (uint64_t at = kEnd; at < (1 << 20); at += kPageSize) guest.Put64(machine.tables.Entry(kDirectMap + at, 1), 0);
+  guest.Put64(kEnd - 8, 0x1234);
+  guest.Put64(kEnd, 0x5678);
+  auto space = machine.Open();
+  CHECK(space->SetWindows({{kDirectMap, kEnd, 0}}).ok());
+  std::fill(guest.known.begin(), guest.known.end(), uint8_t{1});
+  const auto plan = MakePlan({-1, 0, 8});
+  std::vector<uint64_t> bases;
+  for (uint64_t i = 0; i <= 8; ++i) bases.push_back(kDirectMap + kEnd - 8 + i);
+  const Rows rows = Run(space.get(), *plan, bases);
+  for (size_t row = 0; row < bases.size(); ++row) {
+    EQUAL(rows.Mask(row), row == 0 ? 0u : 1u);
+    EQUAL(rows.U64(row, 0), row == 0 ? 0x1234u : 0u);
+  }
+}
+
+TEST(a_null_pointer_leads_to_zeroes_whatever_lies_at_zero) {
+  for (const bool is_flat : {true, false}) {
+    DirectMapped machine(1 << 20);
+    auto& guest = *machine.guest;
+    guest.is_flat = is_flat;
+    guest.Put64(0x8, 0x99);
+    auto space = machine.Open();
+    CHECK(space->SetWindows({{0, 1 << 20, 0}}).ok());
+    const auto plan = MakePlan({-1, 0, 8, 0, 8, 8});
+    guest.Put64(0x80008, 0x80000);
+    const Rows rows = Run(space.get(), *plan, {0x80000, 0x80008, 0});
+    for (size_t row = 0; row < 3; ++row) EQUAL(rows.Mask(row), 0u);
+    EQUAL(rows.U64(0, 1), 0u);
+    EQUAL(rows.U64(1, 1), 0x80000u);
+    // A base is none.
+    EQUAL(rows.U64(2, 0), 0u);
+  }
+}
+
 TEST(rows_that_take_a_page_table_are_read_again_whole) {
   DirectMapped machine(1 << 20);
   auto& guest = *machine.guest;
