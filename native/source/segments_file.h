@@ -103,7 +103,7 @@ class FileMapping {
   uint64_t map_offset_ = 0;
   uint64_t skew_ = 0;
   uint64_t length_ = 0;
-  // One byte per page of the mapping, 1 or 0; null: all are. (To find a bit takes as long as all else that finds a row's window.)
+  // One byte per page of the mapping, 1 or 0 (a bit takes more instructions to find); null: all are.
   std::unique_ptr<uint8_t[], FreeDeleter> known_;
 };
 
