@@ -72,6 +72,16 @@ export function buildWalker(folder) {
   return walker;
 }
 
+/** A pipe that is read and written without the event loop. @param {string} path */
+function makePipe(path) {
+  execFileSync('mkfifo', [path]);
+  // To open one end waits for the other, unless there is one that is both.
+  const both = openSync(path, 'r+');
+  const ends = { read: openSync(path, 'r'), write: openSync(path, 'w') };
+  closeSync(both);
+  return ends;
+}
+
 /**
  * The plain C walker over the RAM of a guest that stands still. One process walks whenever it is asked: to start one makes every
  * page of this process copy-on-write, and what is measured next would pay for thousands of page faults.
@@ -100,11 +110,9 @@ export function startWalker(folder, walker, lab, guest) {
     types.offset('pid', 'level'),
   ];
   const head = guest.symbol('init_task') + BigInt(task('tasks'));
-  const pipes = ['questions', 'answers'].map((name) => join(folder, `${name}-${lab.pid}`));
-  execFileSync('mkfifo', pipes);
-  // Opened to read and write, a pipe waits for no other end.
-  const [questions = -1, answers = -1] = pipes.map((pipe) => openSync(pipe, 'r+'));
-  const child = spawn(
+  const questions = makePipe(join(folder, `questions-${lab.pid}`));
+  const answers = makePipe(join(folder, `answers-${lab.pid}`));
+  spawn(
     walker,
     [
       lab.memoryPath ?? '',
@@ -115,13 +123,18 @@ export function startWalker(folder, walker, lab, guest) {
       image.physical,
       ...offsets,
     ].map(String),
-    { stdio: [questions, answers, 'inherit'] },
+    { stdio: [questions.read, answers.write, 'inherit'] },
   );
+  // Each side has one end only: when one goes, the other is told.
+  closeSync(questions.read);
+  closeSync(answers.write);
   const line = Buffer.alloc(64);
   const ask = (/** @type {number} */ runs) => {
-    writeSync(questions, `${runs}\n`);
+    writeSync(questions.write, `${runs}\n`);
+    const length = readSync(answers.read, line);
+    if (length === 0) throw new Error('the plain C walker has ended');
     const [count = Number.NaN, nanoseconds = Number.NaN] = line
-      .toString('latin1', 0, readSync(answers, line))
+      .toString('latin1', 0, length)
       .split(' ')
       .map(Number);
     if (count < 0) throw new Error('the plain C walker left the RAM of the guest');
@@ -131,10 +144,10 @@ export function startWalker(folder, walker, lab, guest) {
     count: ask(1).count,
     /** Milliseconds, median. @param {number} runs */
     median: (runs) => ask(runs).milliseconds,
+    /** Ends it: there is nothing more to read. */
     close() {
-      child.kill();
-      closeSync(questions);
-      closeSync(answers);
+      closeSync(questions.write);
+      closeSync(answers.read);
     },
   };
 }
