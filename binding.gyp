@@ -11,6 +11,7 @@
         "native/core/memory.cpp",
         "native/core/node_reader.cpp",
         "native/core/plan.cpp",
+        "native/core/proofs.cpp",
         "native/core/radix_tree.cpp",
         "native/core/read_paths.cpp",
         "native/core/result.cpp",

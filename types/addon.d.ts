@@ -117,8 +117,13 @@ export class Plan {
   /**
    * Triples (from, offset, size); at most 32 columns; size 1 to 4,096. `expectations`: quadruples (column, mask, min, max), at most
    * 32, of columns of 4 or 8 bytes: min <= (value & mask) <= max, unsigned, with max less than 2^63 above min.
+   *
+   * `proof`: a column of 8 bytes that is expected to hold something and is read with no other, then its keys, 1 to 3 columns of
+   * 8 bytes that are read before it, the one it is read from among them. It says only that they are what they seem to be: where a
+   * read is a system call, {@link AddressSpace.lists} does not read a cell again that was as expected, for a second, as long as its
+   * row has the base and the keys that it had.
    */
-  constructor(columns: Int32Array, expectations?: BigUint64Array);
+  constructor(columns: Int32Array, expectations?: BigUint64Array, proof?: Int32Array);
   /**
    * Of the first `count` rows in `rows`, laid out for `capacity`, those that have a fault or do not hold what is expected: writes
    * their numbers into `into` (`count` elements), ascending, and returns how many.

@@ -138,6 +138,8 @@ export class TaskLayout {
         }),
       ),
       this.#expectations(kernel),
+      // An mm keeps its PGD as long as it lives, so a PGD that was a page table stays one while the same task has the same mm.
+      Int32Array.from(['textEntry', 'startTime', 'mm', 'pgd'] as const, (name) => COLUMNS.indexOf(name)),
     );
     const pgd = offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));

@@ -77,14 +77,14 @@ Status AddressSpace::SetWindows(const std::vector<Window>& windows) {
   return {};
 }
 
-std::vector<uint64_t>& AddressSpace::Trail(uint64_t head, uint64_t link) {
-  for (ListTrail& trail : trails_) {
-    if (trail.head == head && trail.link == link) return trail.nodes;
+AddressSpace::Trail& AddressSpace::TrailOf(uint64_t head, uint64_t link) {
+  for (Trail& trail : trails_) {
+    if (trail.head == head && trail.link == link) return trail;
   }
-  ListTrail& trail = trails_[next_trail_];
+  Trail& trail = trails_[next_trail_];
   next_trail_ = (next_trail_ + 1) % trails_.size();
-  trail = {head, link, {}};
-  return trail.nodes;
+  trail = {head, link, {}, {}};
+  return trail;
 }
 
 bool AddressSpace::LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry) {

@@ -10,6 +10,7 @@
 #include "gather_scratch.h"
 #include "list_scratch.h"
 #include "memory.h"
+#include "proofs.h"
 #include "read_paths.h"
 #include "result.h"
 
@@ -160,9 +161,16 @@ class AddressSpace {
   // Bytes read before the first that cannot be; `level` is set when that is fewer than `length`.
   size_t Copy(uint64_t address, uint8_t* into, size_t length, int* level);
 
-  // Nodes of the last walk of the lists that start with `head`, for the next walk to read ahead; only addresses, and only
-  // a guess. Those of a few walks are kept.
-  std::vector<uint64_t>& Trail(uint64_t head, uint64_t link);
+  // What the last walk of some lists leaves to the next one. Those of a few walks are kept.
+  struct Trail {
+    uint64_t head = 0;
+    uint64_t link = 0;
+    // To read ahead; only addresses, and only a guess.
+    std::vector<uint64_t> nodes;
+    Proofs proofs;
+  };
+  // Of the lists that start with `head`.
+  Trail& TrailOf(uint64_t head, uint64_t link);
 
   ListScratch* scratch() { return &scratch_; }
   GatherScratch* gather_scratch() {
@@ -223,12 +231,7 @@ class AddressSpace {
   // The longest first.
   std::vector<FlatWindow> flat_;
   size_t flat_count_ = 0;
-  struct ListTrail {
-    uint64_t head = 0;
-    uint64_t link = 0;
-    std::vector<uint64_t> nodes;
-  };
-  std::array<ListTrail, 4> trails_;
+  std::array<Trail, 4> trails_;
   size_t next_trail_ = 0;
   ListScratch scratch_;
   std::unique_ptr<GatherScratch> gather_scratch_;

@@ -174,6 +174,12 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
   }
 }
 
+// Rows of which one window is not read: a byte each.
+struct Skipped {
+  size_t window = 0;
+  const uint8_t* rows = nullptr;
+};
+
 // Memory that is read: one batch for all rows of a block, per depth.
 class BatchGather {
  public:
@@ -188,7 +194,7 @@ class BatchGather {
         repeats_(lane->repeats),
         slots_(lane->slots) {}
 
-  void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end) {
+  void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end, Skipped skipped = {}) {
     windows_ = windows;
     pieces_.clear();
     requests_.clear();
@@ -196,7 +202,7 @@ class BatchGather {
     any_fault_ = false;
     slots_.assign(kFirstSlots, kNone);
     last_request_.fill(0);
-    for (size_t w = 0; w < window_count; ++w) AddWindows(w, first, end);
+    for (size_t w = 0; w < window_count; ++w) AddWindows(w, first, end, w == skipped.window ? skipped.rows : nullptr);
     ReadAll();
     if (any_fault_) ZeroFaulty(window_count, first, end);
     for (const Repeat& repeat : repeats_) CopyRow(windows[repeat.window], repeat.row);
@@ -213,14 +219,16 @@ class BatchGather {
   static constexpr uint64_t kMaxGap = 2048;
 
   // A window of all rows.
-  void AddWindows(size_t w, size_t first, size_t end) {
+  void AddWindows(size_t w, size_t first, size_t end, const uint8_t* skipped) {
     const ColumnWindow& window = windows_[w];
     // Of the row before, when it is read.
     bool has_last = false;
     uint64_t last = 0;
     for (size_t row = first; row < end; ++row) {
       uint64_t start;
-      if (!FindStart(rows_, window, row, &start)) {
+      if (skipped != nullptr && skipped[row - first] != 0) {
+        has_last = false;
+      } else if (!FindStart(rows_, window, row, &start)) {
         ZeroParts(rows_, window, row);
         has_last = false;
       } else if (has_last && start == last) {
@@ -441,8 +449,8 @@ size_t FirstAtDepth(const Plan& plan, int depth) {
 }
 
 // Rows [first, end) of `rows`, one depth after the other.
-void GatherDepths(const Plan& plan, int first_depth, size_t first, size_t end, BatchGather* batch) {
-  for (int depth = first_depth; depth <= plan.max_depth(); ++depth) {
+void GatherDepths(const Plan& plan, int first_depth, int last_depth, size_t first, size_t end, BatchGather* batch) {
+  for (int depth = first_depth; depth <= last_depth; ++depth) {
     const size_t window = FirstAtDepth(plan, depth);
     const size_t window_count = FirstAtDepth(plan, depth + 1) - window;
     // Bounded memory however many rows there are.
@@ -492,7 +500,7 @@ void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buff
   space->memory()->ForBlocks((count + kBlock - 1) / kBlock, [&](size_t block, int thread) {
     const size_t first = block * kBlock;
     GatherBlock(space, plan, buffer, first_row + first, first_row + std::min(count, first + kBlock), first_depth,
-                &lanes[static_cast<size_t>(thread)]);
+                &lanes[static_cast<size_t>(thread)], nullptr);
   });
   std::vector<uint32_t> left;
   for (GatherScratch::Lane& lane : lanes) left.insert(left.end(), lane.left.begin(), lane.left.end());
@@ -504,17 +512,30 @@ void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buff
     const size_t first = left[i];
     size_t end = first;
     for (; i < left.size() && left[i] == end; ++i) ClearFaults(plan, rows, end++, first_depth);
-    GatherDepths(plan, first_depth, first, end, &batch);
+    GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
   }
 }
 
 }  // namespace
 
 void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first, size_t end, int first_depth,
-                 GatherScratch::Lane* lane) {
+                 GatherScratch::Lane* lane, Proofs* proofs) {
   const Rows rows(plan, buffer, 0);
   BatchGather batch(space, rows, false, lane);
-  GatherDepths(plan, first_depth, first, end, &batch);
+  if (proofs == nullptr) return GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
+  const uint32_t column = plan.proof()->column;
+  const int depth = plan.columns()[column].depth;
+  GatherDepths(plan, first_depth, depth - 1, first, end, &batch);
+  lane->proved.resize(end - first);
+  proofs->Recall(plan, buffer, first, end, lane->proved.data());
+  const size_t begin = FirstAtDepth(plan, depth);
+  const ColumnWindow* windows = plan.windows().data() + begin;
+  const auto is_its = [column](const ColumnWindow& window) { return window.parts[0].column == column; };
+  const size_t window_count = FirstAtDepth(plan, depth + 1) - begin;
+  const auto window = static_cast<size_t>(std::find_if(windows, windows + window_count, is_its) - windows);
+  batch.Run(windows, window_count, first, end, {window, lane->proved.data()});
+  proofs->Keep(plan, buffer, first, end, lane->proved.data());
+  GatherDepths(plan, depth + 1, plan.max_depth(), first, end, &batch);
 }
 
 void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first, size_t end, int first_depth) {
@@ -525,7 +546,7 @@ void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffe
   }
   const Rows rows(plan, buffer, 0);
   BatchGather batch(space, rows, true, &space->gather_scratch()->lanes[0]);
-  GatherDepths(plan, first_depth, first, end, &batch);
+  GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
 }
 
 namespace {

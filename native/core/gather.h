@@ -6,6 +6,7 @@
 
 #include "address_space.h"
 #include "plan.h"
+#include "proofs.h"
 
 namespace vmi {
 
@@ -14,9 +15,9 @@ namespace vmi {
 void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& rows, size_t first, size_t end, int first_depth);
 
 // The same from memory that is read, on a thread that is not the owner's: without a page table. Appends to lane->left the numbers of
-// rows that it takes one to fill; of those nothing can be said.
+// rows that it takes one to fill; of those nothing can be said. `proofs`: where those of these rows are kept, or nullptr.
 void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& rows, size_t first, size_t end, int first_depth,
-                 GatherScratch::Lane* lane);
+                 GatherScratch::Lane* lane, Proofs* proofs);
 
 // Writes bases and clears masks, then gathers everything for rows [first, first + count). `rows` may lie over `bases`.
 Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, const RowBuffer& rows, size_t first);

@@ -47,7 +47,10 @@ class Walker {
     for (const uint64_t head : heads_) {
       if (!IsPlausible(head)) return Corrupt(head, "the list head " + Hex(head) + " is not a kernel address");
     }
-    if (!heads_.empty()) trail_ = &space_->Trail(heads_.front(), link_);
+    if (!heads_.empty()) {
+      whole_trail_ = &space_->TrailOf(heads_.front(), link_);
+      trail_ = &whole_trail_->nodes;
+    }
     follows_trail_ = heads_.size() == 1 && !trail_->empty();
     if (!follows_trail_) {
       for (const uint64_t head : heads_) {
@@ -57,7 +60,7 @@ class Walker {
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (captures_ && trail_ != nullptr) reader_.ReadAhead(*trail_, room_);
+    if (captures_ && trail_ != nullptr) reader_.ReadAhead(whole_trail_, room_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -444,6 +447,7 @@ class Walker {
     if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->size())) {
       trail_->assign(walk.bases.begin(), walk.bases.end());
       for (uint64_t& node : *trail_) node += link_;
+      if (captures_ && plan_.proof().has_value()) whole_trail_->proofs.Reorder(numbers_);
     }
     if (captures_) {
       walk.captured = reader_.TakeCaptured();
@@ -464,7 +468,8 @@ class Walker {
   bool captures_;
   NodeReader reader_;
 
-  // Nodes of the last walk of these lists; null: there are no lists.
+  // What the last walk of these lists left, and its nodes; null: there are no lists.
+  AddressSpace::Trail* whole_trail_ = nullptr;
   std::vector<uint64_t>* trail_ = nullptr;
 
   // Numbers of nodes and heads, unless the walk follows its trail.

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "gather.h"
@@ -70,9 +71,9 @@ NodeReader::NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, boo
   row_.resize(captured_size_ + sizeof(ListLink));
 }
 
-void NodeReader::ReadAhead(const std::vector<uint64_t>& trail, const RowBuffer& room) {
-  const size_t count = std::min(trail.size(), kMaxAhead);
-  trail_ = &trail;
+void NodeReader::ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room) {
+  const size_t count = std::min(trail->nodes.size(), kMaxAhead);
+  trail_ = &trail->nodes;
   links_.resize(count);
   known_.assign(count, 0);
   captured_.ahead_count = count;
@@ -86,6 +87,10 @@ void NodeReader::ReadAhead(const std::vector<uint64_t>& trail, const RowBuffer& 
   }
   const RowLayout layout(plan_, ahead_.capacity);
   captured_.is_deep.assign(count, 0);
+  if (plan_.proof().has_value()) {
+    proofs_ = &trail->proofs;
+    proofs_->Begin(plan_, count, std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+  }
   Memory& memory = *space_->memory();
   const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
   memory.Refresh();
@@ -143,7 +148,7 @@ void NodeReader::ReadDeepBlock(size_t first, size_t count, int thread) {
   GatherScratch::Lane* lane = &space_->gather_scratch()->lanes[static_cast<size_t>(thread)];
   lane->left.clear();
   std::memset(ahead_.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
-  GatherBlock(space_, plan_, ahead_, first, first + count, 1, lane);
+  GatherBlock(space_, plan_, ahead_, first, first + count, 1, lane, proofs_);
   std::memset(captured_.is_deep.data() + first, 1, count);
   // A page table is of one thread.
   for (const uint32_t row : lane->left) captured_.is_deep[row] = 0;

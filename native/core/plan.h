@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "result.h"
@@ -57,10 +58,18 @@ struct Expectation {
   uint64_t span = 0;
 };
 
+// A column of 8 bytes that proves something of columns that were read before it: as long as a row's base and those are what they
+// were, what it held need not be read each time. Where reads are system calls, a walk does not (see Proofs).
+struct Proof {
+  uint32_t column = 0;
+  std::vector<uint32_t> keys;
+};
+
 class Plan {
  public:
   static constexpr size_t kMaxColumns = 32;
   static constexpr size_t kMaxExpectations = 32;
+  static constexpr size_t kMaxKeys = 3;
   static constexpr uint32_t kMaxSize = 4096;
   // Of a ColumnWindow: more is dearer to copy than another element of a batch is to read.
   static constexpr uint32_t kMaxWindow = 4096;
@@ -71,11 +80,19 @@ class Plan {
   // Quadruples (column, mask, min, max).
   Status Expect(const uint64_t* quadruples, size_t count);
 
+  // A proof's column, which must be expected to hold something, then its keys; after Expect.
+  Status Prove(const int32_t* columns, size_t count);
+
   const std::vector<Column>& columns() const { return columns_; }
   // By depth, so that a pointer is read before what hangs on it.
   const std::vector<ColumnWindow>& windows() const { return windows_; }
   int max_depth() const { return max_depth_; }
   const std::vector<Expectation>& expectations() const { return expectations_; }
+  const std::optional<Proof>& proof() const { return proof_; }
+  // Whether the proof's column proves anything by holding this.
+  bool IsProof(uint64_t value) const;
+  // Of this plan and its copies alone, as long as the process lives.
+  uint64_t number() const { return number_; }
 
   // Windows of the columns at one depth of `columns`; the indices of their parts are those of `columns`.
   static std::vector<ColumnWindow> MakeWindows(const std::vector<Column>& columns, int depth);
@@ -85,6 +102,8 @@ class Plan {
   std::vector<ColumnWindow> windows_;
   int max_depth_ = 0;
   std::vector<Expectation> expectations_;
+  std::optional<Proof> proof_;
+  uint64_t number_ = 0;
 };
 
 // No rows are larger: a guest can make a list as long as its memory allows.

@@ -65,6 +65,49 @@ describe('AddressSpace.lists', () => {
     });
   });
 
+  it('takes a proof at its word where a read is a system call, for a second and while its keys stay', async () => {
+    using ram = makeRam();
+    link(ram, head(0), [node(1), node(2)]);
+    // Each node's pointer leads to its proof.
+    const proofs = [0x80000n, 0x90000n];
+    const pointer = (index: number) => physical(node(index)) + 0x20n;
+    const prove = (index: number, value: bigint) => ram.put64(proofs[index - 1]!, value);
+    for (const index of [1, 2]) {
+      ram.put64(pointer(index), DIRECT_MAP + proofs[index - 1]!);
+      prove(index, 7n);
+    }
+    const proving = new (addon().Plan)(
+      Int32Array.of(-1, LINK + 0x20, 8, 0, 0, 8),
+      BigUint64Array.of(1n, TOP, 7n, 7n),
+      Int32Array.of(1, 0),
+    );
+    const { memory, holder } = ram.openAsProcess();
+    const mapped = ram.space(holder);
+    const read = ram.space(memory);
+    for (const space of [mapped, read]) space.setWindows(BigUint64Array.of(DIRECT_MAP, BigInt(ram.size), 0n));
+    const values = (space: typeof read) => {
+      memory.begin();
+      const { buffer } = space.lists(proving, BigUint64Array.of(head(0)), LINK, 10);
+      // Masks, bases, pointers, proofs.
+      return [...new BigUint64Array(buffer!, 8 + 16 + 16, 2)];
+    };
+    for (let walk = 0; walk < 3; walk++) expect(values(read)).toEqual([7n, 7n]);
+    const start = performance.now();
+    prove(1, 8n);
+    expect(values(mapped)).toEqual([8n, 7n]);
+    const believed = values(read);
+    // On a host that stood still it is read again.
+    if (performance.now() - start < 500) expect(believed).toEqual([7n, 7n]);
+    // Another pointer, that leads to the same.
+    ram.put(physical(DIRECT_MAP + 0xa0000n), bytesOf(9n));
+    ram.put64(pointer(2), DIRECT_MAP + 0xa0000n);
+    expect(values(read)[1]).toBe(9n);
+    await new Promise((resolve) => setTimeout(resolve, 1010 - (performance.now() - start)));
+    expect(values(read)).toEqual([8n, 9n]);
+    memory.close();
+    holder.close();
+  });
+
   it('walks many lists in one call', () => {
     using ram = makeRam();
     link(ram, head(0), [node(1), node(2)]);

@@ -44,8 +44,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   guest.is_flat = (options & 4) != 0;
   for (auto writes = input.Take<uint8_t>(); writes > 0; --writes) FuzzedWrite(&input, &guest);
 
-  const int32_t triples[] = {-1, 0, 4, -1, 8, 8, 1, 0, 16};
-  auto plan = std::move(Plan::Create(triples, 9).value());
+  const int32_t triples[] = {-1, 0, 4, -1, 8, 8, 1, 0, 16, 1, 4200, 8};
+  auto plan = std::move(Plan::Create(triples, 12).value());
+  const uint64_t expected[] = {3, 7, 0, 3};
+  const int32_t proof[] = {3, 1};
+  FUZZ_CHECK(plan->Expect(expected, 4).ok() && plan->Prove(proof, 2).ok());
   // Rows go where there is room for as many as the guest may have, or to a buffer of their own size.
   const size_t capacity = (options & 8) != 0 ? max : 0;
   std::vector<uint8_t> room(RowLayout(*plan, capacity).total);
@@ -70,8 +73,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     guest.is_mapped = mapped;
     auto space = machine->Open();
     if ((options & 1) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
-    // Twice: the second walk starts from what the first found.
-    CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(), max);
+    // The second walk starts from what the first found, and the third from what the second proved.
+    for (int i = 0; i < 2; ++i) {
+      CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(), max);
+    }
     const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
     const auto bases = CheckWalk(found, heads.size(), max);
     if (found.ok()) {
@@ -90,7 +95,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   };
   guest.is_mapped = false;
   auto space = machine->Open();
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < 3; ++i) {
     const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
     CheckWalk(found, heads.size(), max);
     if (found.ok()) fill(space.get(), found.value());

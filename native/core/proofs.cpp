@@ -1,0 +1,88 @@
+#include "proofs.h"
+
+#include <cstring>
+
+#include <array>
+
+namespace vmi {
+
+namespace {
+
+// The columns of one proof, as plain pointers.
+struct Cells {
+  Cells(const Plan& plan, const RowBuffer& rows) : masks(rows.bytes) {
+    const RowLayout layout(plan, rows.capacity);
+    const Proof& proof = *plan.proof();
+    bases = rows.bytes + layout.bases;
+    value = rows.bytes + layout.columns[proof.column];
+    faults = uint32_t{1} << proof.column;
+    // What a proof of fewer keys leaves is the base once more.
+    keys.fill(bases);
+    for (size_t k = 0; k < proof.keys.size(); ++k) {
+      keys[k] = rows.bytes + layout.columns[proof.keys[k]];
+      faults |= uint32_t{1} << proof.keys[k];
+    }
+  }
+
+  static uint64_t Load(const uint8_t* column, size_t row) {
+    uint64_t value;
+    std::memcpy(&value, column + row * sizeof value, sizeof value);
+    return value;
+  }
+  bool IsFaulty(size_t row) const {
+    uint32_t mask;
+    std::memcpy(&mask, masks + row * sizeof mask, sizeof mask);
+    return (mask & faults) != 0;
+  }
+
+  uint8_t* masks;
+  uint8_t* bases;
+  uint8_t* value;
+  std::array<uint8_t*, Plan::kMaxKeys> keys;
+  // Bits of all of them.
+  uint32_t faults = 0;
+};
+
+}  // namespace
+
+void Proofs::Begin(const Plan& plan, size_t count, int64_t now) {
+  now_ = now;
+  if (plan_ != plan.number()) entries_.clear();
+  plan_ = plan.number();
+  entries_.resize(count);
+}
+
+void Proofs::Recall(const Plan& plan, const RowBuffer& rows, size_t first, size_t end, uint8_t* proved) const {
+  const Cells cells(plan, rows);
+  for (size_t row = first; row < end; ++row) {
+    const Entry& entry = entries_[row];
+    bool same = now_ < entry.until && Cells::Load(cells.bases, row) == entry.base && !cells.IsFaulty(row);
+    for (size_t k = 0; k < Plan::kMaxKeys; ++k) same = same && Cells::Load(cells.keys[k], row) == entry.keys[k];
+    proved[row - first] = same;
+    if (same) std::memcpy(cells.value + row * sizeof entry.value, &entry.value, sizeof entry.value);
+  }
+}
+
+void Proofs::Keep(const Plan& plan, const RowBuffer& rows, size_t first, size_t end, const uint8_t* proved) {
+  const Cells cells(plan, rows);
+  for (size_t row = first; row < end; ++row) {
+    if (proved[row - first] != 0) continue;
+    Entry& entry = entries_[row];
+    entry.until = 0;
+    entry.value = Cells::Load(cells.value, row);
+    if (cells.IsFaulty(row) || !plan.IsProof(entry.value)) continue;
+    entry.base = Cells::Load(cells.bases, row);
+    for (size_t k = 0; k < Plan::kMaxKeys; ++k) entry.keys[k] = Cells::Load(cells.keys[k], row);
+    entry.until = now_ + kLifetime;
+  }
+}
+
+void Proofs::Reorder(const std::vector<uint32_t>& numbers) {
+  spare_.resize(numbers.size());
+  for (size_t row = 0; row < numbers.size(); ++row) {
+    spare_[row] = numbers[row] < entries_.size() ? entries_[numbers[row]] : Entry();
+  }
+  entries_.swap(spare_);
+}
+
+}  // namespace vmi
