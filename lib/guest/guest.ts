@@ -1,7 +1,7 @@
 import { inspect } from 'node:util';
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { hex, VmiError } from '../errors.js';
-import { Kernel, type KernelOptions } from '../kernel/kernel.js';
+import { Kernel, type KernelOptions, openCache } from '../kernel/kernel.js';
 import type { P2m } from '../kernel/p2m.js';
 import { loadProfile } from '../kernel/profile/load-profile.js';
 import type { Profile } from '../kernel/profile/profile.js';
@@ -65,8 +65,9 @@ export async function attach(target: string | Target, options: AttachOptions = {
   const { profile, signal, cache, isolate } = options;
   const loaded =
     typeof profile === 'string' || Array.isArray(profile) ? await loadProfile(profile) : (profile as Profile);
-  const source = await openSource(parsed, { signal, isolate });
-  return attachSource(parsed, source, { profile: loaded, cache, signal });
+  const opened = openCache(cache);
+  const source = await openSource(parsed, { signal, isolate, meanwhile: () => opened?.prepare() });
+  return attachSource(parsed, source, { profile: loaded, cache, opened, signal });
 }
 
 /** What a kernel looks like through a wrong layout of RAM. */
@@ -78,7 +79,7 @@ const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
   'VMI_TYPE',
 ]);
 
-type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'signal'>;
+type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal'>;
 
 async function attachSource(target: Target, source: Source, options: LoadOptions): Promise<Guest> {
   const refusals: string[] = [];
@@ -109,7 +110,7 @@ async function attachSource(target: Target, source: Source, options: LoadOptions
 async function attachCandidate(target: Target, candidate: Candidate, options: LoadOptions): Promise<Guest> {
   const memory = candidate.open();
   try {
-    const registers = memory.capabilities.registers ? await memory.registers({ signal: options.signal }) : [];
+    const registers = memory.capabilities.registers ? memory.registers({ signal: options.signal }) : [];
     const kernel = await Kernel.load(memory, { ...options, registers });
     if (!candidate.proven) proveLayout(kernel);
     const guest = new Guest(formatTarget(target), memory, kernel);

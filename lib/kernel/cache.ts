@@ -10,8 +10,12 @@ const VERSION = 1;
 /** Kernels kept; the ones unused longest go first. */
 const MAX_FILES = 64;
 const MAX_HINTS = 32;
+/** Files that are read before it is known which one it takes. */
+const PREPARED = 4;
 const MAX_FILE_BYTES = 1 << 20;
 const HINTS = 'vmcoreinfo.json';
+const MAX_PLACES = 8;
+const PLACES = 'places.json';
 /** BUILD-ID, then where in the image its bytes are: the name says how to recognise the kernel without opening a file. */
 const FILE_NAME = /^([0-9a-f]{16,64})-([0-9a-f]{1,8})\.json$/;
 
@@ -35,6 +39,12 @@ export interface CacheEntry {
   readonly buildIdAt: number;
 }
 
+/** A kernel's own page table in some guest's RAM. */
+export interface KernelPlace {
+  readonly root: bigint;
+  readonly levels: 4 | 5;
+}
+
 /** The cache's folder: `NODE_LIBVMI_CACHE`, else below the user's cache folder. */
 export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
   if (env.NODE_LIBVMI_CACHE) return env.NODE_LIBVMI_CACHE;
@@ -49,13 +59,34 @@ export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
  */
 export class KernelCache {
   readonly folder: string;
+  /** What {@link prepare} read. */
+  #entries: CacheEntry[] | undefined;
+  readonly #prepared = new Map<string, unknown>();
+  #places: KernelPlace[] | undefined;
 
   constructor(folder = cacheFolder()) {
     this.folder = folder;
   }
 
-  /** Kernels there are files of. */
+  /** Reads already, while there is nothing else to do, what an attach will most likely ask for. */
+  prepare(): void {
+    this.#entries = this.#list();
+    this.#places = this.places();
+    for (const entry of this.#entries.slice(0, PREPARED)) {
+      const path = this.#path(entry);
+      this.#prepared.set(
+        path,
+        attempt(() => this.#read(path)),
+      );
+    }
+  }
+
+  /** Kernels there are files of, or were when this was prepared. */
   entries(): CacheEntry[] {
+    return this.#entries ?? this.#list();
+  }
+
+  #list(): CacheEntry[] {
     const names = attempt(() => readdirSync(this.folder)) ?? [];
     const entries: CacheEntry[] = [];
     for (const name of names) {
@@ -69,9 +100,13 @@ export class KernelCache {
   load(entry: CacheEntry, imageVirtual: bigint): CachedKernel | undefined {
     return attempt(() => {
       const path = this.#path(entry);
-      if (statSync(path).size > MAX_FILE_BYTES) return undefined;
-      return decode(JSON.parse(readFileSync(path, 'utf8')), entry, imageVirtual);
+      return decode(this.#prepared.get(path) ?? this.#read(path), entry, imageVirtual);
     });
+  }
+
+  #read(path: string): unknown {
+    if (statSync(path).size > MAX_FILE_BYTES) throw new RangeError('too large');
+    return JSON.parse(readFileSync(path, 'utf8'));
   }
 
   /** Writes a kernel's file, whole or not at all. Returns whether it could. */
@@ -107,6 +142,30 @@ export class KernelCache {
     );
   }
 
+  /** Where kernels were found last, the latest first. */
+  places(): KernelPlace[] {
+    return (
+      this.#places ??
+      attempt(() => {
+        const { version, places } = this.#read(join(this.folder, PLACES)) as Raw;
+        if (version !== VERSION || !Array.isArray(places)) return [];
+        return places.slice(0, MAX_PLACES).flatMap(({ root, levels }: Raw): KernelPlace[] => {
+          return isHex(root) && (levels === 4 || levels === 5) ? [{ root: BigInt(root), levels }] : [];
+        });
+      }) ??
+      []
+    );
+  }
+
+  /** Puts a place first, unless it is known. */
+  async place(found: KernelPlace): Promise<boolean> {
+    const before = this.places();
+    if (before.some(({ root, levels }) => root === found.root && levels === found.levels)) return true;
+    this.#places = [found, ...before].slice(0, MAX_PLACES);
+    const places = this.#places.map(({ root, levels }) => ({ root: hexText(root), levels }));
+    return this.#write(join(this.folder, PLACES), JSON.stringify({ version: VERSION, places }));
+  }
+
   #path({ buildId, buildIdAt }: CacheEntry): string {
     return join(this.folder, `${buildId}-${buildIdAt.toString(16)}.json`);
   }
@@ -125,7 +184,7 @@ export class KernelCache {
   }
 
   async #prune(): Promise<void> {
-    const entries = this.entries();
+    const entries = this.#list();
     if (entries.length <= MAX_FILES) return;
     const aged = await Promise.all(
       entries.map(async (entry) => {

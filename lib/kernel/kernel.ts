@@ -14,12 +14,14 @@ import {
   tokenTableAround,
 } from './kallsyms.js';
 import {
+  fromPlace,
   type ImageCandidate,
   KERNEL_MAP,
   type LocateOptions,
   locate,
   type MappedImage,
   Trail,
+  vcpuThatMaps,
 } from './locate.js';
 import { findBuildId } from './notes.js';
 import { P2m } from './p2m.js';
@@ -33,8 +35,15 @@ export interface KernelOptions {
   readonly profile?: Profile | undefined;
   /** `false`: no cache; a path: a folder other than the default one. */
   readonly cache?: boolean | string | undefined;
-  /** Registers of the vCPUs; asked of the memory's machine when left out. */
-  readonly registers?: readonly VcpuRegisters[] | undefined;
+  /** The cache that `cache` names, where it is open already. */
+  readonly opened?: KernelCache | undefined;
+  /** Registers of the vCPUs, or when they are there; asked of the memory's machine when left out. */
+  readonly registers?: readonly VcpuRegisters[] | Promise<readonly VcpuRegisters[]> | undefined;
+}
+
+/** The cache that an option names; `undefined`: none is to be used. */
+export function openCache(option: boolean | string | undefined): KernelCache | undefined {
+  return option === false ? undefined : new KernelCache(typeof option === 'string' ? option : undefined);
 }
 
 /** How a kernel was found, and where what is known of it comes from. */
@@ -163,18 +172,18 @@ export class Kernel {
   static async load(memory: PhysicalMemory, options: KernelOptions = {}): Promise<Kernel> {
     const started = performance.now();
     const { signal, profile } = options;
-    const cache =
-      options.cache === false
-        ? undefined
-        : new KernelCache(typeof options.cache === 'string' ? options.cache : undefined);
+    const cache = options.opened ?? openCache(options.cache);
     const trail = new Trail();
     memory.begin();
-    let registers = options.registers ?? (await readRegisters(memory, signal, trail));
+    const asked = options.registers ?? readRegisters(memory, signal, trail);
+    const entries = cache === undefined ? [] : cache.entries();
+    // While QEMU is at them: the kernel that ran last where a guest had its page table, if it is still there. They decide.
+    const guess = cache && guessKernel(memory, { profile, cache, entries, signal });
+    let registers = await asked;
     // Of no use to registers, and not even read when they settle it.
     const hints = registers.length === 0 && cache !== undefined ? cache.hints() : [];
-    const entries = cache === undefined ? [] : cache.entries();
     const search = () => searchKernel(memory, { registers, hints, profile, cache, entries, signal }, trail);
-    let parts = await search();
+    let parts = (guess && guessedRight(guess, registers)) ?? (await search());
     // The process whose page table a vCPU had may have exited, and its page be the next one's by now, half made.
     for (let look = 1; parts === undefined && look < ATTEMPTS && memory.live; look++) {
       const now = await readRegisters(memory, signal, trail);
@@ -254,7 +263,13 @@ export class Kernel {
    * returns whether there was something to write and it was written.
    */
   remember(): Promise<boolean> {
-    this.#saving = this.#saving.then(() => this.#save());
+    this.#saving = this.#saving.then(async () => {
+      const saved = await this.#save();
+      const { cache, candidate } = this.#parts;
+      if (candidate.source === 'registers' && this.p2m === undefined)
+        await cache?.place({ root: this.root, levels: this.levels });
+      return saved;
+    });
     return this.#saving;
   }
 
@@ -400,6 +415,31 @@ async function open(candidate: ImageCandidate, options: OpenOptions): Promise<Pa
     }
   }
   return assemble(candidate, await ownFromGuest(candidate, options), undefined, options);
+}
+
+/** A kernel that the cache knows, where kernels were found before; nothing says yet that it is the one that runs. */
+function guessKernel(
+  memory: PhysicalMemory,
+  options: OpenOptions & { cache: KernelCache },
+): Parts | undefined {
+  for (const place of options.cache.places()) {
+    try {
+      const candidate = fromPlace(memory, place);
+      const cached = candidate && recognise(candidate, options.cache, options.entries);
+      if (cached !== undefined)
+        return assemble(candidate!, ownFromCache(candidate!, cached), cached, options);
+    } catch (error) {
+      // Whatever it was, the search that follows tells.
+      if (!(error instanceof VmiError)) throw error;
+    }
+  }
+  return undefined;
+}
+
+/** The guess as registers would have led to it; `undefined` when they lead elsewhere. */
+function guessedRight(guess: Parts, registers: readonly VcpuRegisters[]): Parts | undefined {
+  const label = vcpuThatMaps(guess.memory.physical, registers, guess.memory);
+  return label === undefined ? undefined : { ...guess, candidate: { ...guess.candidate, label } };
 }
 
 /** The cached kernel whose build-id the image shows. */
@@ -649,9 +689,7 @@ function assemble(
   const { banner, release } = readBanner(space, symbols, candidate);
   if (profile !== undefined) checkProfile(profile, own, symbols, banner, release);
   try {
-    const found = anchor(candidate, symbols);
-    const memory = space.physical.virtual(found.root, found.levels);
-    memory.setWindows(found.windows);
+    const { image: found, memory } = anchor(candidate, symbols);
     verifyTasks(memory, symbols, types, found);
     own.through(memory);
     const notes = [own.symbols, symbols]
@@ -850,7 +888,10 @@ class ProfileTypes extends BaseTypes {
 }
 
 /** The kernel's own page table and direct map, and the windows they make. */
-function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
+function anchor(
+  candidate: ImageCandidate,
+  symbols: SymbolTable,
+): { image: KernelImage; memory: VirtualMemory } {
   const { image, space, source } = candidate;
   const { physical: memory, levels } = space;
   const table = symbols.find('init_top_pgt') ?? symbols.find('swapper_pg_dir');
@@ -858,7 +899,7 @@ function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
   if (root === undefined || root % 4096n !== 0n || !memory.contains(root, 4096n)) {
     throw new CorruptError(`init_top_pgt at ${hex(table ?? 0n)} is no page table`, table ?? 0n);
   }
-  const kernel = memory.virtual(root, levels);
+  const kernel = space.root === root ? space : memory.virtual(root, levels);
   const last = image.runs.at(-1)!;
   for (const address of [image.virtual, last.virtual + last.length - 4096n]) {
     const found = kernel.walk(address).physical;
@@ -875,7 +916,9 @@ function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
       ? (start: bigint) => directMapProblem(kernel, start)
       : (start: bigint) => machineMapProblem(kernel, start, p2m, table);
   const pageOffset = findPageOffset(kernel, symbols, problem);
-  if (p2m !== undefined) return { ...image, source, levels, root, pageOffset, windows: [], p2m };
+  if (p2m !== undefined) {
+    return { image: { ...image, source, levels, root, pageOffset, windows: [], p2m }, memory: kernel };
+  }
   // One window for each part of RAM; the image's are the runs that are present.
   const windows = [
     ...memory.ranges.map(({ start, length }) => ({
@@ -885,7 +928,8 @@ function anchor(candidate: ImageCandidate, symbols: SymbolTable): KernelImage {
     })),
     ...image.runs,
   ];
-  return { ...image, source, levels, root, pageOffset, windows, p2m };
+  kernel.setWindows(windows);
+  return { image: { ...image, source, levels, root, pageOffset, windows, p2m }, memory: kernel };
 }
 
 function imagePhysical({ image, space }: ImageCandidate, address: bigint): bigint | undefined {

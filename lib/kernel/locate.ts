@@ -2,6 +2,7 @@ import { PHYSICAL_MASK, wrap } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { Mapping, VirtualMemory } from '../memory/virtual-memory.js';
+import type { KernelPlace } from './cache.js';
 import { type AddressRange, type ByteSource, Kallsyms, TOKEN_PATTERN, tokenTableAround } from './kallsyms.js';
 import { findVmcoreinfo, requiredNumber, type Vmcoreinfo, vmcoreinfoAt } from './vmcoreinfo.js';
 
@@ -215,14 +216,13 @@ function fromRegisters(
 ): ImageCandidate[] {
   const found = new Map<string, ImageCandidate>();
   const looked = new Set<string>();
-  for (const { vcpu, cr0, cr3, cr4, efer } of registers) {
-    const longMode =
-      (cr0 & CR0_PG) !== 0n && (cr4 & CR4_PAE) !== 0n && (efer === 0n || (efer & EFER_LMA) !== 0n);
-    if (!longMode) {
+  for (const one of registers) {
+    const { vcpu, cr0, cr3, cr4 } = one;
+    if (!isInLongMode(one)) {
       trail.note(`registers: vCPU ${vcpu} is not in 64-bit mode (cr0 ${hex(cr0)}, cr4 ${hex(cr4)})`);
       continue;
     }
-    const levels = (cr4 & CR4_LA57) === 0n ? 4 : 5;
+    const levels = levelsOf(cr4);
     const table = cr3 & PHYSICAL_MASK;
     // A PV guest of Xen has no isolation of its own, and the frame beside its table is another's.
     for (const root of memory.addressing === 'machine' ? [table] : [table & ~PTI_BIT, table]) {
@@ -238,11 +238,54 @@ function fromRegisters(
       if (at.image.linear) at.space.setWindows(at.image.runs);
       const known = found.get(key);
       if (known !== undefined && mappedBytes(known.image) >= mappedBytes(at.image)) continue;
-      found.set(key, { source: 'registers', label: `cr3 ${hex(cr3)} of vCPU ${vcpu}`, ...at });
+      found.set(key, { source: 'registers', label: labelOf(one), ...at });
     }
     if (found.size === 0) trail.note(`registers: cr3 ${hex(cr3)} of vCPU ${vcpu} maps no kernel image`);
   }
   return [...found.values()].sort((a, b) => (mappedBytes(a.image) > mappedBytes(b.image) ? -1 : 1));
+}
+
+/** What a page table maps that was a kernel's own once, of this guest or another. */
+export function fromPlace(memory: PhysicalMemory, { root, levels }: KernelPlace): ImageCandidate | undefined {
+  if (memory.addressing === 'machine' || root % 4096n !== 0n || !memory.contains(root, 4096n))
+    return undefined;
+  if ((memory.readU64(root + TEXT_ENTRY) & 1n) === 0n) return undefined;
+  const at = spaceAt(memory, root, levels);
+  return at === undefined || !at.image.linear ? undefined : { source: 'registers', label: '', ...at };
+}
+
+/**
+ * Whether all vCPUs that run in 64-bit mode map the kernel that a table maps: all page tables of a kernel share that entry.
+ * @returns the first vCPU, as a candidate's label names it
+ */
+export function vcpuThatMaps(
+  memory: PhysicalMemory,
+  registers: readonly VcpuRegisters[],
+  { root, levels }: VirtualMemory,
+): string | undefined {
+  const mapped = (table: bigint) =>
+    memory.contains(table, 4096n) ? memory.readU64(table + TEXT_ENTRY) & (PHYSICAL_MASK | 1n) : 0n;
+  const wanted = mapped(root);
+  const running = registers.filter(isInLongMode);
+  const agree = running.every(({ cr3, cr4 }) => {
+    const table = cr3 & PHYSICAL_MASK;
+    const same = mapped(table & ~PTI_BIT) === wanted || mapped(table) === wanted;
+    return same && levelsOf(cr4) === levels;
+  });
+  const first = running[0];
+  return first === undefined || !agree || (wanted & 1n) === 0n ? undefined : labelOf(first);
+}
+
+function isInLongMode({ cr0, cr4, efer }: VcpuRegisters): boolean {
+  return (cr0 & CR0_PG) !== 0n && (cr4 & CR4_PAE) !== 0n && (efer === 0n || (efer & EFER_LMA) !== 0n);
+}
+
+function levelsOf(cr4: bigint): 4 | 5 {
+  return (cr4 & CR4_LA57) === 0n ? 4 : 5;
+}
+
+function labelOf({ vcpu, cr3 }: VcpuRegisters): string {
+  return `cr3 ${hex(cr3)} of vCPU ${vcpu}`;
 }
 
 function fromVmcoreinfo(memory: PhysicalMemory, info: Vmcoreinfo, trail: Trail): ImageCandidate | undefined {

@@ -3,9 +3,9 @@ import { openImage } from './image/image.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
 import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
-import type { Source } from './source.js';
+import type { Source, Waiting } from './source.js';
 
-export interface OpenOptions extends AbortOptions {
+export interface OpenOptions extends AbortOptions, Waiting {
   /** Runs libvmi, where it is the source, in a process of its own. */
   readonly isolate?: boolean | undefined;
 }
@@ -17,9 +17,9 @@ export interface OpenOptions extends AbortOptions {
 export async function openSource(target: Target, options: OpenOptions = {}): Promise<Source> {
   switch (target.kind) {
     case 'qemu':
-      return openQemuProcess(target.pid);
+      return openQemuProcess(target.pid, options);
     case 'qmp':
-      return openQmpSocket(target.socket);
+      return openQmpSocket(target.socket, options);
     case 'libvirt':
       return openLibvirt(target, options);
     case 'image':

@@ -21,6 +21,12 @@ export interface Source {
   close(): Promise<void>;
 }
 
+/** What whoever opens a source can do while the source waits for others. */
+export interface Waiting {
+  /** Called once, if at all. */
+  readonly meanwhile?: (() => void) | undefined;
+}
+
 const GIB = 1n << 30n;
 const FOUR_GIB = 4n * GIB;
 

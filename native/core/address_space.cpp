@@ -89,12 +89,14 @@ AddressSpace::Trail& AddressSpace::TrailOf(uint64_t head, uint64_t link) {
 
 bool AddressSpace::LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry) {
   if (!memory_->mapped()) {
-    if (cached->entries == nullptr) cached->entries = std::make_unique<uint64_t[]>(kEntries);
-    auto* bytes = reinterpret_cast<uint8_t*>(cached->entries.get());
+    table_entries_.resize(kTableCacheSize);
+    std::unique_ptr<TableEntries>& entries = table_entries_[static_cast<size_t>(cached - &tables_[0])];
+    if (entries == nullptr) entries = std::make_unique<TableEntries>();
+    auto* bytes = reinterpret_cast<uint8_t*>(entries->data());
     if (!cached->filled) cached->filled = memory_->Copy(cached->table, bytes, kPageSize) == kPageSize;
     // What was not there when the table was read may be by now.
-    if (cached->filled && (cached->entries[index] & kPresent) != 0) {
-      *entry = cached->entries[index];
+    if (cached->filled && ((*entries)[index] & kPresent) != 0) {
+      *entry = (*entries)[index];
       return true;
     }
   }

@@ -13,6 +13,7 @@
 #include "proofs.h"
 #include "read_paths.h"
 #include "result.h"
+#include "zeroed_array.h"
 
 namespace vmi {
 
@@ -204,11 +205,11 @@ class AddressSpace {
     uint64_t region = 0;
     uint64_t table = 0;
     uint64_t generation = 0;
-    // Its 512 entries, where a load is a call into the source: a whole table costs no more, and its neighbours are asked
-    // for next.
-    std::unique_ptr<uint64_t[]> entries;
+    // Whether its 512 entries are kept, where a load is a call into the source: a whole table costs no more, and its neighbours
+    // are asked for next.
     bool filled = false;
   };
+  using TableEntries = std::array<uint64_t, 512>;
   static constexpr size_t kTlbSize = 1024;
   static constexpr size_t kTableCacheSize = 256;
   static size_t Slot(uint64_t address) { return (address >> 12) % kTlbSize; }
@@ -237,8 +238,9 @@ class AddressSpace {
   std::unique_ptr<GatherScratch> gather_scratch_;
   ReadPaths paths_;
   uint64_t generation_ = 1;
-  std::array<TlbEntry, kTlbSize> tlb_{};
-  std::array<TableEntry, kTableCacheSize> tables_{};
+  ZeroedArray<TlbEntry, kTlbSize> tlb_;
+  ZeroedArray<TableEntry, kTableCacheSize> tables_;
+  std::vector<std::unique_ptr<TableEntries>> table_entries_;
 };
 
 }  // namespace vmi

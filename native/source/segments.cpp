@@ -120,7 +120,7 @@ class SegmentSource final : public PhysicalSource {
     }
   }
 
-  Status Begin() override { return process_ == nullptr ? Status() : process_->CheckAlive(); }
+  Status Begin() override { return process_ == nullptr ? Status() : process_->CheckAliveLately(); }
 
   void Close() override {
     segments_.clear();

@@ -60,6 +60,17 @@ Status GuestProcess::CheckAlive() {
   return {};
 }
 
+Status GuestProcess::CheckAliveLately() {
+  constexpr int64_t kLately = 100'000;
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  const int64_t now = static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+  if (now - looked_.load(std::memory_order_relaxed) < kLately) return {};
+  Status alive = CheckAlive();
+  if (alive.ok()) looked_.store(now, std::memory_order_relaxed);
+  return alive;
+}
+
 Status GuestProcess::Failed(int error) {
   if (error == ESRCH) return {Code::kClosed, "QEMU process " + std::to_string(pid_) + " has exited"};
   if (error == EPERM) {

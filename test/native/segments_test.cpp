@@ -452,6 +452,8 @@ TEST(notices_that_the_process_is_gone) {
     CHECK(mapped->Begin().ok());
     const pid_t pid = child.pid();
     child.Kill(reap);
+    // What was seen less than 100 us ago may be taken for what is.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const auto value = memory->ReadU64(0);
     CHECK(value.error().code == Code::kClosed);
     CHECK(value.error().message == "QEMU process " + std::to_string(pid) + " has exited");

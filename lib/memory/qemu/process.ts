@@ -14,7 +14,6 @@ import { VmiError } from '../../errors.js';
 export interface HostMapping {
   readonly start: bigint;
   readonly end: bigint;
-  readonly readable: boolean;
   readonly shared: boolean;
   readonly offset: bigint;
   readonly inode: bigint;
@@ -130,8 +129,12 @@ export function listenerOf(socketPath: string): number | undefined {
   return undefined;
 }
 
+const MAPPING = /^([0-9a-f]+)-([0-9a-f]+) r.-([sp]) ([0-9a-f]+) (\S+) (\d+) *(.*)$/;
+const LIBRARY = /\.so[.\d]*$/;
+
 /**
- * The memory map of a process.
+ * What of the memory map of a process may be a guest's RAM: not what cannot be read, nor code, nor what is of a shared library,
+ * which is most of it.
  * @throws {VmiError} `VMI_ATTACH`: no right to look at it
  */
 export function hostMappings(pid: number): HostMapping[] {
@@ -142,18 +145,22 @@ export function hostMappings(pid: number): HostMapping[] {
     throw noRight(pid, error);
   }
   const mappings: HostMapping[] = [];
-  for (const line of text.split('\n')) {
-    const match = /^([0-9a-f]+)-([0-9a-f]+) (r|-)..(s|p) ([0-9a-f]+) (\S+) (\d+)\s*(.*)$/.exec(line);
+  for (let at = 0, end: number; at < text.length; at = end + 1) {
+    end = text.indexOf('\n', at);
+    if (end < 0) end = text.length;
+    const access = text.indexOf(' ', at) + 1;
+    if (text[access] !== 'r' || text[access + 2] === 'x') continue;
+    const line = text.slice(at, end);
+    const match = LIBRARY.test(line) ? null : MAPPING.exec(line);
     if (match === null) continue;
     mappings.push({
       start: BigInt(`0x${match[1]}`),
       end: BigInt(`0x${match[2]}`),
-      readable: match[3] === 'r',
-      shared: match[4] === 's',
-      offset: BigInt(`0x${match[5]}`),
-      device: match[6]!,
-      inode: BigInt(match[7]!),
-      path: match[8]!,
+      shared: match[3] === 's',
+      offset: BigInt(`0x${match[4]}`),
+      device: match[5]!,
+      inode: BigInt(match[6]!),
+      path: match[7]!,
     });
   }
   return mappings;
@@ -169,8 +176,8 @@ export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigi
   const starts: bigint[] = [];
   for (const [i, first] of mappings.entries()) {
     let end = first.start;
-    for (const { start, end: next, readable, inode, shared } of mappings.slice(i)) {
-      const follows = start === end && readable && inode === first.inode && shared === first.shared;
+    for (const { start, end: next, inode, shared } of mappings.slice(i)) {
+      const follows = start === end && inode === first.inode && shared === first.shared;
       if (!follows || end - first.start >= size) break;
       end = next;
     }

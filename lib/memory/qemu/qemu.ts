@@ -4,7 +4,7 @@ import { addon } from '../../addon.js';
 import { fromNative, hex, VmiError } from '../../errors.js';
 import { PauseGuard } from '../pause-guard.js';
 import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
-import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+import { type Candidate, ramSplits, type Source, splitRanges, type Waiting } from '../source.js';
 import { findDomain, type LibvirtTarget } from './libvirt.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
@@ -39,13 +39,13 @@ interface HostRange {
  * worked out from the process; see {@link Candidate}.
  * @throws {VmiError} `VMI_ATTACH`: no such process, no QEMU, no right to trace it, or its RAM cannot be told
  */
-export async function openQemuProcess(pid: number): Promise<Source> {
+export async function openQemuProcess(pid: number, waiting: Waiting = {}): Promise<Source> {
   const process = qemuProcess(pid);
   const refusals: string[] = [];
   for (const socket of process.qmpSockets) {
     try {
       const access = new QmpSocket(socket);
-      return await access.use((monitor) => fromMonitor(process, monitor, access));
+      return await openBy(access, waiting, () => process);
     } catch (error) {
       refusals.push((error as Error).message);
     }
@@ -57,9 +57,9 @@ export async function openQemuProcess(pid: number): Promise<Source> {
  * Finds the RAM of the QEMU that serves a QMP socket.
  * @throws {VmiError} `VMI_ATTACH`: nobody listens, another client holds it, or the process cannot be read
  */
-export async function openQmpSocket(socket: string): Promise<Source> {
+export async function openQmpSocket(socket: string, waiting: Waiting = {}): Promise<Source> {
   const access = new QmpSocket(socket);
-  return access.use((monitor) => {
+  return openBy(access, waiting, () => {
     const pid = listenerOf(socket);
     if (pid === undefined) {
       throw new VmiError(
@@ -67,7 +67,7 @@ export async function openQmpSocket(socket: string): Promise<Source> {
         `cannot tell which process serves ${socket}: run as the user of that QEMU or as root, or attach with qemu:PID`,
       );
     }
-    return fromMonitor(qemuProcess(pid), monitor, access);
+    return qemuProcess(pid);
   });
 }
 
@@ -75,24 +75,46 @@ export async function openQmpSocket(socket: string): Promise<Source> {
  * Finds the RAM of a libvirt domain on this host, by libvirt's own connection to its monitor.
  * @throws {VmiError} `VMI_ATTACH`: no virsh, no libvirtd, no right, no such domain, not running, or its process cannot be read
  */
-export async function openLibvirt(target: LibvirtTarget, options: AbortOptions = {}): Promise<Source> {
+export async function openLibvirt(
+  target: LibvirtTarget,
+  options: AbortOptions & Waiting = {},
+): Promise<Source> {
   const { process, access } = await findDomain(target, options);
-  return access.use((monitor) => fromMonitor(process, monitor, access));
+  return openBy(access, options, () => process);
 }
 
-async function fromMonitor(process: QemuProcess, monitor: Monitor, access: MonitorAccess): Promise<Source> {
+/** Gives the source as soon as its memory is open; the monitor is held until the registers are there, too. */
+function openBy(access: MonitorAccess, waiting: Waiting, find: () => QemuProcess): Promise<Source> {
+  return new Promise((resolve, reject) => {
+    access
+      .use(async (monitor) => {
+        const { source, registers } = await fromMonitor(find(), monitor, access, waiting);
+        resolve(source);
+        await registers;
+      })
+      .catch(reject);
+  });
+}
+
+async function fromMonitor(
+  process: QemuProcess,
+  monitor: Monitor,
+  access: MonitorAccess,
+  { meanwhile }: Waiting,
+): Promise<{ source: Source; registers: Promise<unknown> }> {
   // All that an attach asks, at once: an answer takes the monitor a fraction of the time that the way there and back does.
-  const asked = Promise.all([
+  const map = Promise.all([
     monitor.human('info mtree -f'),
     // What is shared most likely shows without.
     process.sharedBackends.length > 0 ? undefined : monitor.human(whereIs(0n)),
-    // Should QEMU refuse it, whoever needs registers asks again and is told why.
-    monitor.human(REGISTERS).catch(() => undefined),
   ]);
-  asked.catch(() => {});
+  map.catch(() => {});
+  // Should QEMU refuse it, whoever needs registers asks again and is told why.
+  const registers = monitor.human(REGISTERS).catch(() => undefined);
   // While QEMU is at it.
   const mappings = hostMappings(process.pid);
-  const [tree, first, registers] = await asked;
+  meanwhile?.();
+  const [tree, first] = await map;
   const host = await hostRanges(process, monitor, parseMemoryTree(tree), mappings, first);
   const machine = new QemuMachine(access, registers);
   const candidate: Candidate = {
@@ -100,7 +122,7 @@ async function fromMonitor(process: QemuProcess, monitor: Monitor, access: Monit
     proven: true,
     open: () => openRanges(process, host, mappings, machine),
   };
-  return { candidates: [candidate], close: async () => {} };
+  return { source: { candidates: [candidate], close: async () => {} }, registers };
 }
 
 const whereIs = (physical: bigint) => `gpa2hva 0x${physical.toString(16)}`;
@@ -295,21 +317,23 @@ function pieces(range: HostRange, mappings: readonly HostMapping[]): Piece[] {
  */
 class QemuMachine implements Machine {
   readonly #access: MonitorAccess;
-  /** What the monitor said when it was asked for the map, and when that was: for whoever asks first, and soon. */
-  #first: { readonly text: string; readonly time: number } | undefined;
+  /** What the monitor says since it was asked for the map, and when that is: for whoever asks first, and soon. */
+  #first: Promise<{ readonly text: string | undefined; readonly time: number }> | undefined;
   /** Held while the guest is stopped by us. */
   #guard: PauseGuard | undefined;
 
-  constructor(access: MonitorAccess, registers: string | undefined) {
+  constructor(access: MonitorAccess, registers: Promise<string | undefined>) {
     this.#access = access;
-    if (registers !== undefined) this.#first = { text: registers, time: performance.now() };
+    this.#first = registers.then((text) => ({ text, time: performance.now() }));
   }
 
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
     options.signal?.throwIfAborted();
-    const first = this.#first;
+    const asked = this.#first;
     this.#first = undefined;
-    if (first !== undefined && performance.now() - first.time < FRESH) return parseRegisters(first.text);
+    const first = await asked;
+    if (first?.text !== undefined && performance.now() - first.time < FRESH)
+      return parseRegisters(first.text);
     return this.#access.use(async (monitor) => parseRegisters(await monitor.human(REGISTERS)));
   }
 

@@ -63,10 +63,11 @@ export class QmpClient implements Monitor {
   static async open(socketPath: string): Promise<QmpClient> {
     const socket = connect({ path: socketPath });
     const client = new QmpClient(socketPath, socket);
+    // QEMU may as well read it while it greets. Answers come in order, so nobody waits for this one: should it be refused, all that
+    // follows is, with the reason.
+    client.execute('qmp_capabilities').catch((error: VmiError) => client.#fail(error));
     try {
       await client.#greeting();
-      // Answers come in order, so nobody waits for this one: should it be refused, all that follows is, with the reason.
-      client.execute('qmp_capabilities').catch((error: VmiError) => client.#fail(error));
     } catch (error) {
       client.close();
       throw error;

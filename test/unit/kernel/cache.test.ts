@@ -102,6 +102,53 @@ it('keeps hints, last one first, and only so many', async () => {
   expect(cache.hints()).toEqual([0x1000n]);
 });
 
+it('keeps places, the last new one first, and only so many', async () => {
+  expect(cache.places()).toEqual([]);
+  for (let i = 0n; i < 10n; i++) await cache.place({ root: 0x1000n * i, levels: i === 9n ? 5 : 4 });
+  await cache.place({ root: 0x5000n, levels: 4 });
+  const fresh = () => new KernelCache(cache.folder).places();
+  expect(fresh()).toHaveLength(8);
+  expect(fresh().slice(0, 3)).toEqual([
+    { root: 0x9000n, levels: 5 },
+    { root: 0x8000n, levels: 4 },
+    { root: 0x7000n, levels: 4 },
+  ]);
+  await cache.place({ root: 0x9000n, levels: 4 });
+  expect(fresh()[0]).toEqual({ root: 0x9000n, levels: 4 });
+  for (const [text, expected] of [
+    [
+      '{"version":1,"places":[{"root":"0x1000","levels":4},{"root":7,"levels":4},{"root":"0x2000","levels":3}]}',
+      1,
+    ],
+    ['{"version":1,"places":[null]}', 0],
+    ['{"version":1,"places":7}', 0],
+    ['{"version":2,"places":[{"root":"0x1000","levels":4}]}', 0],
+    ['null', 0],
+    ['', 0],
+  ] as const) {
+    await writeFile(join(cache.folder, 'places.json'), text);
+    expect(fresh()).toHaveLength(expected);
+  }
+  expect(cache.entries()).toEqual([]);
+});
+
+it('gives what was there when it was prepared, and reads the rest', async () => {
+  for (let i = 0; i < 6; i++)
+    await cache.save({ ...kernel, buildId: i.toString(16).padStart(40, '0') }, IMAGE);
+  await cache.place({ root: 0x1000n, levels: 4 });
+  const prepared = new KernelCache(cache.folder);
+  prepared.prepare();
+  const entries = prepared.entries();
+  expect(entries).toHaveLength(6);
+  for (const entry of entries) expect(prepared.load(entry, IMAGE)?.buildId).toBe(entry.buildId);
+  await rm(cache.folder, { recursive: true });
+  expect(prepared.entries()).toEqual(entries);
+  expect(prepared.places()).toEqual([{ root: 0x1000n, levels: 4 }]);
+  const there = entries.filter((entry) => prepared.load(entry, IMAGE) !== undefined);
+  expect(there).toHaveLength(4);
+  new KernelCache(join(folder, 'none')).prepare();
+});
+
 it('keeps only so many kernels', async () => {
   for (let i = 0; i < 70; i++)
     await cache.save({ ...kernel, buildId: i.toString(16).padStart(40, '0') }, IMAGE);

@@ -381,6 +381,70 @@ describe('the cache', () => {
     expect(warm.types.struct('task_struct').member('comm').type.name).toBe('char[16]');
   });
 
+  describe('guesses where the kernel is while registers are asked for', () => {
+    const seen = async (guest: BuiltGuest) => {
+      await (await load(guest, { cache, ...withRegisters(guest) })).remember();
+    };
+
+    it('and is right where they lead to the same', async () => {
+      const guest = buildGuest();
+      await seen(guest);
+      guest.ram.copy(guest.ram, 0x3000, Number(guest.root), Number(guest.root) + 4096);
+      let answer = (_: ReturnType<typeof registersOf>[]) => {};
+      const registers = new Promise<ReturnType<typeof registersOf>[]>((resolve) => {
+        answer = resolve;
+      });
+      guest.memory.log.length = 0;
+      const loading = load(guest, { cache, registers });
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      const before = reads(guest);
+      expect(before).toBeGreaterThan(10);
+      answer([registersOf(0x3005n)]);
+      const warm = await loading;
+      expectFound(warm, guest);
+      expect(warm.provenance).toMatchObject({
+        located: 'registers',
+        by: 'cr3 0x3005 of vCPU 0',
+        cached: true,
+      });
+      expect(reads(guest) - before).toBeLessThan(6);
+    });
+
+    it('and they decide', async () => {
+      const old = buildGuest({ physical: 16n << 20n, virtual: 0xffff_ffff_8a20_0000n });
+      await seen(old);
+      const guest = buildGuest({ physical: 40n << 20n, virtual: 0xffff_ffff_9160_0000n, ram: old.ram });
+      expectFound(await load(guest, { cache, ...withRegisters(guest) }), guest);
+      expectFound(await load(guest, { cache, ...withRegisters(old) }), old);
+      // One vCPU has the one, the next the other: as if nothing had been guessed.
+      const registers = [registersOf(guest.root), registersOf(old.root, 4, 1)];
+      const guessed = await load(guest, { cache, registers });
+      const looked = await load(guest, { cache: false, registers });
+      expect(guessed.root).toBe(looked.root);
+      // And no vCPU runs a kernel yet.
+      const early = { ...registersOf(old.root), cr0: 0x10n };
+      await expect(load(guest, { cache, registers: [early] })).rejects.toThrow(refusal(/not in 64-bit mode/));
+      await expect(load(guest, { cache, ...withRegisters(old, 5) })).rejects.toThrow(refusal(/cr3/));
+    });
+
+    it('and is none where there is no kernel any more', async () => {
+      const old = buildGuest({ physical: 16n << 20n, virtual: 0xffff_ffff_8a20_0000n });
+      await seen(old);
+      const guest = buildGuest({ physical: 40n << 20n, virtual: 0xffff_ffff_9160_0000n, ram: old.ram });
+      old.ram.fill(0xff, Number(old.root), Number(old.root) + 4096);
+      expectFound(await load(guest, { cache, ...withRegisters(guest) }), guest);
+      old.ram.fill(0, Number(old.root), Number(old.root) + 4096);
+      expectFound(await load(guest, { cache, ...withRegisters(guest) }), guest);
+    });
+
+    it('and says what went wrong with them', async () => {
+      const guest = buildGuest();
+      await seen(guest);
+      const registers = Promise.reject(new Error('no answer'));
+      await expect(load(guest, { cache, registers })).rejects.toThrow('no answer');
+    });
+  });
+
   it('remembers what was asked, also that it is absent', async () => {
     const guest = buildGuest();
     const cold = await load(guest, { cache, ...withRegisters(guest) });
