@@ -239,9 +239,16 @@ export class VirtualMemory {
   }
 
   /** @internal */
-  lists(plan: Plan, heads: BigUint64Array, link: number, max: number, into?: Uint8Array): NativeRows {
+  lists(
+    plan: Plan,
+    heads: BigUint64Array,
+    link: number,
+    max: number,
+    into?: Uint8Array,
+    proofAge?: number,
+  ): NativeRows {
     try {
-      return this.#native.lists(plan, heads, link, max, into);
+      return this.#native.lists(plan, heads, link, max, into, proofAge);
     } catch (error) {
       throw fromNative(error);
     }

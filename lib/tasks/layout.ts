@@ -206,10 +206,17 @@ export class TaskLayout {
   /**
    * The rows of the tasks that lists hold.
    * @param room where they go if they fit
+   * @param checkedWithin milliseconds within which a page table was checked that is not read again, where a read is a system call
    */
-  lists(kernel: Kernel, heads: BigUint64Array, link: number, room?: ArrayBuffer): FoundRows {
+  lists(
+    kernel: Kernel,
+    heads: BigUint64Array,
+    link: number,
+    room?: ArrayBuffer,
+    checkedWithin?: number,
+  ): FoundRows {
     const into = room === undefined ? undefined : new Uint8Array(room);
-    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, into);
+    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, into, checkedWithin);
     const { buffer = room!, count, capacity, counts, retries } = found;
     return { rows: new TaskRows(buffer, count, this.#sizes, capacity), counts, retries };
   }

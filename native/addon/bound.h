@@ -14,14 +14,14 @@
 namespace vmi {
 
 // Arguments that were left out are undefined.
-constexpr size_t kMaxArguments = 5;
+constexpr size_t kMaxArguments = 6;
 template <typename T>
 using Verb = Napi::Value (*)(Napi::Env env, T& object, const Napi::Value* arguments);
 
 // The verb as a method: for the prototype.
 template <typename T, Verb<T> kVerb>
 Napi::Value CallVerb(const Napi::CallbackInfo& info, T& object) {
-  const Napi::Value arguments[kMaxArguments] = {info[0], info[1], info[2], info[3], info[4]};
+  const Napi::Value arguments[kMaxArguments] = {info[0], info[1], info[2], info[3], info[4], info[5]};
   return kVerb(info.Env(), object, arguments);
 }
 
@@ -33,7 +33,7 @@ napi_value CallBound(napi_env env, napi_callback_info info) {
   if (napi_get_cb_info(env, info, &count, values, nullptr, &data) != napi_ok) return nullptr;
   try {
     const Napi::Value arguments[kMaxArguments] = {
-        {env, values[0]}, {env, values[1]}, {env, values[2]}, {env, values[3]}, {env, values[4]}};
+        {env, values[0]}, {env, values[1]}, {env, values[2]}, {env, values[3]}, {env, values[4]}, {env, values[5]}};
     return kVerb(env, **static_cast<std::shared_ptr<T>*>(data), arguments);
   } catch (const Napi::Error& error) {
     error.ThrowAsJavaScriptException();

@@ -29,7 +29,7 @@ constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
 class Walker {
  public:
   Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count, uint64_t link, size_t max,
-         const RowBuffer& room)
+         const RowBuffer& room, int64_t proof_age)
       : space_(space),
         plan_(plan),
         heads_(heads, heads + head_count),
@@ -39,7 +39,8 @@ class Walker {
         reader_(space, plan, link, captures_),
         seen_(space->scratch()->seen),
         nodes_(space->scratch()->nodes),
-        room_(room) {
+        room_(room),
+        proof_age_(proof_age) {
     space->scratch()->Clear();
   }
 
@@ -60,7 +61,7 @@ class Walker {
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (captures_ && trail_ != nullptr) reader_.ReadAhead(whole_trail_, room_);
+    if (captures_ && trail_ != nullptr) reader_.ReadAhead(whole_trail_, room_, proof_age_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -447,7 +448,7 @@ class Walker {
     if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->size())) {
       trail_->assign(walk.bases.begin(), walk.bases.end());
       for (uint64_t& node : *trail_) node += link_;
-      if (captures_ && plan_.proof().has_value()) whole_trail_->proofs.Reorder(numbers_);
+      if (captures_ && plan_.proof().has_value() && proof_age_ > 0) whole_trail_->proofs.Reorder(numbers_);
     }
     if (captures_) {
       walk.captured = reader_.TakeCaptured();
@@ -482,6 +483,8 @@ class Walker {
   std::vector<size_t> starts_;
   // Rows gathered so far, as long as no node was taken back.
   RowBuffer room_;
+  // Of proofs that are not read again; 0: all are.
+  int64_t proof_age_;
   size_t gathered_ = 0;
   bool gathers_ = true;
   size_t live_ = 0;
@@ -503,10 +506,10 @@ class Walker {
 }  // namespace
 
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
-                           uint64_t link, size_t max, const RowBuffer& room) {
+                           uint64_t link, size_t max, const RowBuffer& room, int64_t proof_age) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
-  return Walker(space, plan, heads, head_count, link, max, room).Run();
+  return Walker(space, plan, heads, head_count, link, max, room, proof_age).Run();
 }
 
 namespace {

@@ -19,8 +19,8 @@ class NodeReader {
   NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, bool capture);
 
   // Reads the nodes of an earlier walk, which must stay as they are, into `room` if they fit. What that brings is used once each, by
-  // TakeAhead and TakeRun.
-  void ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room);
+  // TakeAhead and TakeRun. Proofs less than `proof_age` nanoseconds old are not read.
+  void ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room, int64_t proof_age);
 
   // As Read, from what ReadAhead brought; false when it did not, or it was taken before.
   bool TakeAhead(uint64_t node, ListLink* link);
@@ -86,7 +86,7 @@ class NodeReader {
   RowBuffer ahead_;
   // What was read ahead: the nodes, their links, and whether they are there to be taken.
   const std::vector<uint64_t>* trail_ = nullptr;
-  // Where a plan has a proof.
+  // Where proofs are kept, if any are.
   Proofs* proofs_ = nullptr;
   std::vector<ListLink> links_;
   std::vector<uint8_t> known_;

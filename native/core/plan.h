@@ -59,7 +59,7 @@ struct Expectation {
 };
 
 // A column of 8 bytes that proves something of columns that were read before it: as long as a row's base and those are what they
-// were, what it held need not be read each time. Where reads are system calls, a walk does not (see Proofs).
+// were, what it held need not be read each time. Where reads are system calls, a walk that is told so does not (see Proofs).
 struct Proof {
   uint32_t column = 0;
   std::vector<uint32_t> keys;

@@ -45,8 +45,9 @@ struct Cells {
 
 }  // namespace
 
-void Proofs::Begin(const Plan& plan, size_t count, int64_t now) {
+void Proofs::Begin(const Plan& plan, size_t count, int64_t now, int64_t age) {
   now_ = now;
+  age_ = age;
   if (plan_ != plan.number()) entries_.clear();
   plan_ = plan.number();
   entries_.resize(count);
@@ -56,7 +57,7 @@ void Proofs::Recall(const Plan& plan, const RowBuffer& rows, size_t first, size_
   const Cells cells(plan, rows);
   for (size_t row = first; row < end; ++row) {
     const Entry& entry = entries_[row];
-    bool same = now_ < entry.until && Cells::Load(cells.bases, row) == entry.base && !cells.IsFaulty(row);
+    bool same = entry.base != 0 && now_ - entry.time < age_ && Cells::Load(cells.bases, row) == entry.base && !cells.IsFaulty(row);
     for (size_t k = 0; k < Plan::kMaxKeys; ++k) same = same && Cells::Load(cells.keys[k], row) == entry.keys[k];
     proved[row - first] = same;
     if (same) std::memcpy(cells.value + row * sizeof entry.value, &entry.value, sizeof entry.value);
@@ -68,12 +69,12 @@ void Proofs::Keep(const Plan& plan, const RowBuffer& rows, size_t first, size_t 
   for (size_t row = first; row < end; ++row) {
     if (proved[row - first] != 0) continue;
     Entry& entry = entries_[row];
-    entry.until = 0;
+    entry.base = 0;
     entry.value = Cells::Load(cells.value, row);
     if (cells.IsFaulty(row) || !plan.IsProof(entry.value)) continue;
     entry.base = Cells::Load(cells.bases, row);
     for (size_t k = 0; k < Plan::kMaxKeys; ++k) entry.keys[k] = Cells::Load(cells.keys[k], row);
-    entry.until = now_ + kLifetime;
+    entry.time = now_;
   }
 }
 

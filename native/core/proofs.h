@@ -1,4 +1,4 @@
-// What a walk of a list proved of its rows, for the next walk to take at its word for a second: see Plan::Prove.
+// What a walk of a list proved of its rows, for a later walk that takes it at its word: see Plan::Prove.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +11,9 @@ namespace vmi {
 
 class Proofs {
  public:
-  // Nanoseconds that a proof is good for.
-  static constexpr int64_t kLifetime = 1'000'000'000;
-
-  // Starts a walk, at `now` nanoseconds of a clock that does not go back: room for `count` rows of a plan that proves something.
-  // What the rows of another plan proved is forgotten.
-  void Begin(const Plan& plan, size_t count, int64_t now);
+  // Starts a walk, at `now` nanoseconds of a clock that does not go back, that takes proofs less than `age` old: room for `count` rows
+  // of a plan that proves something. What the rows of another plan proved is forgotten.
+  void Begin(const Plan& plan, size_t count, int64_t now, int64_t age);
 
   // Of rows [first, end), whose other columns are there: writes the proof's column of those that are proved, and marks them in
   // `proved`, one byte a row, 0 for the others. Threads may share the rows of a walk between them.
@@ -30,15 +27,16 @@ class Proofs {
 
  private:
   struct Entry {
-    // Never 0 in a row.
+    // 0: nothing is proved.
     uint64_t base = 0;
     uint64_t keys[Plan::kMaxKeys] = {};
     uint64_t value = 0;
-    int64_t until = 0;
+    int64_t time = 0;
   };
 
   uint64_t plan_ = 0;
   int64_t now_ = 0;
+  int64_t age_ = 0;
   std::vector<Entry> entries_;
   std::vector<Entry> spare_;
 };

@@ -14,6 +14,9 @@ extern "C" int nanosleep(const timespec*, timespec*) { return 0; }
 
 namespace {
 
+// Of proofs, in nanoseconds: no input takes as long.
+constexpr int64_t kAge = INT64_MAX;
+
 std::vector<uint64_t> CheckWalk(const Result<ListWalk>& walk, size_t heads, size_t max) {
   if (!walk.ok()) {
     FUZZ_CHECK(walk.error().code == Code::kCorrupt || walk.error().code == Code::kFault);
@@ -75,9 +78,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if ((options & 1) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
     // The second walk starts from what the first found, and the third from what the second proved.
     for (int i = 0; i < 2; ++i) {
-      CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(), max);
+      CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, {}, kAge), heads.size(), max);
     }
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
+    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into, kAge);
     const auto bases = CheckWalk(found, heads.size(), max);
     if (found.ok()) {
       std::vector<uint8_t> rows = fill(space.get(), found.value());
@@ -96,7 +99,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   guest.is_mapped = false;
   auto space = machine->Open();
   for (int i = 0; i < 3; ++i) {
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
+    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into, kAge);
     CheckWalk(found, heads.size(), max);
     if (found.ok()) fill(space.get(), found.value());
   }
