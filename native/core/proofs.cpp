@@ -15,12 +15,11 @@ struct Cells {
     const Proof& proof = *plan.proof();
     bases = rows.bytes + layout.bases;
     value = rows.bytes + layout.columns[proof.column];
-    faults = uint32_t{1} << proof.column;
+    fault = uint32_t{1} << proof.column;
     // What a proof of fewer keys leaves is the base once more.
     keys.fill(bases);
     for (size_t k = 0; k < proof.keys.size(); ++k) {
       keys[k] = rows.bytes + layout.columns[proof.keys[k]];
-      faults |= uint32_t{1} << proof.keys[k];
     }
   }
 
@@ -32,15 +31,15 @@ struct Cells {
   bool IsFaulty(size_t row) const {
     uint32_t mask;
     std::memcpy(&mask, masks + row * sizeof mask, sizeof mask);
-    return (mask & faults) != 0;
+    return (mask & fault) != 0;
   }
 
   uint8_t* masks;
   uint8_t* bases;
   uint8_t* value;
   std::array<uint8_t*, Plan::kMaxKeys> keys;
-  // Bits of all of them.
-  uint32_t faults = 0;
+  // The value's bit.
+  uint32_t fault = 0;
 };
 
 }  // namespace
@@ -57,7 +56,7 @@ void Proofs::Recall(const Plan& plan, const RowBuffer& rows, size_t first, size_
   const Cells cells(plan, rows);
   for (size_t row = first; row < end; ++row) {
     const Entry& entry = entries_[row];
-    bool same = entry.base != 0 && now_ - entry.time < age_ && Cells::Load(cells.bases, row) == entry.base && !cells.IsFaulty(row);
+    bool same = entry.base != 0 && now_ - entry.time < age_ && Cells::Load(cells.bases, row) == entry.base;
     for (size_t k = 0; k < Plan::kMaxKeys; ++k) same = same && Cells::Load(cells.keys[k], row) == entry.keys[k];
     proved[row - first] = same;
     if (same) std::memcpy(cells.value + row * sizeof entry.value, &entry.value, sizeof entry.value);

@@ -161,6 +161,15 @@ TEST(a_proof_is_of_its_row_and_keys) {
   }
 }
 
+TEST(a_row_like_the_one_before_one_that_is_proved_is_read) {
+  Tasks tasks(3);
+  for (const size_t i : {0, 2}) tasks.machine.guest->Put64(Tasks::Mm(i) + 0x20, kDirectMap + Tasks::Pgd(0));
+  tasks.Settle();
+  for (const size_t i : {0, 2}) tasks.machine.guest->Put64(Tasks::Task(i), 99);
+  const std::vector<uint64_t> expected = {kProof, kProof | 1, kProof};
+  CHECK(tasks.Walk() == expected);
+}
+
 TEST(what_proves_nothing_is_read_each_time) {
   Tasks tasks(8);
   tasks.SetEntry(3, 0x99);
@@ -188,6 +197,10 @@ TEST(what_proves_nothing_is_read_each_time) {
 
 TEST(a_proof_that_cannot_be_read_is_none) {
   Tasks tasks(8);
+  // Not even where zeroes were one.
+  const uint64_t anything[] = {kEntry, 0, 0, 0};
+  const int32_t proof[] = {kEntry, kStart, kMm, kPgd};
+  CHECK(tasks.plan->Expect(anything, 4).ok() && tasks.plan->Prove(proof, 4).ok());
   tasks.machine.guest->bad_pages = {Tasks::Pgd(5)};
   tasks.Settle();
   tasks.machine.guest->bad_pages = {};
