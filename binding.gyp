@@ -29,6 +29,7 @@
         "native/source/libvmi_output.cpp",
         "native/source/libvmi_wire.cpp",
         "native/source/libvmi_xen.cpp",
+        "native/source/read_turns.cpp",
         "native/source/segments.cpp",
         "native/source/segments_file.cpp",
         "native/source/segments_process.cpp",

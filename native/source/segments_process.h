@@ -10,6 +10,7 @@
 #include <atomic>
 
 #include "../core/result.h"
+#include "read_turns.h"
 
 namespace vmi {
 
@@ -43,6 +44,7 @@ class GuestProcess {
 
   pid_t pid_ = -1;
   int pidfd_ = -1;
+  ReadTurns turns_;
   // Nanoseconds of the monotonic clock when CheckAliveLately looked last.
   std::atomic<int64_t> looked_{0};
   // Milliseconds of the coarse clock when the process was last seen alive.
