@@ -90,11 +90,16 @@ TEST(in_turns_one_is_inside) {
   MakeInTurns(&turns);
   std::atomic<int> inside{0};
   std::atomic<int> met{0};
+  std::atomic<int> ready{0};
   const auto read = [&] {
+    ++ready;
+    while (ready < 2) {
+    }
+    // Fewer than to the next trial.
     for (int i = 0; i < 200; ++i) {
       const ReadTurns::Turn turn(&turns, kElements);
       if (++inside > 1) ++met;
-      const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(5);
+      const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(20);
       while (std::chrono::steady_clock::now() < end) {
       }
       --inside;
@@ -105,6 +110,13 @@ TEST(in_turns_one_is_inside) {
   other.join();
   // A thread that is stopped inside is not waited for all the time.
   CHECK(met < 50);
+}
+
+TEST(few_elements_neither_wait_nor_count) {
+  ReadTurns turns;
+  for (int i = 0; i < 100; ++i) const ReadTurns::Turn small(&turns, 31);
+  const std::vector<bool> ways = Ways(&turns, 64);
+  for (size_t i = 0; i < ways.size(); ++i) EQUAL(ways[i], i < 32);
 }
 
 TEST(nobody_waits_for_ever) {
