@@ -24,19 +24,20 @@ void Relax() {
 
 ReadTurns::Turn::Turn(ReadTurns* turns, size_t elements) : turns_(turns), elements_(elements) {
   if (elements_ < kFew) return;
-  in_turns_ = turns_->Next();
-  if (!in_turns_ || !turns_->Wait()) turns_->inside_.fetch_add(1, std::memory_order_acquire);
+  plan_ = turns_->Next();
+  if (!plan_.in_turns || !turns_->Wait()) turns_->inside_.fetch_add(1, std::memory_order_acquire);
 }
 
 ReadTurns::Turn::~Turn() {
   if (elements_ < kFew) return;
   turns_->inside_.fetch_sub(1, std::memory_order_release);
-  turns_->Record(in_turns_, elements_, Now());
+  turns_->Record(plan_, elements_, Now());
 }
 
-bool ReadTurns::Next() {
-  const bool is_trial = batches_.fetch_add(1, std::memory_order_relaxed) % kPeriod < kTrial;
-  return in_turns() != is_trial;
+ReadTurns::Plan ReadTurns::Next() {
+  const uint32_t number = batches_.fetch_add(1, std::memory_order_relaxed) % kPeriod;
+  const bool is_trial = number < kTrial;
+  return {in_turns() != is_trial, number % kTrial >= kSettle || number >= 2 * kTrial};
 }
 
 // Until nobody is inside, and then is; false: that took too long, the other may have to wait for the disk.
@@ -55,14 +56,14 @@ bool ReadTurns::Wait() {
 
 // From one end to the next there is all that a batch takes, on whichever thread. Two threads may lose what one of them adds: it is an
 // average, and a guess.
-void ReadTurns::Record(bool in_turns, size_t elements, int64_t now) {
+void ReadTurns::Record(Plan plan, size_t elements, int64_t now) {
   // Longer, and something else was done between.
   constexpr int64_t kPause = 200'000;
   constexpr uint64_t kEnough = 1024;
   constexpr uint64_t kLately = 16 * kEnough;
   const int64_t taken = now - last_end_.exchange(now, std::memory_order_relaxed);
-  if (taken < 0 || taken > kPause) return;
-  Way& way = ways_[in_turns ? 1 : 0];
+  if (!plan.counts || taken < 0 || taken > kPause) return;
+  Way& way = ways_[plan.in_turns ? 1 : 0];
   uint64_t nanoseconds = way.nanoseconds.load(std::memory_order_relaxed) + static_cast<uint64_t>(taken);
   uint64_t count = way.elements.load(std::memory_order_relaxed) + elements;
   if (count > kLately) {

@@ -14,6 +14,12 @@ namespace vmi {
 
 class ReadTurns {
  public:
+  struct Plan {
+    // Whether the batch waits for its turn.
+    bool in_turns = false;
+    bool counts = false;
+  };
+
   // One batch, for as long as it is in the kernel. Those of few elements neither wait nor count.
   class Turn {
    public:
@@ -25,21 +31,23 @@ class ReadTurns {
    private:
     ReadTurns* turns_;
     size_t elements_;
-    bool in_turns_ = false;
+    Plan plan_;
   };
 
   bool in_turns() const { return in_turns_.load(std::memory_order_relaxed); }
 
-  // Whether the next batch waits for its turn.
-  bool Next();
+  // Of the next batch.
+  Plan Next();
   // A batch of so many elements ended, at `now` nanoseconds.
-  void Record(bool in_turns, size_t elements, int64_t now);
+  void Record(Plan plan, size_t elements, int64_t now);
 
  private:
-  static constexpr size_t kFew = 32;
+  static constexpr size_t kFew = 8;
   // Of so many batches the first ones are read the other way, to see what that takes.
-  static constexpr uint32_t kPeriod = 512;
-  static constexpr uint32_t kTrial = 32;
+  static constexpr uint32_t kPeriod = 2048;
+  static constexpr uint32_t kTrial = 128;
+  // Of those and of the others the first ones do not count: what the threads have in their caches is of the other way still.
+  static constexpr uint32_t kSettle = 16;
 
   // What one way took lately.
   struct Way {
