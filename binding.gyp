@@ -16,6 +16,7 @@
         "native/core/read_paths.cpp",
         "native/core/result.cpp",
         "native/core/scan.cpp",
+        "native/core/turns.cpp",
         "native/source/libvmi_call.cpp",
         "native/source/libvmi_config.cpp",
         "native/source/libvmi_events.cpp",

@@ -13,6 +13,7 @@
 #include "helper_thread.h"
 #include "physical_source.h"
 #include "result.h"
+#include "turns.h"
 
 namespace vmi {
 
@@ -52,7 +53,10 @@ class Memory {
   // this class only CopyBlock may be called in it.
   template <typename Work>
   void ForBlocks(size_t count, Work&& work) {
-    if (parallel_) return helper_.Run(count, std::forward<Work>(work));
+    if (parallel_) {
+      const Turns::Job job(&turns_, source_.get(), count);
+      return helper_.Run(count, std::forward<Work>(work));
+    }
     for (size_t block = 0; block < count; ++block) work(block, 0);
   }
   // As CopyBatch, on the calling thread alone.
@@ -94,6 +98,7 @@ class Memory {
   bool mapped_;
   bool parallel_;
   HelperThread helper_;
+  Turns turns_;
   // False from the start of Close, and once the source has failed.
   std::atomic<bool> open_{true};
   mutable std::mutex mutex_;

@@ -28,6 +28,9 @@ class GuestProcess {
   // looking a PID up.
   Status CheckAliveLately();
 
+  // PhysicalSource::ReadInTurns.
+  void ReadInTurns(bool in_turns) { turns_.Set(in_turns); }
+
   // One run of bytes to read.
   struct Piece {
     uint64_t address = 0;  // in the process
