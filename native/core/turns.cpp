@@ -26,7 +26,7 @@ Turns::Job::~Job() {
 
 bool Turns::Next(size_t blocks) {
   // The last one shows what it takes the usual way.
-  if (++jobs_ < kPeriod || blocks != last_blocks_ || last_in_turns_ != in_turns_) return in_turns_;
+  if (++jobs_ < kPeriod || blocks != last_blocks_) return in_turns_;
   jobs_ = 0;
   return !in_turns_;
 }
@@ -34,8 +34,8 @@ bool Turns::Next(size_t blocks) {
 void Turns::Record(size_t blocks, bool in_turns, int64_t nanoseconds) {
   if (blocks == last_blocks_ && in_turns != last_in_turns_ && nanoseconds > 0 && last_nanoseconds_ > 0) {
     const auto [turns, once] = in_turns ? std::pair(nanoseconds, last_nanoseconds_) : std::pair(last_nanoseconds_, nanoseconds);
-    // A thread that was stopped says little.
-    const double ratio = std::clamp(static_cast<double>(turns) / static_cast<double>(once), 0.5, 2.0);
+    // One of a thread that was stopped changes nothing.
+    const double ratio = std::clamp(static_cast<double>(turns) / static_cast<double>(once), 0.8, 1.25);
     ratio_ += ratio_ == 0 ? ratio : (ratio - ratio_) / 4;
     // Nearly the same is no reason to change.
     if (ratio_ < 0.97) in_turns_ = true;

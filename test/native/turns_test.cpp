@@ -63,19 +63,21 @@ TEST(compares_only_neighbours_as_large) {
   }
   // The first that follows one of its size is the trial.
   EQUAL(Count(Run(&turns, 1, 6'000'000, 6'600'000, 60)), 1);
-  // And what a trial of another size takes says nothing.
-  Run(&turns, 1, 1'000, 1'000, 5);
+  // And to a trial one of another size says nothing.
+  Run(&turns, 1, 50'000'000, 0, 500);
   CHECK(!turns.in_turns());
 }
 
 TEST(one_that_was_stopped_says_little) {
   Turns turns;
+  bool last = false;
   for (int i = 0; i < 320; ++i) {
     const bool way = turns.Next(17);
-    // At once one in a hundred takes a second; in turns it would take a tenth more than otherwise.
-    turns.Record(17, way, way ? 2'200'000 : i % 100 == 50 ? 1'000'000'000 : 2'000'000);
+    // In turns it takes a tenth more; but one job at once stands still for a second, after a trial.
+    turns.Record(17, way, way ? 2'200'000 : last && i > 100 && i < 116 ? 1'000'000'000 : 2'000'000);
+    last = way;
+    CHECK(!turns.in_turns());
   }
-  CHECK(!turns.in_turns());
   turns.Record(17, true, 0);
   turns.Record(17, false, -5);
   turns.Record(17, true, 1);
@@ -99,9 +101,10 @@ TEST(tells_the_source) {
   Source source;
   for (int i = 0; i < 3; ++i) const Turns::Job job(&turns, &source, 17);
   EQUAL(source.told.size(), 3u);
+  // Few blocks are done as the last ones were.
+  for (int i = 0; i < 3; ++i) const Turns::Job job(&turns, &source, 3);
+  EQUAL(source.told.size(), 3u);
   {
-    // Few blocks are done as the last ones were.
-    const Turns::Job job(&turns, &source, 3);
     // One job at a time.
     const Turns::Job outer(&turns, &source, 17);
     const Turns::Job inner(&turns, &source, 17);
