@@ -180,6 +180,7 @@ export class Kernel {
     // While QEMU is at them: the kernel that ran last where a guest had its page table, if it is still there. They decide.
     const guess = cache && guessKernel(memory, { profile, cache, entries, signal });
     let registers = await asked;
+    checkAborted(signal);
     // Of no use to registers, and not even read when they settle it.
     const hints = registers.length === 0 && cache !== undefined ? cache.hints() : [];
     const search = () => searchKernel(memory, { registers, hints, profile, cache, entries, signal }, trail);
