@@ -102,7 +102,7 @@ describe('AddressSpace.lists', () => {
     ram.put(physical(DIRECT_MAP + 0xa0000n), bytesOf(9n));
     ram.put64(pointer(2), DIRECT_MAP + 0xa0000n);
     expect(values(read, minute)).toEqual([7n, 9n]);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 20));
     expect(values(read, 5)).toEqual([8n, 9n]);
     memory.close();
     holder.close();
