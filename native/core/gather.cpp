@@ -534,6 +534,8 @@ void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer,
   const size_t window_count = FirstAtDepth(plan, depth + 1) - begin;
   const auto window = static_cast<size_t>(std::find_if(windows, windows + window_count, is_its) - windows);
   batch.Run(windows, window_count, first, end, {window, lane->proved.data()});
+  // Of what is left nothing was read, and nothing is to be kept.
+  for (const uint32_t row : lane->left) lane->proved[row - first] = 1;
   proofs->Keep(plan, buffer, first, end, lane->proved.data());
   GatherDepths(plan, depth + 1, plan.max_depth(), first, end, &batch);
 }

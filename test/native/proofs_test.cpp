@@ -208,6 +208,16 @@ TEST(a_proof_that_cannot_be_read_is_none) {
   EQUAL(tasks.masks[5], 0u);
 }
 
+TEST(what_takes_a_page_table_is_not_proved_by_who_has_none) {
+  Tasks tasks(300, true);
+  // Zeroes would be a proof, and no window has the PGDs.
+  const uint64_t anything[] = {kEntry, 0, 0, 0};
+  const int32_t proof[] = {kEntry, kStart, kMm, kPgd};
+  CHECK(tasks.plan->Expect(anything, 4).ok() && tasks.plan->Prove(proof, 4).ok());
+  CHECK(tasks.space->SetWindows({{kDirectMap, 2 << 20, 0}}).ok());
+  for (int walk = 0; walk < 4; ++walk) CHECK(tasks.Walk() == EntriesOf(300));
+}
+
 TEST(mapped_memory_is_read_each_time) {
   Tasks tasks(8, false, true);
   tasks.Settle();
