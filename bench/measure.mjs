@@ -178,12 +178,7 @@ export function sideBySide(ways, runs) {
 export function listings(guest) {
   return {
     columns: (/** @type {number} */ warm) => time(() => guest.taskColumns(), TURN, warm),
-    // Where a read is a system call, page tables are taken at their word.
-    recent: (/** @type {number} */ warm) =>
-      time(() => guest.taskColumns({ checkedWithin: 1000 }), TURN, warm),
     objects: (/** @type {number} */ warm) => time(() => guest.tasks(), TURN, warm),
-    recentObjects: (/** @type {number} */ warm) =>
-      time(() => guest.tasks({ checkedWithin: 1000 }), TURN, warm),
     answers: (/** @type {number} */ warm) =>
       time(
         () => {

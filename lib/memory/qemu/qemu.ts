@@ -83,7 +83,7 @@ export async function openLibvirt(
   return openBy(access, options, () => process);
 }
 
-/** Gives the source as soon as its memory is open; the monitor is held until the registers are there, too. */
+/** Gives the source as soon as the map is there; the monitor is held until the registers are there, too. */
 function openBy(access: MonitorAccess, waiting: Waiting, find: () => QemuProcess): Promise<Source> {
   return new Promise((resolve, reject) => {
     access

@@ -437,6 +437,21 @@ describe('the cache', () => {
       expectFound(await load(guest, { cache, ...withRegisters(guest) }), guest);
     });
 
+    it('and is no answer to who has aborted meanwhile', async () => {
+      const guest = buildGuest();
+      await seen(guest);
+      const aborting = new AbortController();
+      const registers = new Promise<ReturnType<typeof registersOf>[]>((resolve) => {
+        setTimeout(() => {
+          aborting.abort();
+          resolve([registersOf(guest.root)]);
+        });
+      });
+      await expect(load(guest, { cache, registers, signal: aborting.signal })).rejects.toMatchObject({
+        code: 'VMI_ABORTED',
+      });
+    });
+
     it('and says what went wrong with them', async () => {
       const guest = buildGuest();
       await seen(guest);
