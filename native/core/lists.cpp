@@ -48,11 +48,8 @@ class Walker {
     for (const uint64_t head : heads_) {
       if (!IsPlausible(head)) return Corrupt(head, "the list head " + Hex(head) + " is not a kernel address");
     }
-    if (!heads_.empty()) {
-      whole_trail_ = &space_->TrailOf(heads_.front(), link_);
-      trail_ = &whole_trail_->nodes;
-    }
-    follows_trail_ = heads_.size() == 1 && !trail_->empty();
+    if (!heads_.empty()) trail_ = &space_->TrailOf(heads_.front(), link_);
+    follows_trail_ = heads_.size() == 1 && !trail_->nodes.empty();
     if (!follows_trail_) {
       for (const uint64_t head : heads_) {
         if (seen_.Put(head, kHead) != AddressMap::kAbsent) {
@@ -61,7 +58,7 @@ class Walker {
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (captures_ && trail_ != nullptr) reader_.ReadAhead(whole_trail_, room_, proof_age_);
+    if (captures_ && trail_ != nullptr) reader_.ReadAhead(trail_, room_, proof_age_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -174,10 +171,10 @@ class Walker {
   // SIGBUS jumps out of it. Not inlined, since where sigsetjmp is called variables lie in memory.
   [[gnu::noinline]] size_t FollowLinks(uint64_t* block, uint64_t* end) {
     const AddressSpace::FlatFinder finder(space_->WidestFlat(), 0, sizeof(ListLink));
-    const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->data();
+    const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->nodes.data();
     const size_t first = nodes_.size();
     // Nodes of the trail that lie ahead of the first.
-    const size_t ahead = trail_ == nullptr || trail_->size() < first + kAhead ? 0 : trail_->size() - first - kAhead;
+    const size_t ahead = trail_ == nullptr || trail_->nodes.size() < first + kAhead ? 0 : trail_->nodes.size() - first - kAhead;
     uint64_t at = at_;
     uint64_t next = next_;
     size_t count = 0;
@@ -222,7 +219,7 @@ class Walker {
     const size_t first = nodes_.size();
     const size_t count = reader_.TakeRun(first, max_ - live_, &at_, &next_);
     if (count == 0) return;
-    nodes_.insert(nodes_.end(), trail_->data() + first, trail_->data() + first + count);
+    nodes_.insert(nodes_.end(), trail_->nodes.data() + first, trail_->nodes.data() + first + count);
     for (size_t i = 0; i < count; ++i) numbers_.push_back(static_cast<uint32_t>(first + i));
     live_ += count;
     attempts_ = 0;
@@ -254,14 +251,14 @@ class Walker {
   // As long as the nodes are those of the last walk, in their order, none of them can come twice, and nothing need be
   // remembered of them.
   bool IsNextOnTrail(uint64_t node) const {
-    return follows_trail_ && nodes_.size() < trail_->size() && (*trail_)[nodes_.size()] == node;
+    return follows_trail_ && nodes_.size() < trail_->nodes.size() && trail_->nodes[nodes_.size()] == node;
   }
 
   // The same for some that follow each other, none of them one too many.
   bool FollowsTrail(const uint64_t* nodes, size_t count) const {
     const size_t first = nodes_.size();
-    return count > 0 && follows_trail_ && live_ + count <= max_ && first + count <= trail_->size() &&
-           std::memcmp(trail_->data() + first, nodes, count * sizeof *nodes) == 0;
+    return count > 0 && follows_trail_ && live_ + count <= max_ && first + count <= trail_->nodes.size() &&
+           std::memcmp(trail_->nodes.data() + first, nodes, count * sizeof *nodes) == 0;
   }
 
   void AcceptAll(const uint64_t* nodes, size_t count, uint64_t next) {
@@ -445,10 +442,10 @@ class Walker {
       CollectBetweenHoles(&walk);
     }
     // What followed its trail to the end leaves it as it is.
-    if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->size())) {
-      trail_->assign(walk.bases.begin(), walk.bases.end());
-      for (uint64_t& node : *trail_) node += link_;
-      if (captures_ && plan_.proof().has_value() && proof_age_ > 0) whole_trail_->proofs.Reorder(numbers_);
+    if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->nodes.size())) {
+      trail_->nodes.assign(walk.bases.begin(), walk.bases.end());
+      for (uint64_t& node : trail_->nodes) node += link_;
+      if (captures_ && plan_.proof().has_value() && proof_age_ > 0) trail_->proofs.Reorder(numbers_);
     }
     if (captures_) {
       walk.captured = reader_.TakeCaptured();
@@ -469,9 +466,8 @@ class Walker {
   bool captures_;
   NodeReader reader_;
 
-  // What the last walk of these lists left, and its nodes; null: there are no lists.
-  AddressSpace::Trail* whole_trail_ = nullptr;
-  std::vector<uint64_t>* trail_ = nullptr;
+  // What the last walk of these lists left; null: there are no lists.
+  AddressSpace::Trail* trail_ = nullptr;
 
   // Numbers of nodes and heads, unless the walk follows its trail.
   AddressMap& seen_;
