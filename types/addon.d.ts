@@ -316,12 +316,12 @@ export class Libvmi {
   readonly version: string;
   /** Whether it has vmi_nested_pagetable_lookup, with which page modes got other numbers. */
   readonly nested: boolean;
-  /** Whether the library has this call (`vmi_…`), of those in native/source/libvmi_abi.h. */
+  /** Whether the library has this call (`vmi_…`), of those in native/source/libvmi/abi.h. */
   has(call: string): boolean;
   /** vmi_init(); rejects with `VMI_ATTACH`. Resolves with what libvmi printed. Once, before anything else. */
   attach(deadline: number): NativeLibvmiPending<string>;
   /**
-   * Queues a call of native/source/libvmi_abi.h. The instance is not an argument; a `const access_context_t *`
+   * Queues a call of native/source/libvmi/abi.h. The instance is not an argument; a `const access_context_t *`
    * is three: 1 (page table) or 2 (PID), that page table or PID, base address; a buffer to fill is its
    * length alone. `fresh`: libvmi's page, V2P and PID caches are emptied first.
    */

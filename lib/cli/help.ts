@@ -1,7 +1,7 @@
+import { pairs } from '../text/table.js';
 import type { Command, Operand, Option } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT_HELP } from './exit-code.js';
-import { pairs } from './table.js';
 
 /** Options that every command takes. */
 export const GLOBAL_OPTIONS: Readonly<Record<string, Option>> = {

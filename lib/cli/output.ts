@@ -1,4 +1,4 @@
-import { jsonLine, printableLines, type Styles, styles } from './text.js';
+import { jsonLine, printableLines, type Styles, styles } from '../text/printable.js';
 
 /** Where text goes: a stream, or an array in a test. */
 export interface Sink {

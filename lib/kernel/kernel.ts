@@ -4,15 +4,8 @@ import { wrap } from '../address.js';
 import { CorruptError, FaultError, hex, VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { Mapping, VirtualMemory } from '../memory/virtual-memory.js';
-import { BTF_MAGIC, Btf, parseBtfHeader } from './btf.js';
+import { findBuildId } from './build-id.js';
 import { type CachedKernel, type CacheEntry, KernelCache } from './cache.js';
-import {
-  type AddressRange,
-  Kallsyms,
-  type KallsymsTables,
-  TOKEN_PATTERN,
-  tokenTableAround,
-} from './kallsyms.js';
 import {
   fromPlace,
   type ImageCandidate,
@@ -23,11 +16,18 @@ import {
   Trail,
   vcpuThatMaps,
 } from './locate.js';
-import { findBuildId } from './notes.js';
-import { P2m } from './p2m.js';
 import type { Profile } from './profile/profile.js';
-import { KERNEL_HALF, type KnownSymbols, LazySymbols, type SymbolTable } from './symbols.js';
-import { BaseTypes, type KnownOffsets, LazyTypes, type StructType, type TypeTable } from './types.js';
+import {
+  type AddressRange,
+  Kallsyms,
+  type KallsymsTables,
+  TOKEN_PATTERN,
+  tokenTableAround,
+} from './symbols/kallsyms.js';
+import { KERNEL_HALF, type KnownSymbols, LazySymbols, type SymbolTable } from './symbols/table.js';
+import { BTF_MAGIC, Btf, parseBtfHeader } from './types/btf.js';
+import { BaseTypes, type KnownOffsets, LazyTypes, type StructType, type TypeTable } from './types/table.js';
+import { P2m } from './xen-p2m.js';
 
 export interface KernelOptions {
   readonly signal?: AbortSignal | undefined;

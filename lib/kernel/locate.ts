@@ -3,7 +3,13 @@ import { hex, VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { Mapping, VirtualMemory } from '../memory/virtual-memory.js';
 import type { KernelPlace } from './cache.js';
-import { type AddressRange, type ByteSource, Kallsyms, TOKEN_PATTERN, tokenTableAround } from './kallsyms.js';
+import {
+  type AddressRange,
+  type ByteSource,
+  Kallsyms,
+  TOKEN_PATTERN,
+  tokenTableAround,
+} from './symbols/kallsyms.js';
 import { findVmcoreinfo, requiredNumber, type Vmcoreinfo, vmcoreinfoAt } from './vmcoreinfo.js';
 
 /** __START_KERNEL_map, where the image is mapped. arch/x86/include/asm/page_64_types.h. */

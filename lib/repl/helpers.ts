@@ -1,8 +1,8 @@
 import { type AddressLike, toAddress } from '../address.js';
 import { hex } from '../errors.js';
 import type { Guest, GuestCpu, SpaceOptions } from '../guest/guest.js';
-import { formatPlace } from '../kernel/symbols.js';
-import type { StructType } from '../kernel/types.js';
+import { formatPlace } from '../kernel/symbols/table.js';
+import type { StructType } from '../kernel/types/table.js';
 import type { WalkResult } from '../memory/virtual-memory.js';
 import type { Task } from '../tasks/task.js';
 import type { ListOptions, TaskList } from '../tasks/tasks.js';

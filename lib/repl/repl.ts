@@ -1,8 +1,8 @@
 import type { CompleterResult } from 'node:readline';
 import { type REPLServer, start } from 'node:repl';
 import type { Readable, Writable } from 'node:stream';
-import { printable } from '../cli/text.js';
 import type { Guest } from '../guest/guest.js';
+import { printable } from '../text/printable.js';
 import { completeArgument } from './complete.js';
 import { LineFeed } from './feed.js';
 import { HELP } from './help-text.js';

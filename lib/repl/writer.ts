@@ -1,14 +1,14 @@
 import { type InspectOptions, inspect } from 'node:util';
-import { hexdump } from '../cli/hexdump.js';
-import { cpuTable, taskTable } from '../cli/task-text.js';
-import { paint, printableLines, type Styles, styles } from '../cli/text.js';
-import { walkText } from '../cli/walk-text.js';
 import { hex, VmiError } from '../errors.js';
 import type { GuestCpu } from '../guest/guest.js';
-import type { StructType } from '../kernel/types.js';
+import type { StructType } from '../kernel/types/table.js';
 import type { WalkResult } from '../memory/virtual-memory.js';
 import { Task } from '../tasks/task.js';
-import { structText } from './struct-text.js';
+import { hexdump } from '../text/hexdump.js';
+import { paint, printableLines, type Styles, styles } from '../text/printable.js';
+import { structText } from '../text/struct.js';
+import { cpuTable, taskTable } from '../text/task.js';
+import { walkText } from '../text/walk.js';
 
 /** Bytes of a buffer that are shown. */
 const MAX_BYTES = 4096;

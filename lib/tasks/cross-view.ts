@@ -1,9 +1,9 @@
 import type { Kernel } from '../kernel/kernel.js';
 import { readCpus } from './cpus.js';
-import type { TaskLayout } from './layout.js';
 import { Listing } from './listing.js';
 import { allTasks } from './pid-tree.js';
 import { Task } from './task.js';
+import type { TaskLayout } from './task-members.js';
 import { walkThreads } from './threads.js';
 
 /** A way to come by a task: the list of processes, the threads of a process, the PID tree, a CPU that runs it. */

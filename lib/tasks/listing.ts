@@ -2,10 +2,10 @@ import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Cpu, readCpus } from './cpus.js';
 import { type Cr3Source, PTI_USER_BIT, pgdToCr3 } from './cr3.js';
-import { MAX_PID_NS_LEVEL, PF_KTHREAD, type TaskLayout } from './layout.js';
-import { type MachineSpace, MachineSpaces } from './machine-spaces.js';
 import { FAULT, type TaskRows } from './rows.js';
+import { MAX_PID_NS_LEVEL, PF_KTHREAD, type TaskLayout } from './task-members.js';
 import { walkThreads } from './threads.js';
+import { type MachineSpace, MachineSpaces } from './xen-spaces.js';
 
 /** How a row's address space was settled; the order is that of `CR3_SOURCES`. */
 export const SETTLED = {

@@ -1,7 +1,7 @@
 import { wrap } from '../address.js';
 import { CorruptError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { TaskLayout } from './layout.js';
+import type { TaskLayout } from './task-members.js';
 
 // include/linux/xarray.h: xa_is_node, xa_to_node, XA_RETRY_ENTRY, XA_CHUNK_SHIFT.
 const NODE_TAG = 2n;

@@ -1,9 +1,9 @@
 import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
 import type { Cr3Source } from './cr3.js';
-import { PF_KTHREAD } from './layout.js';
 import type { Listing } from './listing.js';
 import { FAULT } from './rows.js';
+import { PF_KTHREAD } from './task-members.js';
 
 /** A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal string. */
 export interface TaskJson {

@@ -4,11 +4,11 @@ import { type TaskColumns, toColumns } from './columns.js';
 import { type Cpu, readCpus } from './cpus.js';
 import { cr3Base, pgdToCr3 } from './cr3.js';
 import { type CrossRow, crossView } from './cross-view.js';
-import { TaskLayout } from './layout.js';
 import { Listing, SETTLED } from './listing.js';
 import { findTask } from './pid-tree.js';
 import type { TaskRows } from './rows.js';
 import { Task } from './task.js';
+import { TaskLayout } from './task-members.js';
 import { type Processes, walkThreads } from './threads.js';
 
 /** Whether the guest ran while it was read. */

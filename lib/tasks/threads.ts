@@ -1,8 +1,8 @@
 import { wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { TaskLayout } from './layout.js';
 import type { TaskRows } from './rows.js';
+import type { TaskLayout } from './task-members.js';
 
 /** Processes whose threads are looked for: of each, a task of it and what that task's row said. */
 export interface Processes {

@@ -1,11 +1,11 @@
 // Where Node finds the addon. Each class registers itself.
 #include <napi.h>
 
-#include "address_space_object.h"
-#include "instance.h"
-#include "libvmi_object.h"
-#include "memory_object.h"
-#include "plan_object.h"
+#include "addon/address_space_object.h"
+#include "addon/instance.h"
+#include "addon/libvmi_object.h"
+#include "addon/memory_object.h"
+#include "addon/plan_object.h"
 
 namespace vmi {
 

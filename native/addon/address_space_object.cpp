@@ -1,4 +1,4 @@
-#include "address_space_object.h"
+#include "addon/address_space_object.h"
 
 #include <algorithm>
 #include <climits>
@@ -6,15 +6,15 @@
 #include <utility>
 #include <vector>
 
-#include "../core/gather.h"
-#include "../core/lists.h"
-#include "../core/radix_tree.h"
-#include "arguments.h"
-#include "finder.h"
-#include "bound.h"
-#include "instance.h"
-#include "memory_object.h"
-#include "plan_object.h"
+#include "core/gather/gather.h"
+#include "core/lists/lists.h"
+#include "core/lookup/radix_tree.h"
+#include "addon/arguments.h"
+#include "addon/finder.h"
+#include "addon/bound.h"
+#include "addon/instance.h"
+#include "addon/memory_object.h"
+#include "addon/plan_object.h"
 
 namespace vmi {
 

@@ -5,9 +5,9 @@
 
 #include <napi.h>
 
-#include "../core/address_space.h"
-#include "bound.h"
-#include "loader.h"
+#include "core/paging/address_space.h"
+#include "addon/bound.h"
+#include "addon/loader.h"
 
 namespace vmi {
 

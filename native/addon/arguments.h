@@ -9,7 +9,7 @@
 
 #include <napi.h>
 
-#include "../core/result.h"
+#include "core/result.h"
 
 namespace vmi {
 

@@ -1,12 +1,12 @@
-#include "finder.h"
+#include "addon/finder.h"
 
 #include <climits>
 #include <exception>
 #include <utility>
 #include <vector>
 
-#include "../core/gather.h"
-#include "arguments.h"
+#include "core/gather/gather.h"
+#include "addon/arguments.h"
 
 namespace vmi {
 

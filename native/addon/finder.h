@@ -6,9 +6,9 @@
 
 #include <napi.h>
 
-#include "../core/address_space.h"
-#include "../core/plan.h"
-#include "../core/radix_tree.h"
+#include "core/paging/address_space.h"
+#include "core/gather/plan.h"
+#include "core/lookup/radix_tree.h"
 
 namespace vmi {
 

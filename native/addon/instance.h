@@ -5,8 +5,8 @@
 
 #include <napi.h>
 
-#include "../core/memory.h"
-#include "loader.h"
+#include "core/memory.h"
+#include "addon/loader.h"
 
 namespace vmi {
 

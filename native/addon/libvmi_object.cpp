@@ -1,4 +1,4 @@
-#include "libvmi_object.h"
+#include "addon/libvmi_object.h"
 
 #include <climits>
 #include <functional>
@@ -6,14 +6,14 @@
 #include <unordered_map>
 #include <utility>
 
-#include "../source/libvmi_config.h"
-#include "../source/libvmi_library.h"
-#include "../source/libvmi_local.h"
-#include "../source/libvmi_remote.h"
-#include "../source/libvmi_source.h"
-#include "arguments.h"
-#include "instance.h"
-#include "memory_object.h"
+#include "source/libvmi/config.h"
+#include "source/libvmi/library.h"
+#include "source/libvmi/local.h"
+#include "source/libvmi/remote.h"
+#include "source/libvmi/source.h"
+#include "addon/arguments.h"
+#include "addon/instance.h"
+#include "addon/memory_object.h"
 
 namespace vmi {
 

@@ -7,8 +7,8 @@
 
 #include <napi.h>
 
-#include "../source/libvmi_call.h"
-#include "../source/libvmi_session.h"
+#include "source/libvmi/call.h"
+#include "source/libvmi/session.h"
 
 namespace vmi {
 

@@ -1,11 +1,11 @@
-#include "loader.h"
+#include "addon/loader.h"
 
 #include <cstddef>
 #include <exception>
 #include <string>
 #include <utility>
 
-#include "arguments.h"
+#include "addon/arguments.h"
 
 namespace vmi {
 

@@ -10,7 +10,7 @@
 
 #include <napi.h>
 
-#include "../core/result.h"
+#include "core/result.h"
 
 namespace vmi {
 

@@ -1,4 +1,4 @@
-#include "memory_object.h"
+#include "addon/memory_object.h"
 
 #include <climits>
 #include <cstring>
@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "../source/segments.h"
-#include "arguments.h"
-#include "bound.h"
-#include "instance.h"
-#include "scan_worker.h"
+#include "source/segments.h"
+#include "addon/arguments.h"
+#include "addon/bound.h"
+#include "addon/instance.h"
+#include "addon/scan_worker.h"
 
 namespace vmi {
 

@@ -5,9 +5,9 @@
 
 #include <napi.h>
 
-#include "../core/memory.h"
-#include "bound.h"
-#include "loader.h"
+#include "core/memory.h"
+#include "addon/bound.h"
+#include "addon/loader.h"
 
 namespace vmi {
 

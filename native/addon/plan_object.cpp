@@ -1,8 +1,8 @@
-#include "plan_object.h"
+#include "addon/plan_object.h"
 
 #include <string>
 
-#include "arguments.h"
+#include "addon/arguments.h"
 
 namespace vmi {
 

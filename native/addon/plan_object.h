@@ -5,7 +5,7 @@
 
 #include <napi.h>
 
-#include "../core/plan.h"
+#include "core/gather/plan.h"
 
 namespace vmi {
 

@@ -1,12 +1,12 @@
-#include "scan_worker.h"
+#include "addon/scan_worker.h"
 
 #include <atomic>
 #include <chrono>
 #include <utility>
 #include <vector>
 
-#include "../core/scan.h"
-#include "arguments.h"
+#include "core/scan/scan.h"
+#include "addon/arguments.h"
 
 namespace vmi {
 

@@ -5,7 +5,7 @@
 
 #include <napi.h>
 
-#include "../core/memory.h"
+#include "core/memory.h"
 
 namespace vmi {
 

@@ -1,4 +1,4 @@
-#include "bus_guard.h"
+#include "core/bus_guard.h"
 
 #include <cstdint>
 #include <cstring>
@@ -12,7 +12,7 @@
 #include <emmintrin.h>
 #endif
 
-#include "physical_source.h"
+#include "core/physical_source.h"
 
 namespace vmi {
 

@@ -1,4 +1,4 @@
-#include "helper_thread.h"
+#include "core/helper_thread.h"
 
 #include <climits>
 #include <csignal>

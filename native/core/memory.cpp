@@ -1,11 +1,11 @@
-#include "memory.h"
+#include "core/memory.h"
 
 #include <cstring>
 
 #include <algorithm>
 #include <utility>
 
-#include "bus_guard.h"
+#include "core/bus_guard.h"
 
 namespace vmi {
 

@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "helper_thread.h"
-#include "physical_source.h"
-#include "result.h"
-#include "turns.h"
+#include "core/helper_thread.h"
+#include "core/physical_source.h"
+#include "core/result.h"
+#include "core/turns.h"
 
 namespace vmi {
 

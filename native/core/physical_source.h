@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "result.h"
+#include "core/result.h"
 
 namespace vmi {
 

@@ -1,4 +1,4 @@
-#include "turns.h"
+#include "core/turns.h"
 
 #include <algorithm>
 #include <chrono>

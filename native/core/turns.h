@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <mutex>
 
-#include "physical_source.h"
+#include "core/physical_source.h"
 
 namespace vmi {
 

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "../source/libvmi_local.h"
-#include "../source/libvmi_wire.h"
+#include "source/libvmi/local.h"
+#include "source/libvmi/wire.h"
 
 namespace {
 

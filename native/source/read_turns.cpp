@@ -1,4 +1,4 @@
-#include "read_turns.h"
+#include "source/read_turns.h"
 
 namespace vmi {
 

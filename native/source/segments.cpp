@@ -1,4 +1,4 @@
-#include "segments.h"
+#include "source/segments.h"
 
 #include <algorithm>
 #include <array>
@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
-#include "segments_file.h"
-#include "segments_process.h"
+#include "source/segments_file.h"
+#include "source/segments_process.h"
 
 namespace vmi {
 

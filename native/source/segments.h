@@ -8,8 +8,8 @@
 
 #include <sys/types.h>
 
-#include "../core/physical_source.h"
-#include "../core/result.h"
+#include "core/physical_source.h"
+#include "core/result.h"
 
 namespace vmi {
 

@@ -1,4 +1,4 @@
-#include "segments_file.h"
+#include "source/segments_file.h"
 
 #include <cerrno>
 #include <cstring>
@@ -15,7 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "../core/bus_guard.h"
+#include "core/bus_guard.h"
 
 namespace vmi {
 

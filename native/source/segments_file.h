@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <memory>
 
-#include "../core/physical_source.h"
-#include "../core/result.h"
+#include "core/physical_source.h"
+#include "core/result.h"
 
 namespace vmi {
 

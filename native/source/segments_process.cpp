@@ -1,4 +1,4 @@
-#include "segments_process.h"
+#include "source/segments_process.h"
 
 #include <cerrno>
 #include <climits>
@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "../core/physical_source.h"
+#include "core/physical_source.h"
 
 namespace vmi {
 

@@ -9,8 +9,8 @@
 
 #include <atomic>
 
-#include "../core/result.h"
-#include "read_turns.h"
+#include "core/result.h"
+#include "source/read_turns.h"
 
 namespace vmi {
 

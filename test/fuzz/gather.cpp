@@ -1,5 +1,5 @@
 // Any plan over any memory: mapped and batched gathers give the same rows, and a plan is refused or works.
-#include "core/gather.h"
+#include "core/gather/gather.h"
 #include "fuzzed_guest.h"
 
 using namespace vmi;

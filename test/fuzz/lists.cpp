@@ -3,7 +3,7 @@
 #include <ctime>
 #include <set>
 
-#include "core/lists.h"
+#include "core/lists/lists.h"
 #include "fuzzed_guest.h"
 
 using namespace vmi;

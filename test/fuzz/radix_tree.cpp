@@ -1,5 +1,5 @@
 // Radix trees that the fuzzer wrote: look-ups end, and find the same however memory is read.
-#include "core/radix_tree.h"
+#include "core/lookup/radix_tree.h"
 #include "fuzzed_guest.h"
 
 using namespace vmi;

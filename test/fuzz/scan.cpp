@@ -1,5 +1,5 @@
 // Scans find what a search byte by byte finds, however memory is read.
-#include "core/scan.h"
+#include "core/scan/scan.h"
 #include "fuzzed_guest.h"
 
 using namespace vmi;

@@ -2,8 +2,8 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { exportProfile } from '../../lib/export/profile.js';
 import { attach, CrashError, type Guest, type Target } from '../../lib/index.js';
-import { exportProfile } from '../../lib/kernel/profile/export.js';
 import type { LibvmiConfig } from '../../lib/libvmi/config.js';
 import { Libvmi } from '../../lib/libvmi/libvmi.js';
 import { compareTasks, expectedCr3 } from '../lab/compare.mjs';

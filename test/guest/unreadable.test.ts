@@ -3,8 +3,8 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { exportJson } from '../../lib/export/json.js';
 import { attach, CR3_SOURCES, type Guest, UNREADABLE } from '../../lib/index.js';
-import { exportJson } from '../../lib/kernel/profile/export-json.js';
 import { guestImage } from '../hostile/image.mjs';
 
 /** In no mapping of any kernel: the hole above the vmemmap. Documentation/arch/x86/x86_64/mm.rst. */

@@ -274,10 +274,10 @@ export async function survey(guest, path) {
   };
 }
 
-/** @param {Guest} guest @returns {Promise<import('../../lib/kernel/kallsyms.ts').KallsymsTables | undefined>} */
+/** @param {Guest} guest @returns {Promise<import('../../lib/kernel/symbols/kallsyms.ts').KallsymsTables | undefined>} */
 async function kallsymsOf(guest) {
   const table =
-    /** @type {{ table?: { tables?: import('../../lib/kernel/kallsyms.ts').KallsymsTables } }} */ (
+    /** @type {{ table?: { tables?: import('../../lib/kernel/symbols/kallsyms.ts').KallsymsTables } }} */ (
       /** @type {unknown} */ (guest.kernel.symbols)
     );
   return table.table?.tables;

@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-#include "libvmi_abi.h"
+#include "abi.h"
 
 namespace {
 

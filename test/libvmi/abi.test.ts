@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 
 const CHECK = fileURLToPath(new URL('abi-check.cpp', import.meta.url));
-const SOURCES = fileURLToPath(new URL('../../native/source', import.meta.url));
+const SOURCES = fileURLToPath(new URL('../../native/source/libvmi', import.meta.url));
 const HEADERS = (process.env.LIBVMI_INCLUDE ?? '/usr/local/include:/usr/include')
   .split(':')
   .find((folder) => existsSync(`${folder}/libvmi/libvmi.h`));
@@ -50,9 +50,9 @@ test.skipIf(HEADERS === undefined).each([
 ])('%s is found', (_, from, to, complaint) => {
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-abi-'));
   try {
-    const table = readFileSync(`${SOURCES}/libvmi_abi.h`, 'utf8');
+    const table = readFileSync(`${SOURCES}/abi.h`, 'utf8');
     expect(table).toContain(from);
-    writeFileSync(join(folder, 'libvmi_abi.h'), table.replace(from, to));
+    writeFileSync(join(folder, 'abi.h'), table.replace(from, to));
     const { status, stderr } = compile(folder);
     expect(status).not.toBe(0);
     expect(stderr).toMatch(complaint);

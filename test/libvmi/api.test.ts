@@ -9,7 +9,7 @@ import { REGISTERS } from '../../lib/libvmi/registers.js';
 import { count, StandIn } from './support/stand-in.js';
 
 const read = (path: string) => readFileSync(fileURLToPath(new URL(path, import.meta.url)), 'utf8');
-const TABLE = read('../../native/source/libvmi_abi.h');
+const TABLE = read('../../native/source/libvmi/abi.h');
 const DOCS = read('../../docs/libvmi.md');
 const HEADER = ['/usr/local/include', '/usr/include']
   .map((folder) => `${folder}/libvmi/libvmi.h`)

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/address_space.h"
+#include "core/paging/address_space.h"
 #include "core/memory.h"
 #include "core/physical_source.h"
 

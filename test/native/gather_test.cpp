@@ -2,7 +2,7 @@
 #include <random>
 
 #include "check.h"
-#include "core/gather.h"
+#include "core/gather/gather.h"
 #include "fake_source.h"
 
 namespace vmi::test {

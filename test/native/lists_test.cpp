@@ -4,7 +4,7 @@
 #include <set>
 
 #include "check.h"
-#include "core/lists.h"
+#include "core/lists/lists.h"
 #include "fake_source.h"
 
 namespace vmi::test {

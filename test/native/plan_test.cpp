@@ -4,7 +4,7 @@
 #include <random>
 
 #include "check.h"
-#include "core/plan.h"
+#include "core/gather/plan.h"
 
 namespace vmi::test {
 namespace {

@@ -3,8 +3,8 @@
 #include <thread>
 
 #include "check.h"
-#include "core/gather.h"
-#include "core/lists.h"
+#include "core/gather/gather.h"
+#include "core/lists/lists.h"
 #include "fake_source.h"
 
 namespace vmi::test {

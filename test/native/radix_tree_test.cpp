@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "check.h"
-#include "core/gather.h"
-#include "core/radix_tree.h"
+#include "core/gather/gather.h"
+#include "core/lookup/radix_tree.h"
 #include "fake_source.h"
 
 namespace vmi::test {

@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "check.h"
-#include "core/scan.h"
+#include "core/scan/scan.h"
 #include "fake_source.h"
 
 namespace vmi::test {

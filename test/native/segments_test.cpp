@@ -15,10 +15,10 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "core/address_space.h"
+#include "core/paging/address_space.h"
 #include "core/bus_guard.h"
-#include "core/gather.h"
-#include "core/scan.h"
+#include "core/gather/gather.h"
+#include "core/scan/scan.h"
 #include "source/segments.h"
 
 namespace vmi::test {

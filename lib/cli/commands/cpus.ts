@@ -1,7 +1,7 @@
 import { hex } from '../../errors.js';
+import { cpuTable } from '../../text/task.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { cpuTable } from '../task-text.js';
 
 export const cpus: Command = {
   name: 'cpus',

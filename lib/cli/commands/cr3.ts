@@ -1,10 +1,10 @@
 import { hex } from '../../errors.js';
 import type { Task } from '../../tasks/task.js';
+import { table } from '../../text/table.js';
+import { whyCr3 } from '../../text/task.js';
 import { parsePid } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { answerEach } from '../each.js';
-import { table } from '../table.js';
-import { whyCr3 } from '../task-text.js';
 
 export const cr3: Command = {
   name: 'cr3',

@@ -1,7 +1,7 @@
+import { printable, type Styles } from '../../text/printable.js';
 import { type Command, JSON_OPTION } from '../command.js';
 import { diagnose, type Finding } from '../diagnosis.js';
 import { EXIT } from '../exit-code.js';
-import { printable, type Styles } from '../text.js';
 
 export const doctor: Command = {
   name: 'doctor',

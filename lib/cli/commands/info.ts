@@ -1,10 +1,10 @@
 import { hex } from '../../errors.js';
+import { kaslrOffset } from '../../export/linked.js';
 import type { Guest } from '../../guest/guest.js';
-import { kaslrOffset } from '../../kernel/profile/linked.js';
+import { bytesText } from '../../text/printable.js';
+import { pairs } from '../../text/table.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { pairs } from '../table.js';
-import { bytesText } from '../text.js';
 
 export const info: Command = {
   name: 'info',

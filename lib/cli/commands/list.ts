@@ -2,10 +2,10 @@ import { closeSync, openSync } from 'node:fs';
 import { type XenDomain, xenDomains, xenHost } from '../../memory/libvmi/xen-domains.js';
 import { type QemuProcess, qemuProcesses } from '../../memory/qemu/process.js';
 import { formatTarget } from '../../target.js';
+import { bytesText } from '../../text/printable.js';
+import { table } from '../../text/table.js';
 import { type Command, JSON_OPTION } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { table } from '../table.js';
-import { bytesText } from '../text.js';
 
 /** A guest on this host, as `vmi list --json` gives it. */
 export interface ListedGuest {

@@ -1,11 +1,11 @@
 import { basename, resolve } from 'node:path';
-import { exportProfile, PROFILE_FORMATS, type ProfileFormat } from '../../kernel/profile/export.js';
+import { exportProfile, PROFILE_FORMATS, type ProfileFormat } from '../../export/profile.js';
 import { qemuProcesses } from '../../memory/qemu/process.js';
 import { parseTarget } from '../../target.js';
+import { jsonSafe, printableLines } from '../../text/printable.js';
 import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, type Invocation, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { jsonSafe, printableLines } from '../text.js';
 import { version } from '../version.js';
 
 /** Characters that are written at once. */

@@ -1,10 +1,10 @@
 import type { Guest } from '../../guest/guest.js';
 import type { TaskJson } from '../../tasks/task.js';
+import { type CrossJson, taskTable } from '../../text/task.js';
 import { onlyOne } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
 import type { Output } from '../output.js';
-import { type CrossJson, taskTable } from '../task-text.js';
 
 /** Broken tasks that are named on standard error; the rest is counted. */
 const MAX_NAMED = 5;

@@ -1,8 +1,8 @@
 import { FaultError, hex } from '../../errors.js';
+import { hexdump } from '../../text/hexdump.js';
 import { onlyOne, parseAddressOperand, parseLength, parsePlace, parseSpace } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, SPACE_OPTIONS, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { hexdump } from '../hexdump.js';
 import type { Output } from '../output.js';
 
 /** Bytes that are read at once: a dump of any size takes this much memory. */

@@ -1,9 +1,9 @@
 import { hex, VmiError } from '../../errors.js';
 import type { Guest } from '../../guest/guest.js';
+import { table } from '../../text/table.js';
 import { isAddress, parseAddressOperand } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { answerEach } from '../each.js';
-import { table } from '../table.js';
 
 interface Answer {
   readonly query: string;

@@ -1,4 +1,5 @@
 import { hex } from '../../errors.js';
+import { entryFlags, walkText, whyNotMapped } from '../../text/walk.js';
 import { onlyOne, parseAddressOperand, parsePlace, parseSpace } from '../arguments.js';
 import {
   ATTACH_OPTIONS,
@@ -9,7 +10,6 @@ import {
   TARGET,
 } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { entryFlags, walkText, whyNotMapped } from '../walk-text.js';
 
 export const translate: Command = {
   name: 'translate',

@@ -1,8 +1,8 @@
 import { hex } from '../../errors.js';
+import { taskTable } from '../../text/task.js';
 import { parseAddressOperand } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { taskTable } from '../task-text.js';
 
 export const who: Command = {
   name: 'who',

@@ -1,7 +1,7 @@
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import { VmiError } from '../../errors.js';
-import { type KernelSymbol, ListedSymbols } from '../symbols.js';
-import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from '../types.js';
+import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
+import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** Largest JSON unpacked: a whole kernel's is 40–60 MB. */

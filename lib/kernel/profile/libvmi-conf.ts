@@ -1,6 +1,6 @@
 import { VmiError } from '../../errors.js';
 import { didYouMean } from '../../suggest.js';
-import { BaseTypes, type Member, Struct, type StructType, type TypeRef } from '../types.js';
+import { BaseTypes, type Member, Struct, type StructType, type TypeRef } from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** An entry of libvmi.conf, its keys as written. */

@@ -1,6 +1,6 @@
 import { VmiError } from '../../errors.js';
-import { type KernelSymbol, ListedSymbols } from '../symbols.js';
-import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from '../types.js';
+import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
+import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** Says that a JSON file is what `vmi profile --format json` writes. */

@@ -1,5 +1,5 @@
-import type { ListedSymbols } from '../symbols.js';
-import type { TypeTable } from '../types.js';
+import type { ListedSymbols } from '../symbols/table.js';
+import type { TypeTable } from '../types/table.js';
 
 /**
  * What a user knows of a kernel, instead of what the guest says. Addresses are as linked, or as they were in some run:

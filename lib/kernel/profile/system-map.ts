@@ -1,5 +1,5 @@
 import { VmiError } from '../../errors.js';
-import { type KernelSymbol, ListedSymbols } from '../symbols.js';
+import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
 import type { Profile } from './profile.js';
 
 /** A stub in place of the real file, as Debian ships, has a line or none. */

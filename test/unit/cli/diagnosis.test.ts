@@ -13,8 +13,8 @@ import {
   qemuFinding,
   rightsFinding,
 } from '../../../lib/cli/diagnosis.js';
-import { styles } from '../../../lib/cli/text.js';
 import { VmiError } from '../../../lib/errors.js';
+import { styles } from '../../../lib/text/printable.js';
 import { vmi } from './fake-guest.js';
 
 const TRACE = 1n << 19n;

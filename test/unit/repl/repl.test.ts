@@ -1,14 +1,14 @@
 import { PassThrough, Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { styles } from '../../../lib/cli/text.js';
 import { FaultError, VmiError } from '../../../lib/errors.js';
 import type { Guest } from '../../../lib/guest/guest.js';
-import { Struct } from '../../../lib/kernel/types.js';
+import { Struct } from '../../../lib/kernel/types/table.js';
 import { completeArgument } from '../../../lib/repl/complete.js';
 import { historyFile } from '../../../lib/repl/history.js';
 import { banner, startRepl } from '../../../lib/repl/repl.js';
-import { structText } from '../../../lib/repl/struct-text.js';
 import { Writer } from '../../../lib/repl/writer.js';
+import { styles } from '../../../lib/text/printable.js';
+import { structText } from '../../../lib/text/struct.js';
 import { DATA, FakeGuest, fakeTask } from '../cli/fake-guest.js';
 
 /** Runs lines as if they were piped in. */

@@ -1,0 +1,90 @@
+import { hex } from '../errors.js';
+import type { GuestCpu } from '../guest/guest.js';
+import type { Addressing } from '../memory/physical-memory.js';
+import type { Cr3Source } from '../tasks/cr3.js';
+import type { CrossRow } from '../tasks/cross-view.js';
+import type { Task, TaskJson } from '../tasks/task.js';
+import type { Styles } from './printable.js';
+import { table } from './table.js';
+
+/** A task as `vmi ps --cross --json` prints it. */
+export type CrossJson = TaskJson & Pick<CrossRow, 'views' | 'missing'>;
+
+/**
+ * Tasks as lines: the columns of `vmi ps`, addresses of the machine named so, the user half of each pair where the guest has one, and the views that lack a
+ * task where that was asked.
+ */
+export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles): string[] {
+  const rows = [...tasks];
+  const pti = rows.some((row) => row.userCr3 !== undefined);
+  const machine = rows.some((row) => row.addressing === 'machine');
+  const cr3 = machine ? 'MACHINE CR3' : 'CR3';
+  const userCr3 = machine ? 'MACHINE USERCR3' : 'USERCR3';
+  const crossed = rows.some((row) => 'missing' in row);
+  return table(
+    rows,
+    [
+      { heading: 'PID', align: 'right', cell: (row) => String(row.pid) },
+      { heading: 'TGID', align: 'right', cell: (row) => String(row.tgid) },
+      { heading: 'PPID', align: 'right', cell: (row) => String(row.ppid ?? '?') },
+      { heading: 'UID', align: 'right', cell: (row) => String(row.uid ?? '?') },
+      { heading: 'S', cell: (row) => row.state },
+      { heading: cr3, align: 'right', cell: (row) => row.cr3 ?? '-' },
+      ...(pti
+        ? [{ heading: userCr3, align: 'right' as const, cell: (row: TaskJson) => row.userCr3 ?? '-' }]
+        : []),
+      { heading: 'SOURCE', cell: (row) => row.cr3Source },
+      ...(crossed
+        ? [
+            { heading: 'MISSING', cell: (row: TaskJson | CrossJson) => viewsText(row, 'missing') },
+            { heading: 'FOUND', cell: (row: TaskJson | CrossJson) => viewsText(row, 'views') },
+          ]
+        : []),
+      // A kernel thread in brackets, as ps(1) does.
+      { heading: 'COMM', cell: (row) => (row.kthread ? `[${row.comm}]` : row.comm) },
+    ],
+    styles === undefined ? {} : { styles },
+  );
+}
+
+function viewsText(row: TaskJson | CrossJson, which: 'missing' | 'views'): string {
+  return which in row ? (row as CrossJson)[which].join(',') : '';
+}
+
+/** CPUs as lines: what each runs and has loaded, which may be an address of the machine. */
+export function cpuTable(cpus: Iterable<GuestCpu>, styles?: Styles, addressing?: Addressing): string[] {
+  return table(
+    cpus,
+    [
+      { heading: 'CPU', align: 'right', cell: ({ cpu }) => String(cpu) },
+      {
+        heading: addressing === 'machine' ? 'MACHINE CR3' : 'CR3',
+        align: 'right',
+        cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)),
+      },
+      { heading: 'PID', align: 'right', cell: ({ task }) => String(task.pid) },
+      { heading: 'TGID', align: 'right', cell: ({ task }) => String(task.tgid) },
+      { heading: 'COMM', cell: ({ task }) => (task.kthread ? `[${task.comm}]` : task.comm) },
+    ],
+    styles === undefined ? {} : { styles },
+  );
+}
+
+/** Why a task has no CR3 of its own, or why its CR3 is another's; `undefined` when it is simply its own. */
+export function whyCr3(task: Pick<Task, 'pid' | 'comm'>, source: Cr3Source): string | undefined {
+  const who = `task ${task.pid} (${task.comm})`;
+  switch (source) {
+    case 'mm':
+      return undefined;
+    case 'none':
+      return `${who} is a kernel thread off the CPU: it has no address space, and will run on whatever is loaded when it wakes`;
+    case 'exited':
+      return `${who} has exited and waits for its parent: it will not run again`;
+    case 'active_mm':
+      return `${who} has no address space of its own: it is on a CPU and borrows this one`;
+    case 'loaded_mm':
+      return `${who} has no address space of its own: this is what its CPU has loaded`;
+    case 'thread':
+      return `${who} has exited, but threads of its process live: this is theirs`;
+  }
+}
