@@ -18,7 +18,8 @@ export const TURN = 5;
 export const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 
 /** @param {number[]} numbers */
-export const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
+export const median = (numbers) =>
+  [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
 export const ms = (/** @type {number} */ value) => `${value.toFixed(3)} ms`;
 export const us = (/** @type {number} */ value) => `${(value * 1e3).toFixed(2)} µs`;
 export const ns = (/** @type {number} */ value) => `${(value * 1e6).toFixed(0)} ns`;
@@ -26,7 +27,9 @@ export const times = (/** @type {number} */ value) => `${value.toFixed(2)} x`;
 
 /** The machine, Node and the commit, for the head of a result. */
 export function conditions() {
-  const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).stdout.trim();
+  const commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], {
+    encoding: 'utf8',
+  }).stdout.trim();
   return `${cpus()[0]?.model}, ${cpus().length} cores; Node ${process.versions.node}; commit ${commit || 'none'}`;
 }
 

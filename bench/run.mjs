@@ -45,7 +45,8 @@ const { bootGuest } = await import('../test/lab/guest.mjs');
 /** @param {() => unknown} work @param {number} [count] @returns {number} median, milliseconds */
 const time = (work, count = runs) => timeOf(work, count);
 /** @param {string} name @param {string} value @param {string} [ratio] */
-const row = (name, value, ratio = '') => console.log(`  ${name.padEnd(61)} ${value.padStart(12)}  ${ratio}`);
+const row = (name, value, ratio = '') =>
+  console.log(`  ${name.padEnd(61)} ${value.padStart(12)}  ${ratio}`);
 /**
  * @param {Awaited<ReturnType<typeof bootGuest>>} lab
  * @param {import('node-libvmi').Guest} guest the same, attached
@@ -66,7 +67,17 @@ function libvmiInC(lab, guest) {
   const map = join(folder, 'System.map');
   writeFileSync(map, vmi('profile', target, '--format', 'system-map', '-q'));
   const name = lab.memoryPath ?? '';
-  const entry = vmi('profile', target, '--format', 'libvmi-conf', '--sysmap', map, '--name', 'bench', '-q');
+  const entry = vmi(
+    'profile',
+    target,
+    '--format',
+    'libvmi-conf',
+    '--sysmap',
+    map,
+    '--name',
+    'bench',
+    '-q',
+  );
   // The string holds the entry's inside only.
   const config = entry.slice(entry.indexOf('{'));
   const { types } = guest.kernel;
@@ -77,7 +88,9 @@ function libvmiInC(lab, guest) {
       name,
       String(runs),
       String(guest.symbol('init_task') + BigInt(types.offset('task_struct', 'tasks'))),
-      ...['tasks', 'pid', 'comm', 'mm'].map((member) => String(types.offset('task_struct', member))),
+      ...['tasks', 'pid', 'comm', 'mm'].map((member) =>
+        String(types.offset('task_struct', member)),
+      ),
       String(types.offset('mm_struct', 'pgd')),
       String(64 << 20),
     ],
@@ -161,7 +174,8 @@ try {
       'anonymous RAM, columns, page tables checked within a second': (warm) =>
         timeOf(() => remote.taskColumns(recent), TURN, warm),
       'anonymous RAM, Task objects': unmapped.objects,
-      'anonymous RAM, Task objects, the same': (warm) => timeOf(() => remote.tasks(recent), TURN, warm),
+      'anonymous RAM, Task objects, the same': (warm) =>
+        timeOf(() => remote.tasks(recent), TURN, warm),
       'anonymous RAM, Task objects and every CR3': unmapped.answers,
       'anonymous RAM, 8 bytes of every task': read(batches.slice(0, 1)),
       'anonymous RAM, 8 bytes of every task, mm and PGD': read(batches),
@@ -246,7 +260,12 @@ try {
     row(`libvmi in C, all caches flushed (${inC.count})`, ms(inC.list), '1.00 x');
     row('libvmi in C, 8 bytes', ns(inC.read), '1.00 x');
     for (const map of [true, false]) {
-      const libvmi = await attach({ kind: 'libvmi', driver: 'file', name: shared.memoryPath ?? '', map });
+      const libvmi = await attach({
+        kind: 'libvmi',
+        driver: 'file',
+        name: shared.memoryPath ?? '',
+        map,
+      });
       const list = time(() => libvmi.tasks(), map ? runs : 9);
       const read = time(() => {
         for (let i = 0; i < 1000; i++) libvmi.memory.readU64(64n << 20n);

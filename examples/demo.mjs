@@ -31,7 +31,9 @@ async function demo() {
     const guest = await attach(`qemu:${lab.pid}`);
     try {
       const milliseconds = (performance.now() - before).toFixed(0);
-      log(`attached to the running guest in ${milliseconds} ms: Linux ${guest.kernel.release}, no profile`);
+      log(
+        `attached to the running guest in ${milliseconds} ms: Linux ${guest.kernel.release}, no profile`,
+      );
       // The oracle holds every CPU of the guest where it is, so that both see the same moment.
       const truth = await lab.truth({ freeze: 'halt' });
       const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());

@@ -11,7 +11,8 @@ if (target === undefined) {
 
 const guest = await attach(target);
 try {
-  const seen = values.length > 0 ? values.map(BigInt) : (await guest.registers()).map((vcpu) => vcpu.cr3);
+  const seen =
+    values.length > 0 ? values.map(BigInt) : (await guest.registers()).map((vcpu) => vcpu.cr3);
   for (const cr3 of seen) {
     const tasks = guest.cr3ToTasks(cr3);
     console.log(`0x${cr3.toString(16)} → page table at 0x${guest.cr3Base(cr3).toString(16)}`);

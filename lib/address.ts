@@ -19,7 +19,9 @@ export const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
 export function toAddress(value: AddressLike, name = 'address'): bigint {
   if (typeof value === 'bigint') {
     if (value < 0n || value > MAX_ADDRESS) {
-      throw new RangeError(`Expected ${name} between 0 and 2^64 - 1 but received ${signedHex(value)}`);
+      throw new RangeError(
+        `Expected ${name} between 0 and 2^64 - 1 but received ${signedHex(value)}`,
+      );
     }
     return value;
   }
@@ -43,7 +45,9 @@ export function toLength(value: number, max = 0x7fff_ffff, name = 'length'): num
   if (typeof value !== 'number')
     throw new TypeError(`Expected ${name} as a number but received ${typeof value}`);
   if (!Number.isInteger(value) || value < 0 || value > max) {
-    throw new RangeError(`Expected ${name} as an integer between 0 and ${max} but received ${value}`);
+    throw new RangeError(
+      `Expected ${name} as an integer between 0 and ${max} but received ${value}`,
+    );
   }
   return value;
 }

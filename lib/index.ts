@@ -9,7 +9,13 @@ export {
   type VmiErrorCode,
 } from './errors.js';
 export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
-export { type AttachOptions, attach, Guest, type GuestCpu, type SpaceOptions } from './guest/guest.js';
+export {
+  type AttachOptions,
+  attach,
+  Guest,
+  type GuestCpu,
+  type SpaceOptions,
+} from './guest/guest.js';
 export { Pause } from './guest/pause.js';
 export { Kernel, type KernelOptions } from './kernel/kernel.js';
 export { loadProfile } from './kernel/profile/load-profile.js';
@@ -22,7 +28,12 @@ export {
   type PhysicalRange,
   type VcpuRegisters,
 } from './memory/physical-memory.js';
-export { type Mapping, VirtualMemory, type WalkResult, type WalkStep } from './memory/virtual-memory.js';
+export {
+  type Mapping,
+  VirtualMemory,
+  type WalkResult,
+  type WalkStep,
+} from './memory/virtual-memory.js';
 export { formatTarget, parseTarget, type Target } from './target.js';
 export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';

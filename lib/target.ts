@@ -31,7 +31,9 @@ export const TARGET_FORMS =
  */
 export function parseTarget(text: string): Target {
   if (typeof text !== 'string') {
-    throw new TypeError(`Expected target as a string (${TARGET_FORMS}) but received ${typeof text}`);
+    throw new TypeError(
+      `Expected target as a string (${TARGET_FORMS}) but received ${typeof text}`,
+    );
   }
   const colon = text.indexOf(':');
   const kind = text.slice(0, colon);

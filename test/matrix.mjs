@@ -55,7 +55,11 @@ const SUITES = /** @type {const} */ (['bullseye', 'bookworm', 'trixie', 'sid', '
 const cells = [];
 for (const suite of SUITES) {
   const add = (/** @type {string} */ name, /** @type {GuestOptions} */ options, core = false) =>
-    cells.push({ name: `${suite}: ${name}`, options: { suite, flavour: 'cloud', ...options }, core });
+    cells.push({
+      name: `${suite}: ${name}`,
+      options: { suite, flavour: 'cloud', ...options },
+      core,
+    });
   add('q35, anonymous RAM', {}, true);
   add('pc, shared file, 1 CPU', { machine: 'pc', backend: 'file', cpus: 1 });
   add('5 levels, memfd, 4 CPUs', { levels5: true, backend: 'memfd', cpus: 4 });
@@ -71,7 +75,11 @@ cells.push(
   { name: 'trixie: generic', options: { suite: 'trixie', flavour: 'generic' } },
   { name: 'trixie: rt', options: { suite: 'trixie', flavour: 'rt' } },
   { name: 'bookworm: PTI by CPU model', options: { suite: 'bookworm', cpu: 'Skylake-Client' } },
-  { name: 'bookworm: two NUMA nodes', options: { suite: 'bookworm', numa: 2, memory: 1024 }, core: true },
+  {
+    name: 'bookworm: two NUMA nodes',
+    options: { suite: 'bookworm', numa: 2, memory: 1024 },
+    core: true,
+  },
   {
     name: 'trixie: two NUMA nodes, memfd, 4 GiB',
     options: { suite: 'trixie', numa: 2, memory: 4096, backend: 'memfd' },
@@ -85,7 +93,10 @@ cells.push(
     name: 'bookworm: pc, 4 GiB shared file',
     options: { suite: 'bookworm', machine: 'pc', memory: 4096, backend: 'file' },
   },
-  { name: 'trixie: q35, 3 GiB shared file', options: { suite: 'trixie', memory: 3072, backend: 'file' } },
+  {
+    name: 'trixie: q35, 3 GiB shared file',
+    options: { suite: 'trixie', memory: 3072, backend: 'file' },
+  },
   {
     name: 'trixie: no monitor, memfd, 3 GiB',
     options: { suite: 'trixie', qmp: false, memory: 3072, backend: 'memfd' },
@@ -210,7 +221,9 @@ async function runAll() {
   let used = 0;
   while (fitting.length > 0 || running.size > 0) {
     const next =
-      running.size < Number(values.jobs) ? fitting.findIndex((one) => used + one.memory <= room) : -1;
+      running.size < Number(values.jobs)
+        ? fitting.findIndex((one) => used + one.memory <= room)
+        : -1;
     if (next < 0) {
       await Promise.race(running.values());
       continue;
@@ -249,11 +262,16 @@ async function runCell(cell) {
       try {
         result.sources.push(await compare(target, truth));
       } catch (error) {
-        throw new Error(`${target}: ${error instanceof Error ? error.message : error}`, { cause: error });
+        throw new Error(`${target}: ${error instanceof Error ? error.message : error}`, {
+          cause: error,
+        });
       }
     }
   } catch (error) {
-    result.verdict = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, '; ');
+    result.verdict = (error instanceof Error ? error.message : String(error)).replace(
+      /\s*\n\s*/g,
+      '; ',
+    );
   } finally {
     await lab?.close();
     if (typeof giveBack === 'function') await giveBack();
@@ -291,7 +309,9 @@ async function compare(target, truth) {
     const [first, ...rest] = compareTasks(truth, tasks);
     if (first !== undefined) {
       const { pid, fact, expected, actual } = first;
-      throw new Error(`PID ${pid}: ${fact} is ${expected}, not ${actual} (and ${rest.length} more)`);
+      throw new Error(
+        `PID ${pid}: ${fact} is ${expected}, not ${actual} (and ${rest.length} more)`,
+      );
     }
     for (const task of tasks) {
       const cr3 = guest.pidToCr3(task.pid);
@@ -301,7 +321,9 @@ async function compare(target, truth) {
     for (const [cr3, pids] of expectedSharers(truth)) {
       const found = guest.cr3ToTasks(cr3).map(({ pid }) => pid);
       if (inOrder(found) !== inOrder(pids))
-        throw new Error(`CR3 0x${cr3.toString(16)} is of ${inOrder(pids)}, not of ${inOrder(found)}`);
+        throw new Error(
+          `CR3 0x${cr3.toString(16)} is of ${inOrder(pids)}, not of ${inOrder(found)}`,
+        );
     }
     const running = guest.cpus();
     if (running.length !== truth.cpus.length)
@@ -311,7 +333,8 @@ async function compare(target, truth) {
       if (told === undefined || told.task !== task.address || told.loadedPgd !== cr3)
         throw new Error(`CPU ${cpu} differs`);
     }
-    if (guest.crossView().some((row) => row.missing.length > 0)) throw new Error('the views disagree');
+    if (guest.crossView().some((row) => row.missing.length > 0))
+      throw new Error('the views disagree');
     return `${target.slice(0, target.indexOf(':'))} by ${guest.kernel.provenance.located}`;
   } finally {
     await guest.close();
@@ -349,7 +372,8 @@ function plain() {
     ['guest', 'kernel', 'sources', 'tasks', 'verdict'],
     ...rows().map((row) => Object.values(row).map(String)),
   ];
-  const widths = lines[0]?.map((_, at) => Math.max(...lines.map((line) => line[at]?.length ?? 0))) ?? [];
+  const widths =
+    lines[0]?.map((_, at) => Math.max(...lines.map((line) => line[at]?.length ?? 0))) ?? [];
   const text = lines.map((line) =>
     line
       .map((cell, at) => cell.padEnd(widths[at] ?? 0))
@@ -361,7 +385,8 @@ function plain() {
 
 /** The results in docs/matrix.md and in the README. */
 async function write() {
-  const file = (/** @type {string} */ path) => fileURLToPath(new URL(`../${path}`, import.meta.url));
+  const file = (/** @type {string} */ path) =>
+    fileURLToPath(new URL(`../${path}`, import.meta.url));
   const qemu = /version (\S+)/.exec(String(await run('qemu-system-x86_64', ['--version'])))?.[1];
   const text = `# Guests that were compared
 

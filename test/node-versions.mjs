@@ -22,7 +22,9 @@ const MAJORS = ['20', '22', '24', '26'];
 const FOLDERS = ['test/unit/', 'test/addon/', 'test/libvmi/'];
 const PACKAGE = `node-linux-${process.arch}`;
 
-const { values } = parseArgs({ options: { only: { type: 'string', multiple: true, default: MAJORS } } });
+const { values } = parseArgs({
+  options: { only: { type: 'string', multiple: true, default: MAJORS } },
+});
 const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 const root = fileURLToPath(new URL('..', import.meta.url));
 setUpProject(log);
@@ -78,7 +80,14 @@ async function program(version) {
       },
     );
     const archive = join(temporary, out.trim());
-    await run('tar', ['-xzf', archive, '-C', temporary, '--strip-components=1', 'package/bin/node']);
+    await run('tar', [
+      '-xzf',
+      archive,
+      '-C',
+      temporary,
+      '--strip-components=1',
+      'package/bin/node',
+    ]);
     await rm(archive);
   });
   return join(folder, 'bin', 'node');
@@ -99,13 +108,18 @@ async function test(node) {
         cwd: root,
         encoding: 'utf8',
         maxBuffer: 1 << 28,
-        env: { ...process.env, NO_COLOR: '1', PATH: `${dirname(node)}${delimiter}${process.env.PATH}` },
+        env: {
+          ...process.env,
+          NO_COLOR: '1',
+          PATH: `${dirname(node)}${delimiter}${process.env.PATH}`,
+        },
       },
     );
     const seconds = Math.round((performance.now() - start) / 1000);
     if (status !== 0) console.error(`${stdout}\n${stderr}`);
     const counts = await readFile(report, 'utf8').then(JSON.parse, () => undefined);
-    if (counts === undefined) return { passed: false, text: `no test ran (${signal ?? `code ${status}`})` };
+    if (counts === undefined)
+      return { passed: false, text: `no test ran (${signal ?? `code ${status}`})` };
     const { numPassedTests, numFailedTests, numPendingTests } = counts;
     return {
       passed: status === 0 && numFailedTests === 0 && numPassedTests > 0,

@@ -62,7 +62,9 @@ function thread() {
   };
   const prefix = [[], ['setarch', '-R']].find(starts);
   if (prefix === undefined) {
-    console.log('threads: skipped, ThreadSanitizer does not start on this kernel (vm.mmap_rnd_bits)');
+    console.log(
+      'threads: skipped, ThreadSanitizer does not start on this kernel (vm.mmap_rnd_bits)',
+    );
     return;
   }
   runTests('threads', folder, prefix);
@@ -73,14 +75,25 @@ async function fuzz() {
     console.log('fuzzers: skipped, there is no clang (apt-get install clang)');
     return;
   }
-  const probe = spawnSync('clang++', ['-fsanitize=fuzzer,address', '-x', 'c++', '-', '-o', '/dev/null'], {
-    input: '#include <cstddef>\nextern "C" int LLVMFuzzerTestOneInput(const char*, size_t) { return 0; }',
-  });
+  const probe = spawnSync(
+    'clang++',
+    ['-fsanitize=fuzzer,address', '-x', 'c++', '-', '-o', '/dev/null'],
+    {
+      input:
+        '#include <cstddef>\nextern "C" int LLVMFuzzerTestOneInput(const char*, size_t) { return 0; }',
+    },
+  );
   if (probe.status !== 0) {
-    console.log('fuzzers: skipped, clang has no libFuzzer here (apt-get install libclang-rt-<version>-dev)');
+    console.log(
+      'fuzzers: skipped, clang has no libFuzzer here (apt-get install libclang-rt-<version>-dev)',
+    );
     return;
   }
-  const folder = build('fuzz', ['VMI_FUZZ=ON'], ['--target', 'fuzzers', '--cc', 'clang', '--cxx', 'clang++']);
+  const folder = build(
+    'fuzz',
+    ['VMI_FUZZ=ON'],
+    ['--target', 'fuzzers', '--cc', 'clang', '--cxx', 'clang++'],
+  );
   const targets = readdirSync(folder).filter((name) => /^fuzz_\w+$/.test(name));
   if (targets.length === 0) throw new Error(`no fuzzers in ${folder}`);
   for (const target of targets) fuzzOne(folder, target.slice('fuzz_'.length));
@@ -103,11 +116,15 @@ function fuzzOne(folder, target) {
   const runs = /number_of_executed_units:\s*(\d+)/.exec(stderr)?.[1];
   if (status !== 0 || runs === undefined) {
     console.error(stderr.split('\n').slice(-80).join('\n'));
-    console.log(`fuzz ${target}: FAILED (${signal ?? `code ${status}`}); its input is in ${folder}`);
+    console.log(
+      `fuzz ${target}: FAILED (${signal ?? `code ${status}`}); its input is in ${folder}`,
+    );
     process.exitCode = 1;
     return;
   }
-  console.log(`fuzz ${target}: ${runs} inputs in ${seconds} s from ${lines.length} seeds, none failed`);
+  console.log(
+    `fuzz ${target}: ${runs} inputs in ${seconds} s from ${lines.length} seeds, none failed`,
+  );
   if (values.keep) keep(program, corpus, kept);
 }
 
@@ -121,7 +138,9 @@ function keep(program, corpus, kept) {
     maxBuffer: 1 << 28,
   });
   if (status !== 0) throw new Error(stderr);
-  const lines = readdirSync(smallest).map((name) => readFileSync(join(smallest, name)).toString('base64'));
+  const lines = readdirSync(smallest).map((name) =>
+    readFileSync(join(smallest, name)).toString('base64'),
+  );
   mkdirSync(seeds, { recursive: true });
   writeFileSync(kept, `${lines.sort().join('\n')}\n`);
   log(`${lines.length} seeds kept in ${kept}`);
@@ -175,6 +194,7 @@ function runTests(what, folder, prefix) {
     console.error(`${stdout}\n${stderr}`);
     process.exitCode = 1;
   }
-  const text = summary === null ? 'no test ran' : `${summary[2]} test programs, ${summary[1]} failed`;
+  const text =
+    summary === null ? 'no test ran' : `${summary[2]} test programs, ${summary[1]} failed`;
   console.log(`${what}: ${text} (${Math.round((performance.now() - start) / 1000)} s)`);
 }

@@ -12,7 +12,10 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** What the addon is built from, and what dist/ is. */
 const ADDON = { built: 'build/Release/vmi_addon.node', from: ['native', 'binding.gyp'] };
-const DIST = { built: 'dist/index.js', from: ['lib', 'types', 'tsconfig.json', 'tsconfig.build.json'] };
+const DIST = {
+  built: 'dist/index.js',
+  from: ['lib', 'types', 'tsconfig.json', 'tsconfig.build.json'],
+};
 
 /** Installs and builds what is missing or stale, and nothing else. @param {(message: string) => void} log */
 export function setUpProject(log) {
@@ -21,7 +24,10 @@ export function setUpProject(log) {
     throw new Error(`Node 20.19 or later is needed; this is ${process.versions.node}`);
   }
   const marker = `${root}node_modules/.package-lock.json`;
-  if (!existsSync(marker) || statSync(marker).mtimeMs < statSync(`${root}package-lock.json`).mtimeMs - 1000) {
+  if (
+    !existsSync(marker) ||
+    statSync(marker).mtimeMs < statSync(`${root}package-lock.json`).mtimeMs - 1000
+  ) {
     log('installing npm packages');
     npm(['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
   }

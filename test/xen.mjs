@@ -57,7 +57,8 @@ let failed = false;
 try {
   machine = await bootXen({ log });
   log(`Xen ${machine.version}, dom0 ${machine.release}: ready in ${machine.bootSeconds} s`);
-  if (machine.libvmi === undefined) console.log('skipped: this host has no libvmi to take into dom0');
+  if (machine.libvmi === undefined)
+    console.log('skipped: this host has no libvmi to take into dom0');
   else await compareAll(machine);
 } catch (error) {
   failed = true;
@@ -109,7 +110,10 @@ async function compareOne(xen, suite, type, name) {
     if (differences.length > 0)
       result.verdict = `${differences.length} differences: ${differences.slice(0, 5).join('; ')}`;
   } catch (error) {
-    result.verdict = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, '; ');
+    result.verdict = (error instanceof Error ? error.message : String(error)).replace(
+      /\s*\n\s*/g,
+      '; ',
+    );
   } finally {
     await domain.destroy().catch(() => {});
   }
@@ -125,7 +129,8 @@ async function compareOne(xen, suite, type, name) {
  */
 async function look(xen, name, transcript) {
   const target = quoted(`xen:${name}`);
-  const vmi = async (/** @type {string} */ args) => (await xen.run(`vmi ${args}`, { seconds: 300 })).out;
+  const vmi = async (/** @type {string} */ args) =>
+    (await xen.run(`vmi ${args}`, { seconds: 300 })).out;
   const lines = async (/** @type {string} */ args) =>
     (await vmi(`${args} --json`))
       .trimEnd()
@@ -136,7 +141,11 @@ async function look(xen, name, transcript) {
     const { out, err } = await xen.run(command, { seconds: 300, check: false });
     const shown = `${err}${out}`.trimEnd().split('\n');
     const rest = shown.length > 2 * SHOWN ? [`… ${shown.length - SHOWN} more lines`] : [];
-    transcript.push(`# ${command}`, ...shown.slice(0, rest.length > 0 ? SHOWN : undefined), ...rest);
+    transcript.push(
+      `# ${command}`,
+      ...shown.slice(0, rest.length > 0 ? SHOWN : undefined),
+      ...rest,
+    );
   };
   /** @type {TaskJson[]} */
   const tasks = await lines(`ps ${target} --threads`);
@@ -148,7 +157,9 @@ async function look(xen, name, transcript) {
     /** The same with libvmi in a process of its own. */
     isolated: /** @type {TaskJson[]} */ (await lines(`ps ${target} --threads --isolate`)),
     cr3: /** @type {TaskJson[]} */ (await lines(`cr3 ${target} ${pids.join(' ')}`)),
-    who: /** @type {(TaskJson & { value: string })[]} */ (await lines(`who ${target} ${cr3s.join(' ')}`)),
+    who: /** @type {(TaskJson & { value: string })[]} */ (
+      await lines(`who ${target} ${cr3s.join(' ')}`)
+    ),
     userWho: /** @type {(TaskJson & { value: string })[]} */ (
       userCr3s.length === 0 ? [] : await lines(`who ${target} ${userCr3s.join(' ')}`)
     ),
@@ -178,20 +189,26 @@ async function look(xen, name, transcript) {
  */
 function compare(truth, told, type) {
   const differences = compareTasks(truth, told.tasks).map(
-    ({ pid, comm, fact, expected, actual }) => `PID ${pid} ${comm}: ${fact} is ${expected}, not ${actual}`,
+    ({ pid, comm, fact, expected, actual }) =>
+      `PID ${pid} ${comm}: ${fact} is ${expected}, not ${actual}`,
   );
   const expect = (
     /** @type {string} */ what,
     /** @type {unknown} */ expected,
     /** @type {unknown} */ actual,
   ) => {
-    if (String(expected) !== String(actual)) differences.push(`${what} is ${expected}, not ${actual}`);
+    if (String(expected) !== String(actual))
+      differences.push(`${what} is ${expected}, not ${actual}`);
   };
   const pv = type === 'pv';
   expect('PV', pv, truth.facts.pv);
   expect('addressing', pv ? 'machine' : 'guest-physical', told.probe.addressing);
   expect('tasks that a view lacks', 0, told.probe.cross);
-  expect('what an isolated libvmi tells', JSON.stringify(told.tasks), JSON.stringify(told.isolated));
+  expect(
+    'what an isolated libvmi tells',
+    JSON.stringify(told.tasks),
+    JSON.stringify(told.isolated),
+  );
   for (const task of truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread')) {
     const { cr3 } = expectedCr3(truth, task);
     const one = told.cr3.find(({ pid }) => pid === task.pid);

@@ -74,7 +74,9 @@ export function checkOperands(command: Command, operands: readonly string[]): vo
 export function parsePid(text: string, name = 'PID'): number {
   const pid = Number(text);
   if (!/^[0-9]+$/.test(text) || pid > MAX_PID) {
-    throw new UsageError(`Expected ${name} as an integer between 1 and ${MAX_PID} but received '${text}'`);
+    throw new UsageError(
+      `Expected ${name} as an integer between 1 and ${MAX_PID} but received '${text}'`,
+    );
   }
   return pid;
 }
@@ -83,7 +85,9 @@ export function parsePid(text: string, name = 'PID'): number {
 export function parseLength(text: string): number {
   const length = Number(text);
   if (!/^([0-9]+|0x[0-9a-f]+)$/i.test(text) || length < 1 || length > MAX_LENGTH) {
-    throw new UsageError(`Expected LENGTH as an integer between 1 and ${MAX_LENGTH} but received '${text}'`);
+    throw new UsageError(
+      `Expected LENGTH as an integer between 1 and ${MAX_LENGTH} but received '${text}'`,
+    );
   }
   return length;
 }
@@ -143,7 +147,9 @@ export function parseSpace(invocation: Invocation): SpaceOptions {
 
 /** @throws {UsageError} more than one of these options was given */
 export function onlyOne(invocation: Invocation, ...options: string[]): void {
-  const given = options.filter((option) => invocation.has(option) || invocation.value(option) !== undefined);
+  const given = options.filter(
+    (option) => invocation.has(option) || invocation.value(option) !== undefined,
+  );
   if (given.length > 1) throw new UsageError(`--${given[0]} and --${given[1]} do not go together`);
 }
 
@@ -166,6 +172,8 @@ function optionMessage(error: Error, known: readonly string[]): string {
       .split('\n', 1)[0]!
       .replace(/\. .*$/, '')
       .replace(/^Option/, 'option');
-  const close = known.find((name) => unknown[2]!.length > 1 && name.startsWith(unknown[2]!.slice(0, 3)));
+  const close = known.find(
+    (name) => unknown[2]!.length > 1 && name.startsWith(unknown[2]!.slice(0, 3)),
+  );
   return `unknown option '${unknown[1]}${unknown[2]}'${close === undefined ? '' : `; did you mean --${close}?`}`;
 }

@@ -42,7 +42,9 @@ export interface Invocation {
   /** The value of an option. */
   value(option: string): string | undefined;
   /** Attaches to the first operand, and closes the guest whatever happens. */
-  withGuest(use: (guest: Guest, attachMilliseconds: number) => Promise<number> | number): Promise<number>;
+  withGuest(
+    use: (guest: Guest, attachMilliseconds: number) => Promise<number> | number,
+  ): Promise<number>;
 }
 
 export const JSON_OPTION = {
@@ -58,13 +60,17 @@ export const ATTACH_OPTIONS = {
       'take symbols and types from a file: System.map, Volatility ISF, libvmi.conf[#ENTRY]; may be repeated',
   },
   isolate: {
-    summary: 'run libvmi, where it is the source, in a process of its own: it cannot take this one along',
+    summary:
+      'run libvmi, where it is the source, in a process of its own: it cannot take this one along',
   },
   'no-cache': { summary: 'neither use nor keep what was found in this kernel before' },
 } as const;
 
 export const SPACE_OPTIONS = {
-  pid: { value: 'PID', summary: "look the address up in this task's page table instead of the kernel's" },
+  pid: {
+    value: 'PID',
+    summary: "look the address up in this task's page table instead of the kernel's",
+  },
   cr3: { value: 'CR3', summary: 'look the address up in the page table of this CR3 value' },
 } as const;
 

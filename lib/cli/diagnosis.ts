@@ -31,14 +31,24 @@ export function nodeFinding(release: string): Finding {
   const enough = major > NODE[0] || (major === NODE[0] && minor >= NODE[1]);
   const detail = `Node ${release}`;
   if (enough) return { check: 'node', status: 'ok', detail };
-  return { check: 'node', status: 'problem', detail, fix: `install Node ${NODE.join('.')} or later` };
+  return {
+    check: 'node',
+    status: 'problem',
+    detail,
+    fix: `install Node ${NODE.join('.')} or later`,
+  };
 }
 
 export function platformFinding(platform: string, arch: string): Finding {
   const detail = `${platform} ${arch}`;
   if (platform === 'linux' && arch === 'x64') return { check: 'host', status: 'ok', detail };
   if (platform === 'linux' && arch === 'arm64') {
-    return { check: 'host', status: 'warning', detail, fix: 'on arm64, attach to images (image:PATH) only' };
+    return {
+      check: 'host',
+      status: 'warning',
+      detail,
+      fix: 'on arm64, attach to images (image:PATH) only',
+    };
   }
   return { check: 'host', status: 'problem', detail, fix: 'use a Linux host, x86-64 or arm64' };
 }
@@ -75,7 +85,12 @@ export function rightsFinding(host: {
       fix: 'boot with kernel.yama.ptrace_scope below 3, or attach to an image (image:PATH)',
     };
   }
-  if (trace) return { check: 'rights', status: 'ok', detail: `${who}: every guest on this host may be read` };
+  if (trace)
+    return {
+      check: 'rights',
+      status: 'ok',
+      detail: `${who}: every guest on this host may be read`,
+    };
   if ((host.scope ?? 0) === 0) {
     return {
       check: 'rights',
@@ -151,7 +166,9 @@ export function libvmiFinding(report: LibvmiReport | undefined): Finding {
   }
   const { missing, drivers } = report;
   const lacking = drivers.flatMap((driver) =>
-    driver.present === false ? [] : driver.missing.map((library) => `${library} for ${driver.name}`),
+    driver.present === false
+      ? []
+      : driver.missing.map((library) => `${library} for ${driver.name}`),
   );
   const built = drivers.filter(({ present }) => present !== false);
   const absent = drivers.filter(({ present }) => present === false);
@@ -177,7 +194,12 @@ export function libvmiFinding(report: LibvmiReport | undefined): Finding {
  */
 export function xenFinding(host: XenHost, report: LibvmiReport | undefined): Finding {
   const check = 'xen';
-  const warning = (detail: string, fix: string): Finding => ({ check, status: 'warning', detail, fix });
+  const warning = (detail: string, fix: string): Finding => ({
+    check,
+    status: 'warning',
+    detail,
+    fix,
+  });
   if (!host.xen)
     return { check, status: 'ok', detail: 'this host runs on no Xen: xen: targets work in dom0' };
   if (!host.control) {
@@ -189,7 +211,10 @@ export function xenFinding(host: XenHost, report: LibvmiReport | undefined): Fin
   if (host.privcmd === 'absent')
     return warning('no /dev/xen/privcmd: no domain can be read', 'sudo modprobe xen-privcmd');
   if (host.privcmd === 'forbidden')
-    return warning('/dev/xen/privcmd belongs to root: no domain can be read', 'run vmi as root (sudo)');
+    return warning(
+      '/dev/xen/privcmd belongs to root: no domain can be read',
+      'run vmi as root (sudo)',
+    );
   const driver = report?.usable ? report.drivers.find(({ name }) => name === 'xen') : undefined;
   if (driver === undefined)
     return warning('dom0 of Xen, but xen: targets need libvmi', 'see libvmi in this report');
@@ -322,7 +347,9 @@ async function libvirtState(env: NodeJS.ProcessEnv) {
 }
 
 function qemuVersion(env: NodeJS.ProcessEnv): string | undefined {
-  const folders = [...(env.PATH ?? '').split(':'), '/usr/libexec'].filter((folder) => folder !== '');
+  const folders = [...(env.PATH ?? '').split(':'), '/usr/libexec'].filter(
+    (folder) => folder !== '',
+  );
   for (const name of ['qemu-system-x86_64', 'qemu-kvm']) {
     const path = folders.map((folder) => join(folder, name)).find((file) => existsSync(file));
     if (path === undefined) continue;

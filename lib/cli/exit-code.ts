@@ -21,7 +21,10 @@ export const EXIT_HELP: readonly (readonly [code: number, meaning: string])[] = 
   [EXIT.done, 'done'],
   [EXIT.no, "the guest's answer is no: no such task, no such symbol, address not mapped"],
   [EXIT.usage, 'usage: an unknown option, an argument that is no PID or no address'],
-  [EXIT.attach, 'cannot attach: no such guest, no right to read it, no Linux in it; or the guest ended'],
+  [
+    EXIT.attach,
+    'cannot attach: no such guest, no right to read it, no Linux in it; or the guest ended',
+  ],
   [
     EXIT.memory,
     "the guest's memory made an answer impossible: not readable, or not what a kernel keeps there",

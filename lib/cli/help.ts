@@ -49,7 +49,10 @@ export function commandHelp(command: Command): string[] {
     '',
   ];
   if (command.operands.length > 0) {
-    lines.push(...pairs(command.operands.map((operand) => [`  ${operand.name}`, operand.summary])), '');
+    lines.push(
+      ...pairs(command.operands.map((operand) => [`  ${operand.name}`, operand.summary])),
+      '',
+    );
   }
   lines.push('Options:', ...optionLines({ ...command.options, ...GLOBAL_OPTIONS }), '');
   for (const paragraph of command.details ?? []) lines.push(...wrapText(paragraph), '');
@@ -70,7 +73,10 @@ function optionLines(options: Readonly<Record<string, Option>>): string[] {
   return pairs(
     Object.entries(options).map(([name, option]) => {
       const short = option.short === undefined ? '    ' : `-${option.short}, `;
-      return [`  ${short}--${name}${option.value === undefined ? '' : ` ${option.value}`}`, option.summary];
+      return [
+        `  ${short}--${name}${option.value === undefined ? '' : ` ${option.value}`}`,
+        option.summary,
+      ];
     }),
   );
 }

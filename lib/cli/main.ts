@@ -10,7 +10,8 @@ for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     // The reader has seen enough: `vmi ps … | head`.
     if (error.code === 'EPIPE') process.exit(EXIT.done);
-    if (stream === process.stdout) process.stderr.write(`vmi: cannot write the result: ${error.message}\n`);
+    if (stream === process.stdout)
+      process.stderr.write(`vmi: cannot write the result: ${error.message}\n`);
     process.exit(EXIT.bug);
   });
 }

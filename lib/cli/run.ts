@@ -46,13 +46,19 @@ export async function run(args: readonly string[], world: World): Promise<number
       COMMANDS.map(({ name }) => name),
     );
     const what = first.startsWith('-') ? 'option' : 'command';
-    out.error(`unknown ${what} '${first}'${hint === '' ? '' : hint.replace(/\?$/, '')}; see 'vmi --help'`);
+    out.error(
+      `unknown ${what} '${first}'${hint === '' ? '' : hint.replace(/\?$/, '')}; see 'vmi --help'`,
+    );
     return EXIT.usage;
   }
   return runCommand(command, rest, world);
 }
 
-async function runCommand(command: Command, args: readonly string[], world: World): Promise<number> {
+async function runCommand(
+  command: Command,
+  args: readonly string[],
+  world: World,
+): Promise<number> {
   let out = new Output(world.streams);
   let attaching = false;
   try {
@@ -98,7 +104,11 @@ async function runCommand(command: Command, args: readonly string[], world: Worl
 }
 
 /** Ctrl-C ends an attach; it is nobody's signal any more once the guest is there. */
-async function attachInterruptibly(world: World, target: Target, options: AttachOptions): Promise<Guest> {
+async function attachInterruptibly(
+  world: World,
+  target: Target,
+  options: AttachOptions,
+): Promise<Guest> {
   const abort = new AbortController();
   const forget = world.onInterrupt(() => abort.abort());
   try {

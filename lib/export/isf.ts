@@ -91,7 +91,10 @@ const VARIABLES: Readonly<Record<string, (struct: (name: string) => Reference) =
 };
 
 /** A Volatility 3 symbol file: every structure, and every symbol at the address it was linked to. Some 30 MB. */
-export function* exportIsf(kernel: Kernel, producer: { readonly version: string }): Iterable<string> {
+export function* exportIsf(
+  kernel: Kernel,
+  producer: { readonly version: string },
+): Iterable<string> {
   const { symbols, types, memory } = kernel;
   const metadata = {
     linux: {
@@ -183,7 +186,9 @@ class IsfTypeWriter {
 
   *enums(): Iterable<string> {
     for (const [name, { size, base, constants }] of this.#enums) {
-      const values = [...constants].map(([key, value]) => `${JSON.stringify(key)}:${value}`).join(',');
+      const values = [...constants]
+        .map(([key, value]) => `${JSON.stringify(key)}:${value}`)
+        .join(',');
       yield `${JSON.stringify(name)}:{"size":${size},"base":${JSON.stringify(base)},"constants":{${values}}}`;
     }
   }
@@ -199,7 +204,8 @@ class IsfTypeWriter {
     const fields = struct.members.map((member, i) => {
       const key = member.name === '' ? `unnamed_field_${i}` : member.name;
       const type = this.#field(member, `${name}.${i}`);
-      const offset = member.offset - (type.kind === 'bitfield' ? Math.floor(bitsBefore(member) / 8) : 0);
+      const offset =
+        member.offset - (type.kind === 'bitfield' ? Math.floor(bitsBefore(member) / 8) : 0);
       const anonymous = member.name === '' && (type.kind === 'struct' || type.kind === 'union');
       return `${JSON.stringify(key)}:{"type":${JSON.stringify(type)},"offset":${offset}${anonymous ? ',"anonymous":true' : ''}}`;
     });
@@ -251,7 +257,8 @@ class IsfTypeWriter {
     if (known !== undefined) return known;
     // Unnamed ones as dwarf2json calls them; drivers' structures of one name as libbpf does, ___2.
     let name = struct.name === '' ? `unnamed_${digest(path)}` : struct.name;
-    for (let n = 2; this.#taken.has(name); n++) name = `${struct.name || `unnamed_${digest(path)}`}___${n}`;
+    for (let n = 2; this.#taken.has(name); n++)
+      name = `${struct.name || `unnamed_${digest(path)}`}___${n}`;
     this.#names.set(struct, name);
     this.#taken.add(name);
     this.#pending.push(struct);
@@ -261,11 +268,13 @@ class IsfTypeWriter {
   #enumName(ref: Extract<TypeRef, { kind: 'enum' }>): string {
     const constants = new Map(ref.values);
     const written = ref.name.replace(/^enum /, '');
-    const name = written === '(unnamed)' ? `unnamed_${digest([...constants].flat().join())}` : written;
+    const name =
+      written === '(unnamed)' ? `unnamed_${digest([...constants].flat().join())}` : written;
     if (!this.#enums.has(name)) {
       const base = ref.size === 8 ? 'long ' : '';
       const sign = ref.signed ? 'int' : 'unsigned int';
-      const basic = ref.size === 1 ? 'unsigned char' : ref.size === 2 ? 'short unsigned int' : base + sign;
+      const basic =
+        ref.size === 1 ? 'unsigned char' : ref.size === 2 ? 'short unsigned int' : base + sign;
       this.#enums.set(name, { size: ref.size, base: basic, constants });
     }
     return name;

@@ -65,13 +65,18 @@ export function* exportJson(kernel: Kernel): Iterable<string> {
 function memberOffsets({ types }: Kernel, name: string) {
   const struct = types.find(name);
   if (struct === undefined) return undefined;
-  const members: Record<string, { offset: number; size: number; type: string }> = Object.create(null);
+  const members: Record<string, { offset: number; size: number; type: string }> =
+    Object.create(null);
   const collect = (of: typeof struct, bits: number, depth: number): void => {
     for (const member of of.members) {
       const bitOffset = bits + member.bitOffset;
       if (member.name !== '') {
         if (member.bitSize === undefined)
-          members[member.name] ??= { offset: bitOffset / 8, size: member.size, type: member.type.name };
+          members[member.name] ??= {
+            offset: bitOffset / 8,
+            size: member.size,
+            type: member.type.name,
+          };
       } else if ((member.type.kind === 'struct' || member.type.kind === 'union') && depth < 16) {
         collect(member.type.struct, bitOffset, depth + 1);
       }

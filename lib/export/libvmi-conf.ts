@@ -39,7 +39,9 @@ export function* exportLibvmiConf(kernel: Kernel, { name, sysmap }: ConfOptions)
   yield `${name} {\n`;
   yield '    ostype = "Linux";\n';
   yield '    pagemode = "VMI_PM_IA32E";\n';
-  yield sysmap === undefined ? '    # sysmap = "/path/of/System.map";\n' : `    sysmap = "${sysmap}";\n`;
+  yield sysmap === undefined
+    ? '    # sysmap = "/path/of/System.map";\n'
+    : `    sysmap = "${sysmap}";\n`;
   yield `    linux_tasks = ${offset('task_struct', 'tasks')};\n`;
   yield `    linux_mm = ${offset('task_struct', 'mm')};\n`;
   yield `    linux_pid = ${offset('task_struct', 'pid')};\n`;

@@ -14,7 +14,8 @@ const LINKED_TEXT = 0xffff_ffff_8100_0000n;
  */
 export function kaslrOffset(kernel: Kernel): bigint {
   return (
-    statedOffset(kernel) ?? (kernel.image.virtual < LINKED_TEXT ? 0n : kernel.image.virtual - LINKED_TEXT)
+    statedOffset(kernel) ??
+    (kernel.image.virtual < LINKED_TEXT ? 0n : kernel.image.virtual - LINKED_TEXT)
   );
 }
 
@@ -50,6 +51,8 @@ export function* linkedSymbols(kernel: Kernel): Iterable<KernelSymbol> {
     yield { name: 'phys_startup_64', address: wrap(start - offset - KERNEL_MAP), type: 'A' };
   for (const symbol of symbols.entries()) {
     if (!NAME.test(symbol.name)) continue;
-    yield symbol.address < KERNEL_HALF ? symbol : { ...symbol, address: wrap(symbol.address - offset) };
+    yield symbol.address < KERNEL_HALF
+      ? symbol
+      : { ...symbol, address: wrap(symbol.address - offset) };
   }
 }

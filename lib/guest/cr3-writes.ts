@@ -60,7 +60,9 @@ export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDis
    */
   async next(): Promise<IteratorResult<Cr3Write, undefined>> {
     const result = await this.#raw.next();
-    return result.done === true ? result : { done: false, value: new Cr3Write(result.value, this.#find) };
+    return result.done === true
+      ? result
+      : { done: false, value: new Cr3Write(result.value, this.#find) };
   }
 
   /** Ends listening: the guest is drained of events and goes on. What leaving a `for await` calls. Idempotent. */

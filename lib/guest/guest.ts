@@ -64,7 +64,9 @@ export async function attach(target: string | Target, options: AttachOptions = {
   if (options.signal?.aborted === true) throw aborted(options.signal);
   const { profile, signal, cache, isolate } = options;
   const loaded =
-    typeof profile === 'string' || Array.isArray(profile) ? await loadProfile(profile) : (profile as Profile);
+    typeof profile === 'string' || Array.isArray(profile)
+      ? await loadProfile(profile)
+      : (profile as Profile);
   const opened = openCache(cache);
   const source = await openSource(parsed, { signal, isolate, meanwhile: () => opened?.prepare() });
   return attachSource(parsed, source, { profile: loaded, cache, opened, signal });
@@ -107,10 +109,16 @@ async function attachSource(target: Target, source: Source, options: LoadOptions
   );
 }
 
-async function attachCandidate(target: Target, candidate: Candidate, options: LoadOptions): Promise<Guest> {
+async function attachCandidate(
+  target: Target,
+  candidate: Candidate,
+  options: LoadOptions,
+): Promise<Guest> {
   const memory = candidate.open();
   try {
-    const registers = memory.capabilities.registers ? memory.registers({ signal: options.signal }) : [];
+    const registers = memory.capabilities.registers
+      ? memory.registers({ signal: options.signal })
+      : [];
     const kernel = await Kernel.load(memory, { ...options, registers });
     if (!candidate.proven) proveLayout(kernel);
     const guest = new Guest(formatTarget(target), memory, kernel);
@@ -374,7 +382,8 @@ function aborted(signal: AbortSignal): VmiError {
 
 /** @throws {RangeError} no PID @throws {VmiError} `VMI_NO_TASK` for 0, which names no single task */
 function checkPid(pid: number): number {
-  if (typeof pid !== 'number') throw new TypeError(`Expected pid as a number but received ${typeof pid}`);
+  if (typeof pid !== 'number')
+    throw new TypeError(`Expected pid as a number but received ${typeof pid}`);
   if (!Number.isInteger(pid) || pid < 0 || pid > MAX_PID) {
     throw new RangeError(`Expected pid as an integer between 1 and ${MAX_PID} but received ${pid}`);
   }

@@ -20,14 +20,20 @@ export function proveLayout(kernel: Kernel): void {
   const { memory, pageOffset } = kernel;
   const ranges = memory.physical.ranges;
   // Under another split RAM may end later, but never twice as late.
-  const top = ranges.reduce((most, { start, length }) => (start + length > most ? start + length : most), 0n);
+  const top = ranges.reduce(
+    (most, { start, length }) => (start + length > most ? start + length : most),
+    0n,
+  );
   const mapped = memory
     .mappings(pageOffset, pageOffset + 2n * top)
     .filter(({ virtual, physical }) => virtual - pageOffset === physical)
     .map(({ physical, length }) => ({ start: physical, end: physical + length }));
   for (const { start, length } of ranges) {
     const end = start + length;
-    const reach = mapped.reduce((most, part) => (part.start < end && part.end > most ? part.end : most), 0n);
+    const reach = mapped.reduce(
+      (most, part) => (part.start < end && part.end > most ? part.end : most),
+      0n,
+    );
     if (reach > end || reach + TOLERANCE < end) {
       throw new VmiError(
         'VMI_ATTACH',
@@ -36,7 +42,8 @@ export function proveLayout(kernel: Kernel): void {
     }
   }
   const stray = mapped.find(
-    (part) => !ranges.some(({ start, length }) => part.start >= start && part.end <= start + length),
+    (part) =>
+      !ranges.some(({ start, length }) => part.start >= start && part.end <= start + length),
   );
   if (stray !== undefined) {
     throw new VmiError(

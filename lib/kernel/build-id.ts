@@ -25,7 +25,8 @@ export function findBuildId(source: ByteSource, start: bigint, stop: bigint): Bu
     const type = bytes.readUInt32LE(at + 8);
     const name = at + 12;
     const description = name + pad(nameLength);
-    if (nameLength > MAX_NOTES || length > MAX_NOTES || description + length > bytes.length) return undefined;
+    if (nameLength > MAX_NOTES || length > MAX_NOTES || description + length > bytes.length)
+      return undefined;
     if (type === NT_GNU_BUILD_ID && bytes.toString('latin1', name, name + nameLength) === 'GNU\0') {
       // SHA-1 is usual; 8 to 32 bytes are possible (ld --build-id).
       if (length < 8 || length > 32) return undefined;

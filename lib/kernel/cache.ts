@@ -91,7 +91,8 @@ export class KernelCache {
     const entries: CacheEntry[] = [];
     for (const name of names) {
       const match = FILE_NAME.exec(name);
-      if (match !== null) entries.push({ buildId: match[1]!, buildIdAt: Number.parseInt(match[2]!, 16) });
+      if (match !== null)
+        entries.push({ buildId: match[1]!, buildIdAt: Number.parseInt(match[2]!, 16) });
     }
     return entries;
   }
@@ -150,7 +151,9 @@ export class KernelCache {
         const { version, places } = this.#read(join(this.folder, PLACES)) as Raw;
         if (version !== VERSION || !Array.isArray(places)) return [];
         return places.slice(0, MAX_PLACES).flatMap(({ root, levels }: Raw): KernelPlace[] => {
-          return isHex(root) && (levels === 4 || levels === 5) ? [{ root: BigInt(root), levels }] : [];
+          return isHex(root) && (levels === 4 || levels === 5)
+            ? [{ root: BigInt(root), levels }]
+            : [];
         });
       }) ??
       []
@@ -160,7 +163,8 @@ export class KernelCache {
   /** Puts a place first, unless it is known. */
   async place(found: KernelPlace): Promise<boolean> {
     const before = this.places();
-    if (before.some(({ root, levels }) => root === found.root && levels === found.levels)) return true;
+    if (before.some(({ root, levels }) => root === found.root && levels === found.levels))
+      return true;
     this.#places = [found, ...before].slice(0, MAX_PLACES);
     const places = this.#places.map(({ root, levels }) => ({ root: hexText(root), levels }));
     return this.#write(join(this.folder, PLACES), JSON.stringify({ version: VERSION, places }));
@@ -288,7 +292,10 @@ function decode(data: unknown, entry: CacheEntry, image: bigint): CachedKernel {
     ...entry,
     release,
     tables: tables === undefined ? undefined : decodeTables(tables as Raw, at),
-    btf: btf === undefined ? undefined : { at: at((btf as Raw).at), length: count((btf as Raw).length) },
+    btf:
+      btf === undefined
+        ? undefined
+        : { at: at((btf as Raw).at), length: count((btf as Raw).length) },
     symbols: known,
     offsets: answers,
   };

@@ -26,7 +26,13 @@ import {
 } from './symbols/kallsyms.js';
 import { KERNEL_HALF, type KnownSymbols, LazySymbols, type SymbolTable } from './symbols/table.js';
 import { BTF_MAGIC, Btf, parseBtfHeader } from './types/btf.js';
-import { BaseTypes, type KnownOffsets, LazyTypes, type StructType, type TypeTable } from './types/table.js';
+import {
+  BaseTypes,
+  type KnownOffsets,
+  LazyTypes,
+  type StructType,
+  type TypeTable,
+} from './types/table.js';
 import { P2m } from './xen-p2m.js';
 
 export interface KernelOptions {
@@ -43,7 +49,9 @@ export interface KernelOptions {
 
 /** The cache that an option names; `undefined`: none is to be used. */
 export function openCache(option: boolean | string | undefined): KernelCache | undefined {
-  return option === false ? undefined : new KernelCache(typeof option === 'string' ? option : undefined);
+  return option === false
+    ? undefined
+    : new KernelCache(typeof option === 'string' ? option : undefined);
 }
 
 /** How a kernel was found, and where what is known of it comes from. */
@@ -136,7 +144,8 @@ export class Kernel {
   private constructor(parts: Parts, milliseconds: number) {
     const { image, candidate } = parts;
     this.#parts = parts;
-    this.#saved = parts.cached === undefined ? 0 : parts.cached.symbols.size + parts.cached.offsets.size;
+    this.#saved =
+      parts.cached === undefined ? 0 : parts.cached.symbols.size + parts.cached.offsets.size;
     this.release = parts.release;
     this.banner = parts.banner;
     this.buildId = parts.buildId?.hex;
@@ -183,19 +192,25 @@ export class Kernel {
     checkAborted(signal);
     // Of no use to registers, and not even read when they settle it.
     const hints = registers.length === 0 && cache !== undefined ? cache.hints() : [];
-    const search = () => searchKernel(memory, { registers, hints, profile, cache, entries, signal }, trail);
+    const search = () =>
+      searchKernel(memory, { registers, hints, profile, cache, entries, signal }, trail);
     let parts = (guess && guessedRight(guess, registers)) ?? (await search());
     // The process whose page table a vCPU had may have exited, and its page be the next one's by now, half made.
     for (let look = 1; parts === undefined && look < ATTEMPTS && memory.live; look++) {
       const now = await readRegisters(memory, signal, trail);
       const then = registers;
-      const moved = now.some(({ vcpu, cr3 }) => then.some((one) => one.vcpu === vcpu && one.cr3 !== cr3));
+      const moved = now.some(({ vcpu, cr3 }) =>
+        then.some((one) => one.vcpu === vcpu && one.cr3 !== cr3),
+      );
       if (now.length === 0 || (look > 1 && !moved)) break;
       registers = now;
       parts = await search();
     }
     if (parts === undefined) {
-      throw new VmiError('VMI_ATTACH', `no running Linux kernel found in ${memory.description}: ${trail}`);
+      throw new VmiError(
+        'VMI_ATTACH',
+        `no running Linux kernel found in ${memory.description}: ${trail}`,
+      );
     }
     const kernel = new Kernel(parts, performance.now() - started);
     if (cache !== undefined) {
@@ -317,7 +332,10 @@ export class Kernel {
 /** A user's profile that does not fit the guest: final, whatever other ways to a kernel there are. */
 class ProfileError extends VmiError {
   constructor(profile: Profile, why: string, release: string) {
-    super('VMI_ATTACH', `the profile ${profile.source} does not fit this guest (Linux ${release}): ${why}`);
+    super(
+      'VMI_ATTACH',
+      `the profile ${profile.source} does not fit this guest (Linux ${release}): ${why}`,
+    );
   }
 }
 
@@ -371,7 +389,9 @@ async function readRegisters(
 
 function checkAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted)
-    throw new VmiError('VMI_ABORTED', 'the search for the kernel was aborted', { cause: signal.reason });
+    throw new VmiError('VMI_ABORTED', 'the search for the kernel was aborted', {
+      cause: signal.reason,
+    });
 }
 
 /** The first kernel that registers lead to and that verifies; without registers, of all that verify the one that runs. */
@@ -390,7 +410,11 @@ async function searchKernel(
       parts = await open(candidate, options);
       loaded.push(parts);
     } catch (error) {
-      if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error.code === 'VMI_ABORTED')
+      if (
+        !(error instanceof VmiError) ||
+        error.code === 'VMI_CLOSED' ||
+        error.code === 'VMI_ABORTED'
+      )
         throw error;
       if (error instanceof ProfileError) throw error;
       trail.note(`${candidate.label}: ${error.message}`);
@@ -411,7 +435,11 @@ async function open(candidate: ImageCandidate, options: OpenOptions): Promise<Pa
     try {
       return assemble(candidate, ownFromCache(candidate, cached), cached, options);
     } catch (error) {
-      if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error instanceof ProfileError)
+      if (
+        !(error instanceof VmiError) ||
+        error.code === 'VMI_CLOSED' ||
+        error instanceof ProfileError
+      )
         throw error;
     }
   }
@@ -470,7 +498,9 @@ function rangeOf(image: MappedImage): AddressRange {
 
 /** The mapped run an address is in: freed sections leave holes around it when page tables are isolated. */
 function runOf(image: MappedImage, address: bigint): AddressRange {
-  const run = image.runs.find(({ virtual, length }) => address >= virtual && address < virtual + length);
+  const run = image.runs.find(
+    ({ virtual, length }) => address >= virtual && address < virtual + length,
+  );
   return run === undefined ? rangeOf(image) : { start: run.virtual, end: run.virtual + run.length };
 }
 
@@ -544,7 +574,8 @@ async function ownFromGuest(candidate: ImageCandidate, options: OpenOptions): Pr
     // A profile may stand in.
     if (options.profile?.symbols === undefined) throw error;
   }
-  const btf = (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, options.signal));
+  const btf =
+    (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, options.signal));
   let reads = space;
   return {
     through: (memory) => {
@@ -590,7 +621,8 @@ async function* tokenTables(
   known: bigint | undefined,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<bigint> {
-  if (known !== undefined && known >= image.virtual && known < image.virtual + image.length) yield known;
+  if (known !== undefined && known >= image.virtual && known < image.virtual + image.length)
+    yield known;
   for await (const hit of scanImage(space, image, TOKEN_PATTERN, 256, signal)) {
     const { start } = runOf(image, hit);
     const before = hit - start < 8192n ? hit - start : 8192n;
@@ -636,7 +668,11 @@ async function* scanImage(
       const rest = length - done;
       const part = rest < BigInt(chunk.length) ? chunk.subarray(0, Number(rest)) : chunk;
       const bytes = part.subarray(0, space.readInto(virtual + done, part));
-      for (let at = bytes.indexOf(pattern); at >= 0 && at < SCAN_CHUNK; at = bytes.indexOf(pattern, at + 1)) {
+      for (
+        let at = bytes.indexOf(pattern);
+        at >= 0 && at < SCAN_CHUNK;
+        at = bytes.indexOf(pattern, at + 1)
+      ) {
         yield virtual + done + BigInt(at);
         if (--left === 0) return;
       }
@@ -651,12 +687,19 @@ function btfBySymbols(
 ): { at: bigint; length: number } | undefined {
   const start = symbols.find('__start_BTF');
   const stop = symbols.find('__stop_BTF');
-  if (start === undefined || stop === undefined || stop <= start || stop > image.virtual + image.length)
+  if (
+    start === undefined ||
+    stop === undefined ||
+    stop <= start ||
+    stop > image.virtual + image.length
+  )
     return undefined;
   const length = Number(stop - start);
   if (length < 32 || length > MAX_BTF) return undefined;
   const header = parseBtfHeader(space.read(start, 32));
-  return header === undefined || header.length > length ? undefined : { at: start, length: header.length };
+  return header === undefined || header.length > length
+    ? undefined
+    : { at: start, length: header.length };
 }
 
 /** BTF by its magic within the image, for kernels whose symbols do not name it (without CONFIG_KALLSYMS_ALL). */
@@ -670,8 +713,10 @@ async function searchBtf(
     const bytes = Buffer.alloc(32);
     if (space.readInto(hit, bytes) < bytes.length) continue;
     const header = parseBtfHeader(bytes);
-    if (header === undefined || header.length > MAX_BTF || hit + BigInt(header.length) > end) continue;
-    if (best === undefined || header.length > best.length) best = { at: hit, length: header.length };
+    if (header === undefined || header.length > MAX_BTF || hit + BigInt(header.length) > end)
+      continue;
+    if (best === undefined || header.length > best.length)
+      best = { at: hit, length: header.length };
   }
   return best;
 }
@@ -685,8 +730,10 @@ function assemble(
 ): Parts {
   const { profile } = options;
   const { space, image } = candidate;
-  const symbols = profile?.symbols === undefined ? own.symbols : movedProfile(profile, own, candidate);
-  const types = profile?.types === undefined ? own.types : new ProfileTypes(profile.types, own.types);
+  const symbols =
+    profile?.symbols === undefined ? own.symbols : movedProfile(profile, own, candidate);
+  const types =
+    profile?.types === undefined ? own.types : new ProfileTypes(profile.types, own.types);
   const { banner, release } = readBanner(space, symbols, candidate);
   if (profile !== undefined) checkProfile(profile, own, symbols, banner, release);
   try {
@@ -716,13 +763,18 @@ function assemble(
       cache: options.cache,
     };
   } catch (error) {
-    if (profile === undefined || !(error instanceof VmiError) || error.code === 'VMI_CLOSED') throw error;
+    if (profile === undefined || !(error instanceof VmiError) || error.code === 'VMI_CLOSED')
+      throw error;
     throw new ProfileError(profile, error.message, release);
   }
 }
 
 /** Symbols that may not be there at all: a kernel without kallsyms. */
-function trySymbols(symbols: SymbolTable, first: string, second: string): [bigint, bigint] | undefined {
+function trySymbols(
+  symbols: SymbolTable,
+  first: string,
+  second: string,
+): [bigint, bigint] | undefined {
   try {
     const a = symbols.find(first);
     const b = symbols.find(second);
@@ -769,7 +821,11 @@ function movedProfile(profile: Profile, own: Own, { image, space }: ImageCandida
   const moved = symbols.moved(wrap(image.virtual - start));
   const banner = moved.find('linux_banner');
   const shown =
-    banner === undefined ? '' : space.physical.contains(image.physical) ? textAt(space, banner) : '';
+    banner === undefined
+      ? ''
+      : space.physical.contains(image.physical)
+        ? textAt(space, banner)
+        : '';
   if (!shown.startsWith('Linux version ')) {
     const guest = tryBanner(space, own);
     throw new ProfileError(
@@ -807,7 +863,13 @@ const CHECKED_MEMBERS = [
   ['task_struct', 'active_mm'],
   ['mm_struct', 'pgd'],
 ] as const;
-const CHECKED_SYMBOLS = ['init_task', 'init_mm', 'init_top_pgt', 'linux_banner', '__per_cpu_offset'] as const;
+const CHECKED_SYMBOLS = [
+  'init_task',
+  'init_mm',
+  'init_top_pgt',
+  'linux_banner',
+  '__per_cpu_offset',
+] as const;
 
 /** Compares a profile with the guest's banner, and with the guest's own symbols and types where it has them. */
 function checkProfile(
@@ -818,15 +880,22 @@ function checkProfile(
   release: string,
 ): void {
   if (profile.banner !== undefined && profile.banner !== banner) {
-    throw new ProfileError(profile, `it is for '${profile.banner}', the guest runs '${banner}'`, release);
+    throw new ProfileError(
+      profile,
+      `it is for '${profile.banner}', the guest runs '${banner}'`,
+      release,
+    );
   }
   const differences: string[] = [];
   if (profile.types !== undefined) {
     for (const [struct, member] of CHECKED_MEMBERS) {
       const given = profile.types.findOffset(struct, member);
-      const real = given === undefined ? undefined : tryAnswer(() => own.types.findOffset(struct, member));
+      const real =
+        given === undefined ? undefined : tryAnswer(() => own.types.findOffset(struct, member));
       if (real !== undefined && given !== real)
-        differences.push(`${struct}.${member} is at ${given} in the profile, at ${real} in the guest's BTF`);
+        differences.push(
+          `${struct}.${member} is at ${given} in the profile, at ${real} in the guest's BTF`,
+        );
     }
   }
   if (profile.symbols !== undefined) {
@@ -839,7 +908,8 @@ function checkProfile(
         );
     }
   }
-  if (differences.length > 0) throw new ProfileError(profile, differences.slice(0, 4).join('; '), release);
+  if (differences.length > 0)
+    throw new ProfileError(profile, differences.slice(0, 4).join('; '), release);
 }
 
 function tryAnswer<T>(ask: () => T): T | undefined {
@@ -872,7 +942,9 @@ class ProfileTypes extends BaseTypes {
   }
 
   override findOffset(struct: string, path: string): number | undefined {
-    return this.#first.findOffset(struct, path) ?? tryAnswer(() => this.#second.findOffset(struct, path));
+    return (
+      this.#first.findOffset(struct, path) ?? tryAnswer(() => this.#second.findOffset(struct, path))
+    );
   }
 
   override offset(struct: string, path: string): number {
@@ -918,7 +990,10 @@ function anchor(
       : (start: bigint) => machineMapProblem(kernel, start, p2m, table);
   const pageOffset = findPageOffset(kernel, symbols, problem);
   if (p2m !== undefined) {
-    return { image: { ...image, source, levels, root, pageOffset, windows: [], p2m }, memory: kernel };
+    return {
+      image: { ...image, source, levels, root, pageOffset, windows: [], p2m },
+      memory: kernel,
+    };
   }
   // One window for each part of RAM; the image's are the runs that are present.
   const windows = [
@@ -1018,7 +1093,9 @@ function machineMapProblem(
   }
   if (table !== undefined && p2m.toMachine(p2m.ofImage(table)) !== kernel.root)
     return "the guest's list has another frame for the page table";
-  return agreed === 0 || agreed * 4 < looked ? `${agreed} of ${looked} places are mapped` : undefined;
+  return agreed === 0 || agreed * 4 < looked
+    ? `${agreed} of ${looked} places are mapped`
+    : undefined;
 }
 
 /** The lowest present 1 GiB slots of the kernel half: the direct map is the first large thing in it. */
@@ -1107,7 +1184,12 @@ function verifyList(memory: VirtualMemory, head: bigint): void {
 }
 
 /** Whether page-table isolation is on, from the CPU features the kernel uses. */
-function readPti(memory: VirtualMemory, symbols: SymbolTable, types: TypeTable, root: bigint): boolean {
+function readPti(
+  memory: VirtualMemory,
+  symbols: SymbolTable,
+  types: TypeTable,
+  root: bigint,
+): boolean {
   const data = symbols.find('boot_cpu_data');
   const capability = tryAnswer(() => types.findOffset('cpuinfo_x86', 'x86_capability'));
   if (data !== undefined && capability !== undefined) {

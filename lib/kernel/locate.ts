@@ -171,7 +171,13 @@ export function findImage(space: VirtualMemory): MappedImage | undefined {
   const last = best.runs.at(-1)!;
   const length = last.virtual + last.length - first.virtual;
   if (!space.physical.contains(first.physical, length)) return undefined;
-  return { linear: true, virtual: first.virtual, length, physical: first.physical, runs: best.runs };
+  return {
+    linear: true,
+    virtual: first.virtual,
+    length,
+    physical: first.physical,
+    runs: best.runs,
+  };
 }
 
 /** The largest run by virtual addresses alone, for page tables that hold frames of a machine. */
@@ -182,7 +188,8 @@ function findScatteredImage(space: VirtualMemory): MappedImage | undefined {
     const last = piece?.at(-1);
     const hole = last === undefined ? MAX_HOLE : mapping.virtual - (last.virtual + last.length);
     if (piece === undefined || last === undefined || hole > MAX_HOLE) pieces.push([mapping]);
-    else if (hole === 0n) piece[piece.length - 1] = { ...last, length: last.length + mapping.length };
+    else if (hole === 0n)
+      piece[piece.length - 1] = { ...last, length: last.length + mapping.length };
     else piece.push(mapping);
   }
   const bytes = (runs: readonly Mapping[]) => runs.reduce((sum, run) => sum + run.length, 0n);
@@ -225,7 +232,9 @@ function fromRegisters(
   for (const one of registers) {
     const { vcpu, cr0, cr3, cr4 } = one;
     if (!isInLongMode(one)) {
-      trail.note(`registers: vCPU ${vcpu} is not in 64-bit mode (cr0 ${hex(cr0)}, cr4 ${hex(cr4)})`);
+      trail.note(
+        `registers: vCPU ${vcpu} is not in 64-bit mode (cr0 ${hex(cr0)}, cr4 ${hex(cr4)})`,
+      );
       continue;
     }
     const levels = levelsOf(cr4);
@@ -246,18 +255,24 @@ function fromRegisters(
       if (known !== undefined && mappedBytes(known.image) >= mappedBytes(at.image)) continue;
       found.set(key, { source: 'registers', label: labelOf(one), ...at });
     }
-    if (found.size === 0) trail.note(`registers: cr3 ${hex(cr3)} of vCPU ${vcpu} maps no kernel image`);
+    if (found.size === 0)
+      trail.note(`registers: cr3 ${hex(cr3)} of vCPU ${vcpu} maps no kernel image`);
   }
   return [...found.values()].sort((a, b) => (mappedBytes(a.image) > mappedBytes(b.image) ? -1 : 1));
 }
 
 /** What a page table maps that was a kernel's own once, of this guest or another. */
-export function fromPlace(memory: PhysicalMemory, { root, levels }: KernelPlace): ImageCandidate | undefined {
+export function fromPlace(
+  memory: PhysicalMemory,
+  { root, levels }: KernelPlace,
+): ImageCandidate | undefined {
   if (memory.addressing === 'machine' || root % 4096n !== 0n || !memory.contains(root, 4096n))
     return undefined;
   if ((memory.readU64(root + TEXT_ENTRY) & 1n) === 0n) return undefined;
   const at = spaceAt(memory, root, levels);
-  return at === undefined || !at.image.linear ? undefined : { source: 'registers', label: '', ...at };
+  return at === undefined || !at.image.linear
+    ? undefined
+    : { source: 'registers', label: '', ...at };
 }
 
 /**
@@ -283,7 +298,9 @@ export function vcpuThatMaps(
 }
 
 function isInLongMode({ cr0, cr4, efer }: VcpuRegisters): boolean {
-  return (cr0 & CR0_PG) !== 0n && (cr4 & CR4_PAE) !== 0n && (efer === 0n || (efer & EFER_LMA) !== 0n);
+  return (
+    (cr0 & CR0_PG) !== 0n && (cr4 & CR4_PAE) !== 0n && (efer === 0n || (efer & EFER_LMA) !== 0n)
+  );
 }
 
 function levelsOf(cr4: bigint): 4 | 5 {
@@ -294,7 +311,11 @@ function labelOf({ vcpu, cr3 }: VcpuRegisters): string {
   return `cr3 ${hex(cr3)} of vCPU ${vcpu}`;
 }
 
-function fromVmcoreinfo(memory: PhysicalMemory, info: Vmcoreinfo, trail: Trail): ImageCandidate | undefined {
+function fromVmcoreinfo(
+  memory: PhysicalMemory,
+  info: Vmcoreinfo,
+  trail: Trail,
+): ImageCandidate | undefined {
   const label = `VMCOREINFO of ${info.release} at ${hex(info.address)}`;
   // NUMBER(phys_base) is signed; __pa_symbol(): va - __START_KERNEL_map + phys_base.
   const physBase = requiredNumber(info, 'phys_base');
@@ -365,11 +386,14 @@ async function* fromContents(
       trail.note(`${label}: ${error.message}`);
     }
   }
-  if (tables === 0) trail.note(`contents: no kallsyms token table in ${memory.size >> 20n} MiB of RAM`);
+  if (tables === 0)
+    trail.note(`contents: no kallsyms token table in ${memory.size >> 20n} MiB of RAM`);
 }
 
 function ramAround(memory: PhysicalMemory, address: bigint): AddressRange | undefined {
-  const range = memory.ranges.find(({ start, length }) => address >= start && address < start + length);
+  const range = memory.ranges.find(
+    ({ start, length }) => address >= start && address < start + length,
+  );
   if (range === undefined) return undefined;
   const end = range.start + range.length;
   const low = address - AROUND;
@@ -380,7 +404,11 @@ function ramAround(memory: PhysicalMemory, address: bigint): AddressRange | unde
 }
 
 /** Physical address of the token table whose digits were hit; ten digits in a row stand elsewhere too. */
-function tokenTableAt(memory: PhysicalMemory, hit: bigint, around: AddressRange): bigint | undefined {
+function tokenTableAt(
+  memory: PhysicalMemory,
+  hit: bigint,
+  around: AddressRange,
+): bigint | undefined {
   const before = hit - around.start < 8192n ? hit - around.start : 8192n;
   const near = memory.read(hit - before, Math.min(Number(around.end - hit + before), 16_384));
   const tokens = tokenTableAround(near, Number(before));
@@ -443,7 +471,11 @@ function physicalKallsyms(
 }
 
 /** How far the image's physical addresses are from its virtual ones: by the text that `linux_banner` must show. */
-function distanceByBanner(memory: PhysicalMemory, banner: bigint, around: AddressRange): bigint | undefined {
+function distanceByBanner(
+  memory: PhysicalMemory,
+  banner: bigint,
+  around: AddressRange,
+): bigint | undefined {
   const first = around.start - (around.start % IMAGE_ALIGN) + (banner % IMAGE_ALIGN);
   const text = Buffer.alloc(BANNER.length);
   for (let at = first; at + 16n <= around.end; at += IMAGE_ALIGN) {

@@ -33,7 +33,11 @@ export interface Vmcoreinfo {
  */
 export function parseVmcoreinfo(bytes: Buffer, address = 0n): Vmcoreinfo | undefined {
   const nul = bytes.subarray(0, VMCOREINFO_BYTES).indexOf(0);
-  const text = bytes.toString('latin1', 0, nul < 0 ? Math.min(bytes.length, VMCOREINFO_BYTES) : nul);
+  const text = bytes.toString(
+    'latin1',
+    0,
+    nul < 0 ? Math.min(bytes.length, VMCOREINFO_BYTES) : nul,
+  );
   let release: string | undefined;
   let buildId: string | undefined;
   let kernelOffset: bigint | undefined;
@@ -57,7 +61,8 @@ export function parseVmcoreinfo(bytes: Buffer, address = 0n): Vmcoreinfo | undef
       kernelOffset = BigInt(`0x${value}`);
     }
   }
-  if (release === undefined || !symbols.has('_stext') || !numbers.has('phys_base')) return undefined;
+  if (release === undefined || !symbols.has('_stext') || !numbers.has('phys_base'))
+    return undefined;
   return { address, release, buildId, symbols, numbers, kernelOffset };
 }
 

@@ -44,34 +44,51 @@ export interface PreparedConfig {
  */
 export function prepareConfig(config: LibvmiConfig): PreparedConfig {
   const nothing = () => {};
-  if (config === 'global') return { kind: 'global', value: undefined, anchored: false, release: nothing };
-  if ('json' in config) return { kind: 'json', value: config.json, anchored: false, release: nothing };
+  if (config === 'global')
+    return { kind: 'global', value: undefined, anchored: false, release: nothing };
+  if ('json' in config)
+    return { kind: 'json', value: config.json, anchored: false, release: nothing };
   if ('kernel' in config) return kernelConfig(config.kernel);
-  const table = 'table' in config ? Object.entries(config.table) : [...entryOf(config).values.entries()];
+  const table =
+    'table' in config ? Object.entries(config.table) : [...entryOf(config).values.entries()];
   const value = table.map(([key, one]): [string, bigint | string] => [
     key,
     typeof one === 'number' ? BigInt(one) : one,
   ]);
-  return { kind: 'table', value, anchored: value.some(([key]) => key === 'kpgd'), release: nothing };
+  return {
+    kind: 'table',
+    value,
+    anchored: value.some(([key]) => key === 'kpgd'),
+    release: nothing,
+  };
 }
 
 function entryOf(
-  config: { readonly string: string } | { readonly file: string; readonly entry?: string | undefined },
+  config:
+    | { readonly string: string }
+    | { readonly file: string; readonly entry?: string | undefined },
 ): ConfEntry {
   if ('string' in config) {
     const text = config.string.trim();
-    return parseConf(`guest ${text.startsWith('{') ? text : `{ ${text} }`}`, 'the configuration')[0]!;
+    return parseConf(
+      `guest ${text.startsWith('{') ? text : `{ ${text} }`}`,
+      'the configuration',
+    )[0]!;
   }
   const { file, entry } = config;
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
   } catch (error) {
-    throw new VmiError('VMI_ATTACH', `cannot read ${file}: ${(error as Error).message}`, { cause: error });
+    throw new VmiError('VMI_ATTACH', `cannot read ${file}: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   const entries = parseConf(text, file);
   const found =
-    entry === undefined && entries.length === 1 ? entries[0] : entries.find(({ name }) => name === entry);
+    entry === undefined && entries.length === 1
+      ? entries[0]
+      : entries.find(({ name }) => name === entry);
   if (found !== undefined) return found;
   const names = entries.map(({ name }) => name).join(', ') || 'none';
   throw new VmiError(

@@ -109,7 +109,8 @@ export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDis
 
   async #refill(): Promise<void> {
     const signal = this.#signal;
-    if (signal?.aborted) throw new VmiError('VMI_ABORTED', 'listening was aborted', { cause: signal.reason });
+    if (signal?.aborted)
+      throw new VmiError('VMI_ABORTED', 'listening was aborted', { cause: signal.reason });
     this.#session ??= this.#start(signal);
     const session = await this.#session;
     if (this.#closing !== undefined) return;

@@ -158,7 +158,12 @@ export class Libvmi implements AsyncDisposable {
     const init = async (value: typeof prepared.value) =>
       OS[await this.#session.initOs(prepared.kind, value, options)];
     let os = await init(prepared.value);
-    if (os === 'linux' && this.mode !== 'file' && !prepared.anchored && Array.isArray(prepared.value)) {
+    if (
+      os === 'linux' &&
+      this.mode !== 'file' &&
+      !prepared.anchored &&
+      Array.isArray(prepared.value)
+    ) {
       const anchor = await this.#anchor(options);
       if (anchor !== undefined) os = await init([...prepared.value, ...anchor]);
     }
@@ -204,7 +209,10 @@ export class Libvmi implements AsyncDisposable {
   getAddressWidth(): number {
     const width = Number(this.#valueNow('vmi_get_address_width'));
     if (width === 0)
-      throw this.#error('VMI_UNSUPPORTED', 'the paging mode is not known yet: initPaging() or initOs()');
+      throw this.#error(
+        'VMI_UNSUPPORTED',
+        'the paging mode is not known yet: initPaging() or initOs()',
+      );
     return width;
   }
 
@@ -273,14 +281,24 @@ export class Libvmi implements AsyncDisposable {
    * @throws {VmiError} `VMI_TYPE`: no such name, or {@link initOs} has not been called
    */
   async getOffset(name: string, options: CallOptions = {}): Promise<bigint> {
-    return this.#found('vmi_get_offset', [name], options, 'VMI_TYPE', `libvmi has no offset '${name}'`);
+    return this.#found(
+      'vmi_get_offset',
+      [name],
+      options,
+      'VMI_TYPE',
+      `libvmi has no offset '${name}'`,
+    );
   }
 
   /**
    * vmi_get_kernel_struct_offset(): bytes from the start of a structure to a member, from a JSON profile.
    * @throws {VmiError} `VMI_TYPE`
    */
-  async getKernelStructOffset(struct: string, member: string, options: CallOptions = {}): Promise<bigint> {
+  async getKernelStructOffset(
+    struct: string,
+    member: string,
+    options: CallOptions = {},
+  ): Promise<bigint> {
     const what = `libvmi's profile has no ${struct}.${member}`;
     return this.#found('vmi_get_kernel_struct_offset', [struct, member], options, 'VMI_TYPE', what);
   }
@@ -360,22 +378,40 @@ export class Libvmi implements AsyncDisposable {
    * @throws {VmiError} `VMI_FAULT`: not mapped
    */
   async translateKv2p(address: AddressLike, options: CallOptions = {}): Promise<bigint> {
-    return this.#translated('vmi_translate_kv2p', toAddress(address), [toAddress(address)], options);
+    return this.#translated(
+      'vmi_translate_kv2p',
+      toAddress(address),
+      [toAddress(address)],
+      options,
+    );
   }
 
   /**
    * vmi_translate_uv2p(): physical address of a virtual address of process `pid`.
    * @throws {VmiError} `VMI_FAULT`: not mapped, or no such process
    */
-  async translateUv2p(address: AddressLike, pid: number, options: CallOptions = {}): Promise<bigint> {
-    return this.#translated('vmi_translate_uv2p', toAddress(address), [toAddress(address), pid], options);
+  async translateUv2p(
+    address: AddressLike,
+    pid: number,
+    options: CallOptions = {},
+  ): Promise<bigint> {
+    return this.#translated(
+      'vmi_translate_uv2p',
+      toAddress(address),
+      [toAddress(address), pid],
+      options,
+    );
   }
 
   /**
    * vmi_pagetable_lookup(): physical address by the page table at `dtb`. Every level of it: `VirtualMemory.walk`.
    * @throws {VmiError} `VMI_FAULT`: not mapped
    */
-  async pagetableLookup(dtb: AddressLike, address: AddressLike, options: CallOptions = {}): Promise<bigint> {
+  async pagetableLookup(
+    dtb: AddressLike,
+    address: AddressLike,
+    options: CallOptions = {},
+  ): Promise<bigint> {
     const args = [toAddress(dtb), toAddress(address)];
     return this.#translated('vmi_pagetable_lookup', toAddress(address), args, options);
   }
@@ -421,7 +457,14 @@ export class Libvmi implements AsyncDisposable {
    * @throws {FaultError} the first address that libvmi cannot read
    */
   async readPa(address: AddressLike, length: number, options: CallOptions = {}): Promise<Buffer> {
-    return this.#bytes('vmi_read_pa', toAddress(address), [toAddress(address)], length, 'physical', options);
+    return this.#bytes(
+      'vmi_read_pa',
+      toAddress(address),
+      [toAddress(address)],
+      length,
+      'physical',
+      options,
+    );
   }
 
   /** vmi_read_va(): the same at a virtual address of process `pid`; 0: the kernel. @throws {VmiError} `VMI_FAULT` */
@@ -528,12 +571,16 @@ export class Libvmi implements AsyncDisposable {
    * @throws {FaultError} memory ends before the string does
    */
   async readStrPa(address: AddressLike, options: StringOptions = {}): Promise<string> {
-    return this.#string(toAddress(address), options, (at, length) => this.readPa(at, length, options));
+    return this.#string(toAddress(address), options, (at, length) =>
+      this.readPa(at, length, options),
+    );
   }
 
   /** vmi_read_str_va(), bounded like {@link readStrPa}. */
   async readStrVa(address: AddressLike, pid: number, options: StringOptions = {}): Promise<string> {
-    return this.#string(toAddress(address), options, (at, length) => this.readVa(at, pid, length, options));
+    return this.#string(toAddress(address), options, (at, length) =>
+      this.readVa(at, pid, length, options),
+    );
   }
 
   /** vmi_read_str_ksym(), bounded like {@link readStrPa}. */
@@ -545,7 +592,13 @@ export class Libvmi implements AsyncDisposable {
 
   /** vmi_write_pa(). @throws {VmiError} `VMI_UNSUPPORTED`: not all was written; the file driver writes nothing */
   async writePa(address: AddressLike, bytes: Uint8Array, options: CallOptions = {}): Promise<void> {
-    await this.#write('vmi_write_pa', hex(toAddress(address)), [toAddress(address)], bytes, options);
+    await this.#write(
+      'vmi_write_pa',
+      hex(toAddress(address)),
+      [toAddress(address)],
+      bytes,
+      options,
+    );
   }
 
   /** vmi_write_va() of process `pid`; 0: the kernel. */
@@ -555,7 +608,13 @@ export class Libvmi implements AsyncDisposable {
     bytes: Uint8Array,
     options: CallOptions = {},
   ): Promise<void> {
-    await this.#write('vmi_write_va', hex(toAddress(address)), [toAddress(address), pid], bytes, options);
+    await this.#write(
+      'vmi_write_va',
+      hex(toAddress(address)),
+      [toAddress(address), pid],
+      bytes,
+      options,
+    );
   }
 
   /** vmi_write_ksym(). */
@@ -565,32 +624,67 @@ export class Libvmi implements AsyncDisposable {
 
   /** vmi_write_8_pa(). */
   async write8Pa(address: AddressLike, value: number, options: CallOptions = {}): Promise<void> {
-    await this.#store('vmi_write_8_pa', hex(toAddress(address)), [toAddress(address), value], options);
+    await this.#store(
+      'vmi_write_8_pa',
+      hex(toAddress(address)),
+      [toAddress(address), value],
+      options,
+    );
   }
 
   /** vmi_write_16_pa(). */
   async write16Pa(address: AddressLike, value: number, options: CallOptions = {}): Promise<void> {
-    await this.#store('vmi_write_16_pa', hex(toAddress(address)), [toAddress(address), value], options);
+    await this.#store(
+      'vmi_write_16_pa',
+      hex(toAddress(address)),
+      [toAddress(address), value],
+      options,
+    );
   }
 
   /** vmi_write_32_pa(). */
   async write32Pa(address: AddressLike, value: number, options: CallOptions = {}): Promise<void> {
-    await this.#store('vmi_write_32_pa', hex(toAddress(address)), [toAddress(address), value], options);
+    await this.#store(
+      'vmi_write_32_pa',
+      hex(toAddress(address)),
+      [toAddress(address), value],
+      options,
+    );
   }
 
   /** vmi_write_64_pa(). */
   async write64Pa(address: AddressLike, value: bigint, options: CallOptions = {}): Promise<void> {
-    await this.#store('vmi_write_64_pa', hex(toAddress(address)), [toAddress(address), value], options);
+    await this.#store(
+      'vmi_write_64_pa',
+      hex(toAddress(address)),
+      [toAddress(address), value],
+      options,
+    );
   }
 
   /** vmi_write_addr_pa(). */
   async writeAddrPa(address: AddressLike, value: bigint, options: CallOptions = {}): Promise<void> {
-    await this.#store('vmi_write_addr_pa', hex(toAddress(address)), [toAddress(address), value], options);
+    await this.#store(
+      'vmi_write_addr_pa',
+      hex(toAddress(address)),
+      [toAddress(address), value],
+      options,
+    );
   }
 
   /** vmi_write_8_va(). */
-  async write8Va(address: AddressLike, pid: number, value: number, options: CallOptions = {}): Promise<void> {
-    await this.#store('vmi_write_8_va', hex(toAddress(address)), [toAddress(address), pid, value], options);
+  async write8Va(
+    address: AddressLike,
+    pid: number,
+    value: number,
+    options: CallOptions = {},
+  ): Promise<void> {
+    await this.#store(
+      'vmi_write_8_va',
+      hex(toAddress(address)),
+      [toAddress(address), pid, value],
+      options,
+    );
   }
 
   /** vmi_write_16_va(). */
@@ -600,7 +694,12 @@ export class Libvmi implements AsyncDisposable {
     value: number,
     options: CallOptions = {},
   ): Promise<void> {
-    await this.#store('vmi_write_16_va', hex(toAddress(address)), [toAddress(address), pid, value], options);
+    await this.#store(
+      'vmi_write_16_va',
+      hex(toAddress(address)),
+      [toAddress(address), pid, value],
+      options,
+    );
   }
 
   /** vmi_write_32_va(). */
@@ -610,7 +709,12 @@ export class Libvmi implements AsyncDisposable {
     value: number,
     options: CallOptions = {},
   ): Promise<void> {
-    await this.#store('vmi_write_32_va', hex(toAddress(address)), [toAddress(address), pid, value], options);
+    await this.#store(
+      'vmi_write_32_va',
+      hex(toAddress(address)),
+      [toAddress(address), pid, value],
+      options,
+    );
   }
 
   /** vmi_write_64_va(). */
@@ -620,7 +724,12 @@ export class Libvmi implements AsyncDisposable {
     value: bigint,
     options: CallOptions = {},
   ): Promise<void> {
-    await this.#store('vmi_write_64_va', hex(toAddress(address)), [toAddress(address), pid, value], options);
+    await this.#store(
+      'vmi_write_64_va',
+      hex(toAddress(address)),
+      [toAddress(address), pid, value],
+      options,
+    );
   }
 
   /** vmi_write_addr_va(). */
@@ -673,7 +782,13 @@ export class Libvmi implements AsyncDisposable {
    */
   async getVcpureg(register: RegisterName, vcpu = 0, options: CallOptions = {}): Promise<bigint> {
     const what = `libvmi cannot read ${register} of vCPU ${vcpu}`;
-    return this.#found('vmi_get_vcpureg', [registerNumber(register), vcpu], options, 'VMI_UNSUPPORTED', what);
+    return this.#found(
+      'vmi_get_vcpureg',
+      [registerNumber(register), vcpu],
+      options,
+      'VMI_UNSUPPORTED',
+      what,
+    );
   }
 
   /** vmi_set_vcpureg(). @throws {VmiError} `VMI_UNSUPPORTED` */
@@ -736,7 +851,8 @@ export class Libvmi implements AsyncDisposable {
   cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
     const { mode, ...rest } = this.#options;
     return new Cr3WriteStream(
-      (signal) => LibvmiSession.open({ ...rest, driver: mode, signal, events: true, isolate: true }),
+      (signal) =>
+        LibvmiSession.open({ ...rest, driver: mode, signal, events: true, isolate: true }),
       options,
     );
   }
@@ -796,7 +912,11 @@ export class Libvmi implements AsyncDisposable {
     return new VmiError(code, withLog(`${this.#what}: ${message}`, log));
   }
 
-  #run(name: string, args: NativeLibvmiArgument[], options: CallOptions): Promise<NativeLibvmiOutcome> {
+  #run(
+    name: string,
+    args: NativeLibvmiArgument[],
+    options: CallOptions,
+  ): Promise<NativeLibvmiOutcome> {
     return this.#session.call(name, args, {
       signal: options.signal,
       deadline: options.deadline,
@@ -834,7 +954,12 @@ export class Libvmi implements AsyncDisposable {
     return value;
   }
 
-  async #done(name: string, args: NativeLibvmiArgument[], options: CallOptions, what: string): Promise<void> {
+  async #done(
+    name: string,
+    args: NativeLibvmiArgument[],
+    options: CallOptions,
+    what: string,
+  ): Promise<void> {
     const { failed, log } = await this.#run(name, args, options);
     if (failed) throw this.#error('VMI_UNSUPPORTED', what, log);
   }
@@ -904,7 +1029,12 @@ export class Libvmi implements AsyncDisposable {
     return bytes;
   }
 
-  async #loadPa(name: string, address: AddressLike, size: number, options: CallOptions): Promise<bigint> {
+  async #loadPa(
+    name: string,
+    address: AddressLike,
+    size: number,
+    options: CallOptions,
+  ): Promise<bigint> {
     this.#checkCertain(toAddress(address), size);
     const { failed, values } = await this.#run(name, [toAddress(address)], options);
     if (failed) throw fault(toAddress(address), 'physical', size, 0);
@@ -971,7 +1101,12 @@ export class Libvmi implements AsyncDisposable {
     }
   }
 
-  #store(name: string, where: string, args: NativeLibvmiArgument[], options: CallOptions): Promise<void> {
+  #store(
+    name: string,
+    where: string,
+    args: NativeLibvmiArgument[],
+    options: CallOptions,
+  ): Promise<void> {
     return this.#done(name, args, options, `libvmi cannot write at ${where}`);
   }
 
@@ -1066,7 +1201,14 @@ function fault(
 ): VmiError {
   if (space === 'physical') {
     const first = address + BigInt(transferred);
-    return new FaultError({ address: first, space, cr3: undefined, requested, transferred, level: 0 });
+    return new FaultError({
+      address: first,
+      space,
+      cr3: undefined,
+      requested,
+      transferred,
+      level: 0,
+    });
   }
   const partly = transferred > 0 ? ` (${transferred} bytes were read before it)` : '';
   const first = hex(address + BigInt(transferred));

@@ -39,7 +39,10 @@ export interface LibvmiReport {
 export function libvmiReport(library?: string): LibvmiReport {
   const report = native(library);
   const needed = report.needed ?? [];
-  const tried = report.tried.map(({ name, error }) => ({ name, error: error === '' ? undefined : error }));
+  const tried = report.tried.map(({ name, error }) => ({
+    name,
+    error: error === '' ? undefined : error,
+  }));
   const advice = `install libvmi ${MINIMUM_VERSION} or later (${INSTALLATION_GUIDE})`;
   const error = !report.loaded
     ? `${tried.map(({ name, error }) => `${name}: ${error}`).join('; ')}; ${advice}, or name the file in LIBVMI_LIBRARY`
@@ -55,7 +58,11 @@ export function libvmiReport(library?: string): LibvmiReport {
     error,
     needed,
     missing: report.missing ?? [],
-    drivers: (report.drivers ?? []).map(({ name, present, missing }) => ({ name, present, missing })),
+    drivers: (report.drivers ?? []).map(({ name, present, missing }) => ({
+      name,
+      present,
+      missing,
+    })),
   };
 }
 

@@ -100,7 +100,8 @@ export class LibvmiSession {
     const { driver, id, library } = options;
     const isolate = options.isolate ?? false;
     // Whoever starts a process later may be in another folder by then.
-    const name = isolate && driver === 'file' && options.name !== '' ? resolve(options.name) : options.name;
+    const name =
+      isolate && driver === 'file' && options.name !== '' ? resolve(options.name) : options.name;
     const deadline = options.deadline ?? DEFAULT_DEADLINE;
     const what = `${driver === 'file' ? 'libvmi' : driver}:${id ?? options.name}`;
     try {
@@ -122,7 +123,10 @@ export class LibvmiSession {
 
   async #attach(options: SessionOptions): Promise<void> {
     const deadline = options.attachDeadline ?? DEFAULT_ATTACH_DEADLINE;
-    await this.#wait('vmi_init', this.#native.attach(deadline), { signal: options.signal, deadline });
+    await this.#wait('vmi_init', this.#native.attach(deadline), {
+      signal: options.signal,
+      deadline,
+    });
   }
 
   /** Path of the library. */
@@ -211,7 +215,11 @@ export class LibvmiSession {
    * @param look milliseconds between two looks at whether libvmi still answers
    */
   takeWrites(look: number, signal: AbortSignal | undefined): Promise<NativeCr3Writes> {
-    return this.#wait('vmi_events_listen', this.#native.takeWrites(), { signal, deadline: look, look });
+    return this.#wait('vmi_events_listen', this.#native.takeWrites(), {
+      signal,
+      deadline: look,
+      look,
+    });
   }
 
   /** Ends listening; the guest is drained of events and goes on. */
@@ -273,7 +281,9 @@ function explain(error: unknown, what: string): unknown {
   const known = fromNative(error);
   if (!(known instanceof VmiError) || known === error) return known;
   if (known instanceof CrashError) {
-    return new CrashError(withLog(`${what}: ${known.message}`, known.stderr), known, { cause: error });
+    return new CrashError(withLog(`${what}: ${known.message}`, known.stderr), known, {
+      cause: error,
+    });
   }
   const log = (error as { log?: string }).log ?? '';
   return new VmiError(known.code, withLog(`${what}: ${advise(known.code, known.message)}`, log), {

@@ -39,9 +39,13 @@ export class PauseGuard {
     await new Promise<void>((resolve, reject) => {
       const fail = (cause?: unknown) =>
         reject(
-          new VmiError('VMI_BUSY', 'cannot pause: the process that guards the pause did not start', {
-            cause,
-          }),
+          new VmiError(
+            'VMI_BUSY',
+            'cannot pause: the process that guards the pause did not start',
+            {
+              cause,
+            },
+          ),
         );
       const timer = setTimeout(fail, START_DEADLINE);
       child.once('error', fail);
@@ -53,7 +57,8 @@ export class PauseGuard {
       });
     });
     child.unref();
-    for (const stream of [child.stdin, child.stdout]) (stream as unknown as { unref?(): void })?.unref?.();
+    for (const stream of [child.stdin, child.stdout])
+      (stream as unknown as { unref?(): void })?.unref?.();
     return new PauseGuard(child);
   }
 

@@ -131,7 +131,8 @@ export class PhysicalMemory implements AsyncDisposable {
     this.sparse = options.ramSize !== undefined;
     const pairs = options.native.ranges;
     const ranges: PhysicalRange[] = [];
-    for (let i = 0; i < pairs.length; i += 2) ranges.push({ start: pairs[i]!, length: pairs[i + 1]! });
+    for (let i = 0; i < pairs.length; i += 2)
+      ranges.push({ start: pairs[i]!, length: pairs[i + 1]! });
     this.ranges = ranges;
     const last = ranges.at(-1);
     this.end = last === undefined ? 0n : last.start + last.length;
@@ -220,7 +221,9 @@ export class PhysicalMemory implements AsyncDisposable {
     const { word, handle } = this.#loader;
     try {
       word[0] =
-        typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS ? address : toAddress(address);
+        typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS
+          ? address
+          : toAddress(address);
       handle[0] = this.#handle;
       this.#loader.load();
       return word[0];
@@ -333,7 +336,8 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** @internal */
   checkOpen(): void {
-    if (this.#closing !== undefined) throw new VmiError('VMI_CLOSED', `${this.description} is closed`);
+    if (this.#closing !== undefined)
+      throw new VmiError('VMI_CLOSED', `${this.description} is closed`);
   }
 }
 

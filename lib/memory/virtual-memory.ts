@@ -69,7 +69,9 @@ export class VirtualMemory {
   /** Names linear mappings that need no page walk: the direct map and the kernel image. */
   setWindows(windows: readonly Mapping[]): void {
     this.#native.setWindows(
-      BigUint64Array.from(windows.flatMap((window) => [window.virtual, window.length, window.physical])),
+      BigUint64Array.from(
+        windows.flatMap((window) => [window.virtual, window.length, window.physical]),
+      ),
     );
   }
 
@@ -170,7 +172,9 @@ export class VirtualMemory {
     const { word, handle } = this.#loader;
     try {
       word[0] =
-        typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS ? address : toAddress(address);
+        typeof address === 'bigint' && address >= 0n && address <= MAX_ADDRESS
+          ? address
+          : toAddress(address);
       // Most address spaces are never asked for one.
       this.#handle ??= this.#native.handle;
       handle[0] = this.#handle;
@@ -258,7 +262,14 @@ export class VirtualMemory {
     const address = BigInt.asUintN(64, from + BigInt(transferred));
     const last = this.walk(address).steps.at(-1);
     const level = last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt');
-    return new FaultError({ address, space: 'virtual', cr3: this.root, requested, transferred, level });
+    return new FaultError({
+      address,
+      space: 'virtual',
+      cr3: this.root,
+      requested,
+      transferred,
+      level,
+    });
   }
 }
 

@@ -20,7 +20,10 @@ export class LineFeed {
     });
     // The REPL prompts when it is done with a line, whatever came of it. Nobody reads the prompt itself.
     server.displayPrompt = () => this.#next();
-    for await (const line of createInterface({ input: from, crlfDelay: Number.POSITIVE_INFINITY })) {
+    for await (const line of createInterface({
+      input: from,
+      crlfDelay: Number.POSITIVE_INFINITY,
+    })) {
       const done = new Promise<void>((resolve) => {
         this.#next = resolve;
       });

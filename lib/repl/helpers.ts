@@ -27,7 +27,8 @@ export interface Helpers {
 
 /** @param origins is told the guest address of every buffer that `read` gives */
 export function helpers(guest: Guest, origins: WeakMap<Uint8Array, bigint>): Helpers {
-  const addressOf = (place: Place) => (typeof place === 'string' ? guest.symbol(place) : toAddress(place));
+  const addressOf = (place: Place) =>
+    typeof place === 'string' ? guest.symbol(place) : toAddress(place);
   return {
     ps(options) {
       return guest.tasks(options);

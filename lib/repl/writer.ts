@@ -87,9 +87,12 @@ export class Writer {
 /** An error whose stack says nothing to who typed the line: the guest's answer, a wrong argument, ctrl-C. */
 function errorLine(error: Error): string | undefined {
   if (error instanceof VmiError) return `${error.code}: ${error.message}`;
-  if ((error as NodeJS.ErrnoException).code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') return 'interrupted';
+  if ((error as NodeJS.ErrnoException).code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED')
+    return 'interrupted';
   const misuse = error instanceof TypeError || error instanceof RangeError;
-  return misuse && error.message.startsWith('Expected ') ? `${error.name}: ${error.message}` : undefined;
+  return misuse && error.message.startsWith('Expected ')
+    ? `${error.name}: ${error.message}`
+    : undefined;
 }
 
 /** inspect's `4096n` as `0x1000n`: still what JavaScript reads. */
@@ -101,7 +104,10 @@ function hexOf(text: string): string {
 function isWalk(value: unknown): value is WalkResult {
   const walk = value as Partial<WalkResult> | null;
   return (
-    typeof walk === 'object' && walk !== null && Array.isArray(walk.steps) && typeof walk.root === 'bigint'
+    typeof walk === 'object' &&
+    walk !== null &&
+    Array.isArray(walk.steps) &&
+    typeof walk.root === 'bigint'
   );
 }
 
@@ -117,5 +123,10 @@ function isStruct(value: unknown): value is StructType {
 
 function isCpu(value: unknown): value is GuestCpu {
   const cpu = value as Partial<GuestCpu> | null;
-  return typeof cpu === 'object' && cpu !== null && typeof cpu.cpu === 'number' && cpu.task instanceof Task;
+  return (
+    typeof cpu === 'object' &&
+    cpu !== null &&
+    typeof cpu.cpu === 'number' &&
+    cpu.task instanceof Task
+  );
 }

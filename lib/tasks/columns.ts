@@ -117,7 +117,8 @@ function writeCr3s(listing: Listing, column: BigUint64Array): BigUint64Array {
   const pgd = rows.longs('pgd');
   const { pageOffset } = kernel;
   // Cut to 64 bits in the same expression, it makes no bigint.
-  for (let row = 0; row < column.length; row++) column[row] = BigInt.asUintN(64, pgd[row]! - pageOffset);
+  for (let row = 0; row < column.length; row++)
+    column[row] = BigInt.asUintN(64, pgd[row]! - pageOffset);
   unexpected.forEach(answer);
   return column;
 }

@@ -22,7 +22,8 @@ const LOADED_MM_SWITCHING = 1n;
  */
 export function readCpus(kernel: Kernel): Cpu[] {
   const { memory, symbols, types } = kernel;
-  const loadedMm = symbols.address('cpu_tlbstate') + BigInt(types.findOffset('tlb_state', 'loaded_mm') ?? 0);
+  const loadedMm =
+    symbols.address('cpu_tlbstate') + BigInt(types.findOffset('tlb_state', 'loaded_mm') ?? 0);
   const pgd = BigInt(types.offset('mm_struct', 'pgd'));
   const current = currentTask(kernel);
   const cpus: Cpu[] = [];

@@ -58,7 +58,13 @@ export class Listing {
   readonly #machine = new Map<bigint, MachineSpace>();
 
   /** @param left rows of tasks that are known to have left */
-  constructor(kernel: Kernel, layout: TaskLayout, rows: TaskRows, retries = 0, left: readonly number[] = []) {
+  constructor(
+    kernel: Kernel,
+    layout: TaskLayout,
+    rows: TaskRows,
+    retries = 0,
+    left: readonly number[] = [],
+  ) {
     this.kernel = kernel;
     this.layout = layout;
     this.rows = rows;
@@ -126,7 +132,9 @@ export class Listing {
     const pgd = this.pgd(row);
     if (pgd === 0n) return null;
     // init_mm has no user half: nothing of it runs in user mode.
-    return p2m === undefined ? pgdToCr3(this.kernel, pgd) | PTI_USER_BIT : this.#machine.get(pgd)!.userCr3;
+    return p2m === undefined
+      ? pgdToCr3(this.kernel, pgd) | PTI_USER_BIT
+      : this.#machine.get(pgd)!.userCr3;
   }
 
   /** PIDs in every namespace the task is in, the outermost first. */
@@ -202,7 +210,10 @@ export class Listing {
     for (const cpu of readCpus(this.kernel)) cpus.set(cpu.current, cpu);
     const { bases } = this.rows;
     const activeMm = this.rows.longs('activeMm');
-    const mms = BigUint64Array.from(borrowed, (row) => cpus.get(bases[row]!)?.loadedMm || activeMm[row]!);
+    const mms = BigUint64Array.from(
+      borrowed,
+      (row) => cpus.get(bases[row]!)?.loadedMm || activeMm[row]!,
+    );
     const pgds = this.layout.pgds(this.kernel, mms);
     for (const [i, row] of borrowed.entries()) {
       if (pgds[i] === 0n) {
@@ -314,7 +325,10 @@ export class Listing {
   #corrupt(row: number): CorruptError {
     const { rows } = this;
     if ((rows.faults[row]! & OWN) !== 0) {
-      return new CorruptError(`the task at ${hex(rows.bases[row]!)} cannot be read`, rows.bases[row]!);
+      return new CorruptError(
+        `the task at ${hex(rows.bases[row]!)} cannot be read`,
+        rows.bases[row]!,
+      );
     }
     const mm = rows.longs('mm')[row]! || rows.longs('activeMm')[row]!;
     return new CorruptError(
@@ -351,7 +365,8 @@ export function classifier(rows: TaskRows, layout: TaskLayout): (row: number) =>
     const high = low + 1;
     if ((mm[low]! | mm[high]!) !== 0) {
       const same =
-        ((entry[low]! ^ entryLow) & 0xffff_f000) === 0 && ((entry[high]! ^ entryHigh) & 0x000f_ffff) === 0;
+        ((entry[low]! ^ entryLow) & 0xffff_f000) === 0 &&
+        ((entry[high]! ^ entryHigh) & 0x000f_ffff) === 0;
       const readable = (faults[row]! & unreadable) === 0;
       return same && readable && (pgd[low]! & 0xfff) === 0 ? SETTLED.mm : SETTLED.corrupt;
     }

@@ -40,10 +40,16 @@ function findPid(kernel: Kernel, layout: TaskLayout, pid: number): bigint | unde
     // xa_is_internal and the tags of values: none of it is a pointer.
     if ((entry & TAG_MASK) === 0n) return entry;
     if (entry !== RETRY_ENTRY) {
-      throw new CorruptError(`the PID tree holds 0x${entry.toString(16)} for PID ${pid}`, layout.pidTreeHead);
+      throw new CorruptError(
+        `the PID tree holds 0x${entry.toString(16)} for PID ${pid}`,
+        layout.pidTreeHead,
+      );
     }
   }
-  throw new CorruptError(`the PID tree kept changing while PID ${pid} was looked up`, layout.pidTreeHead);
+  throw new CorruptError(
+    `the PID tree kept changing while PID ${pid} was looked up`,
+    layout.pidTreeHead,
+  );
 }
 
 function isNode(entry: bigint): boolean {
@@ -74,12 +80,17 @@ export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
         pids.length,
       );
     }
-    if (seen.has(node)) throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
+    if (seen.has(node))
+      throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
     seen.add(node);
     const slots = memory.read(wrap(node + BigInt(layout.xaSlots)), 8 << CHUNK_SHIFT);
     for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
     if (pids.length > layout.maxTasks) {
-      throw new CorruptError(`the PID tree holds more than ${layout.maxTasks} entries`, node, pids.length);
+      throw new CorruptError(
+        `the PID tree holds more than ${layout.maxTasks} entries`,
+        node,
+        pids.length,
+      );
     }
   };
   visit(head, MAX_SHIFT + CHUNK_SHIFT);

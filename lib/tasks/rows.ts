@@ -27,7 +27,10 @@ export type Column = (typeof COLUMNS)[number];
 const INDEX = Object.fromEntries(COLUMNS.map((name, k) => [name, k])) as Record<Column, number>;
 
 /** Bit of a column in a row's fault mask. */
-export const FAULT = Object.fromEntries(COLUMNS.map((name, k) => [name, 1 << k])) as Record<Column, number>;
+export const FAULT = Object.fromEntries(COLUMNS.map((name, k) => [name, 1 << k])) as Record<
+  Column,
+  number
+>;
 
 /** Bytes that `count` rows of columns of these sizes take, as native lays them out. */
 export function rowsLength(count: number, sizes: readonly number[]): number {

@@ -20,7 +20,13 @@ const TEXT_ENTRY = 511 * 8;
 const MAX_UPID = 124;
 
 /** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node, XA_CHUNK_SHIFT. */
-export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, chunkShift: 6, maxShift: 60 } as const;
+export const XA_NODE = {
+  tag: 2,
+  tagMask: 3,
+  maxInternal: 4096,
+  chunkShift: 6,
+  maxShift: 60,
+} as const;
 /** Lowest address of the kernel's half. Documentation/arch/x86/x86_64/mm.rst. */
 const KERNEL_HALF = 1n << 63n;
 /** Rows that are sooner looked at, all of them, than handed over. */
@@ -100,7 +106,8 @@ export class TaskLayout {
 
   constructor(kernel: Kernel) {
     const { types } = kernel;
-    const offset = (type: string, member: string) => checked(type, member, types.offset(type, member));
+    const offset = (type: string, member: string) =>
+      checked(type, member, types.offset(type, member));
     const task = (member: string) => offset('task_struct', member);
     // task_struct.state became __state, and 4 bytes, in commit 2f064a59a11f (5.14).
     const modernState = types.findOffset('task_struct', '__state');
@@ -139,7 +146,9 @@ export class TaskLayout {
       ),
       this.#expectations(kernel),
       // An mm keeps its PGD as long as it lives, so a PGD that was a page table stays one while the same task has the same mm.
-      Int32Array.from(['textEntry', 'startTime', 'mm', 'pgd'] as const, (name) => COLUMNS.indexOf(name)),
+      Int32Array.from(['textEntry', 'startTime', 'mm', 'pgd'] as const, (name) =>
+        COLUMNS.indexOf(name),
+      ),
     );
     const pgd = offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
@@ -160,11 +169,20 @@ export class TaskLayout {
         `the kernel's types have a struct upid of ${this.upidSize} bytes with nr at ${this.upidNr}: they are damaged; give a profile instead`,
       );
     }
-    this.xaHead = offset('pid_namespace', 'idr') + offset('idr', 'idr_rt') + offset('xarray', 'xa_head');
+    this.xaHead =
+      offset('pid_namespace', 'idr') + offset('idr', 'idr_rt') + offset('xarray', 'xa_head');
     this.xaShift = offset('xa_node', 'shift');
     this.xaSlots = offset('xa_node', 'slots');
     const { tag, tagMask, maxInternal, chunkShift, maxShift } = XA_NODE;
-    this.pidTree = Int32Array.of(tag, tagMask, maxInternal, this.xaShift, this.xaSlots, chunkShift, maxShift);
+    this.pidTree = Int32Array.of(
+      tag,
+      tagMask,
+      maxInternal,
+      this.xaShift,
+      this.xaSlots,
+      chunkShift,
+      maxShift,
+    );
     this.pidTreeHead = wrap(kernel.symbols.address('init_pid_ns') + BigInt(this.xaHead));
     // From a `struct pid` by its first task to that task's page table.
     const member = (name: string) => task(name) - this.pidLinks;
@@ -341,7 +359,9 @@ export class TaskLayout {
    * @throws {CorruptError | FaultError} the PID tree is none
    */
   pgdOfPid(kernel: Kernel, pid: number): bigint | null | undefined {
-    this.#answers ??= new Answers(kernel.memory.finder(this.pidTree, this.pidTreeHead, this.#answerPlan));
+    this.#answers ??= new Answers(
+      kernel.memory.finder(this.pidTree, this.pidTreeHead, this.#answerPlan),
+    );
     const { find, words, longs } = this.#answers;
     if (find(pid) !== FOUND_ROW) return undefined;
     const entry = this.#entryWords;
@@ -352,7 +372,8 @@ export class TaskLayout {
       return none ? null : undefined;
     }
     const same =
-      ((words[16]! ^ entry[0]!) & 0xffff_f000) === 0 && ((words[17]! ^ entry[1]!) & 0x000f_ffff) === 0;
+      ((words[16]! ^ entry[0]!) & 0xffff_f000) === 0 &&
+      ((words[17]! ^ entry[1]!) & 0x000f_ffff) === 0;
     return same && (words[14]! & 0xfff) === 0 ? longs[7]! : undefined;
   }
 }

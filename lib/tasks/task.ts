@@ -132,7 +132,10 @@ export class Task {
     if (this.#isUnreadable('state')) return '?';
     const state = rows.words('state')[this.#row]!;
     const exit = rows.words('exitState')[this.#row]!;
-    if ((state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) === (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) && exit === 0)
+    if (
+      (state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) === (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) &&
+      exit === 0
+    )
       return 'I';
     const reported = (state | exit) & TASK_REPORT;
     return STATE_LETTERS[reported === 0 ? 0 : 32 - Math.clz32(reported)] ?? '?';
@@ -238,7 +241,10 @@ export class Task {
     };
   }
 
-  [inspect.custom](_depth: number, options: { stylize(text: string, style: string): string }): string {
+  [inspect.custom](
+    _depth: number,
+    options: { stylize(text: string, style: string): string },
+  ): string {
     const { pid, comm, cr3, cr3Source } = this.toJSON();
     const value = cr3 === null ? options.stylize('null', 'null') : options.stylize(cr3, 'number');
     return `Task ${options.stylize(String(pid), 'number')} ${options.stylize(`'${comm}'`, 'string')} { cr3: ${value}, source: ${cr3Source} }`;
@@ -259,7 +265,8 @@ export function escapeBytes(bytes: Uint8Array): string {
       char = undefined;
     }
     if (char === undefined || [...char].length !== 1 || /[\p{C}\p{Zl}\p{Zp}]/u.test(char)) {
-      text += byte === 0x0a ? '\\n' : byte === 0x09 ? '\\t' : `\\x${byte.toString(16).padStart(2, '0')}`;
+      text +=
+        byte === 0x0a ? '\\n' : byte === 0x09 ? '\\t' : `\\x${byte.toString(16).padStart(2, '0')}`;
       at += 1;
     } else {
       text += char === '\\' ? '\\\\' : char;

@@ -127,7 +127,12 @@ export class Tasks {
       const processes = found.rows;
       this.#expected = processes.count + (processes.count >> 4) + 16;
       if (options.threads !== true) return new Listing(kernel, layout, processes, retries);
-      const threads = walkThreads(kernel, layout, withSignals(kernel, layout, processes), checkedWithin);
+      const threads = walkThreads(
+        kernel,
+        layout,
+        withSignals(kernel, layout, processes),
+        checkedWithin,
+      );
       retries += threads.retries;
       // The leader stays in the list until the process is reaped. Between the two walks it may be; a second look tells.
       const empty = threads.counts.includes(0) ? withoutThreads(processes, threads.counts) : [];
@@ -172,7 +177,10 @@ export class Tasks {
       if (attempt === MAX_RETRIES || !kernel.memory.physical.live) {
         if (rows.words('pid')[0] === pid)
           return new Task(new Listing(kernel, this.#layout, rows, attempt), 0);
-        throw new CorruptError(`the PID tree's task for ${pid} has the PID ${rows.words('pid')[0]}`, address);
+        throw new CorruptError(
+          `the PID tree's task for ${pid} has the PID ${rows.words('pid')[0]}`,
+          address,
+        );
       }
     }
   }
@@ -248,12 +256,16 @@ function withSignals(kernel: Kernel, layout: TaskLayout, processes: TaskRows): P
   for (let row = 0; row < processes.count; row++) {
     if (signals[row] !== 0n) continue;
     const address = processes.bases[row]!;
-    const again = kernel.memory.physical.live ? layout.gather(kernel, BigUint64Array.of(address)) : undefined;
+    const again = kernel.memory.physical.live
+      ? layout.gather(kernel, BigUint64Array.of(address))
+      : undefined;
     const same =
       again === undefined ||
       (again.longs('signal')[0] === 0n &&
-        (again.faults[0] !== 0 || again.longs('startTime')[0] === processes.longs('startTime')[row]));
-    if (same) throw new CorruptError(`the process at ${hex(address)} has no signal_struct`, address, row);
+        (again.faults[0] !== 0 ||
+          again.longs('startTime')[0] === processes.longs('startTime')[row]));
+    if (same)
+      throw new CorruptError(`the process at ${hex(address)} has no signal_struct`, address, row);
   }
   const has = (_: unknown, row: number) => signals[row] !== 0n;
   return {

@@ -43,7 +43,13 @@ export function walkThreads(
 ): Threads {
   const { tasks, signals, tgids } = processes;
   const heads = signals.map((signal) => wrap(signal + BigInt(layout.threadHead)));
-  const { rows, counts, retries } = layout.lists(kernel, heads, layout.threadNode, undefined, checkedWithin);
+  const { rows, counts, retries } = layout.lists(
+    kernel,
+    heads,
+    layout.threadNode,
+    undefined,
+    checkedWithin,
+  );
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.
   const own = rows.words('signal');
   const tgid = rows.words('tgid');
@@ -56,7 +62,10 @@ export function walkThreads(
     const end = row + counts[i]!;
     for (; row < end; row++) {
       if (own[2 * row] === low && own[2 * row + 1] === high) {
-        if (tgid[row] === tgids[i] || isSameProcess(kernel, layout, tasks[i]!, signals[i]!, tgids[i]!))
+        if (
+          tgid[row] === tgids[i] ||
+          isSameProcess(kernel, layout, tasks[i]!, signals[i]!, tgids[i]!)
+        )
           continue;
         left.push(row);
         continue;
@@ -89,7 +98,9 @@ function isSameProcess(
   if (!kernel.memory.physical.live) return true;
   const rows = layout.gather(kernel, BigUint64Array.of(task));
   return (
-    rows.longs('signal')[0] === signal && rows.words('tgid')[0] === tgid && rows.longs('threadPid')[0] !== 0n
+    rows.longs('signal')[0] === signal &&
+    rows.words('tgid')[0] === tgid &&
+    rows.longs('threadPid')[0] !== 0n
   );
 }
 

@@ -20,14 +20,24 @@ export function structText(struct: StructType, styles: Styles): string[] {
   return lines;
 }
 
-function members(all: readonly Member[], base: number, depth: number, lines: string[], styles: Styles): void {
+function members(
+  all: readonly Member[],
+  base: number,
+  depth: number,
+  lines: string[],
+  styles: Styles,
+): void {
   const indent = '  '.repeat(depth);
   for (const member of all) {
     if (lines.length > MAX_LINES) return;
     const offset = base + member.offset;
     const at = styles.dim(`+${String(offset).padEnd(6)}`);
     const { type } = member;
-    if (member.name === '' && (type.kind === 'struct' || type.kind === 'union') && depth < MAX_DEPTH) {
+    if (
+      member.name === '' &&
+      (type.kind === 'struct' || type.kind === 'union') &&
+      depth < MAX_DEPTH
+    ) {
       lines.push(`${at}${indent}${type.kind} {`);
       members(type.struct.members, offset, depth + 1, lines, styles);
       lines.push(`${' '.repeat(7)}${indent}}`);

@@ -16,7 +16,9 @@ export function table<Row>(
   const cells = Array.from(rows, (row) => columns.map((column) => printable(column.cell(row))));
   const headings = columns.map((column) => column.heading);
   const lines = options.headings === false ? cells : [headings, ...cells];
-  const widths = columns.map((_, k) => lines.reduce((width, line) => Math.max(width, line[k]!.length), 0));
+  const widths = columns.map((_, k) =>
+    lines.reduce((width, line) => Math.max(width, line[k]!.length), 0),
+  );
   const text = lines.map((line) =>
     line
       .map((cell, k) => {
@@ -26,12 +28,16 @@ export function table<Row>(
       .join('  ')
       .trimEnd(),
   );
-  if (options.headings !== false && options.styles !== undefined) text[0] = options.styles.bold(text[0]!);
+  if (options.headings !== false && options.styles !== undefined)
+    text[0] = options.styles.bold(text[0]!);
   return text;
 }
 
 /** Names and values, one a line, values aligned. */
-export function pairs(rows: readonly (readonly [name: string, value: string])[], styles?: Styles): string[] {
+export function pairs(
+  rows: readonly (readonly [name: string, value: string])[],
+  styles?: Styles,
+): string[] {
   const width = rows.reduce((most, [name]) => Math.max(most, name.length), 0);
   return rows.map(([name, value]) => {
     const label = name.padEnd(width);

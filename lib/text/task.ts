@@ -31,7 +31,13 @@ export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles
       { heading: 'S', cell: (row) => row.state },
       { heading: cr3, align: 'right', cell: (row) => row.cr3 ?? '-' },
       ...(pti
-        ? [{ heading: userCr3, align: 'right' as const, cell: (row: TaskJson) => row.userCr3 ?? '-' }]
+        ? [
+            {
+              heading: userCr3,
+              align: 'right' as const,
+              cell: (row: TaskJson) => row.userCr3 ?? '-',
+            },
+          ]
         : []),
       { heading: 'SOURCE', cell: (row) => row.cr3Source },
       ...(crossed
@@ -52,7 +58,11 @@ function viewsText(row: TaskJson | CrossJson, which: 'missing' | 'views'): strin
 }
 
 /** CPUs as lines: what each runs and has loaded, which may be an address of the machine. */
-export function cpuTable(cpus: Iterable<GuestCpu>, styles?: Styles, addressing?: Addressing): string[] {
+export function cpuTable(
+  cpus: Iterable<GuestCpu>,
+  styles?: Styles,
+  addressing?: Addressing,
+): string[] {
   return table(
     cpus,
     [

@@ -69,7 +69,8 @@ export function walkText(
       : [
           {
             level: 'pseudo-physical',
-            entryAddress: own.pseudoPhysical === undefined ? "not the guest's" : hex(own.pseudoPhysical),
+            entryAddress:
+              own.pseudoPhysical === undefined ? "not the guest's" : hex(own.pseudoPhysical),
             entry: '',
             flags: '',
           },

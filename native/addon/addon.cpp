@@ -13,7 +13,8 @@ namespace {
 
 Napi::Value Loader(const Napi::CallbackInfo& info) {
   Instance* instance = Instance::Of(info.Env());
-  if (instance->loader.IsEmpty()) instance->loader = Napi::Persistent(instance->loaders->Make(info.Env()));
+  if (instance->loader.IsEmpty())
+    instance->loader = Napi::Persistent(instance->loaders->Make(info.Env()));
   return instance->loader.Value();
 }
 

@@ -46,8 +46,8 @@ Napi::Value Translate(Napi::Env env, AddressSpace& space, const Napi::Value* arg
 Napi::Value Read(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
   const uint64_t address = ToAddress(arguments[0], "address");
   const Elements<uint8_t> into = ToBytes(arguments[1], "into");
-  return Napi::Number::New(env,
-                           static_cast<double>(Check(env, space.Read(address, into.data, into.length))));
+  return Napi::Number::New(
+      env, static_cast<double>(Check(env, space.Read(address, into.data, into.length))));
 }
 
 Napi::Value ReadU64(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
@@ -56,7 +56,8 @@ Napi::Value ReadU64(Napi::Env env, AddressSpace& space, const Napi::Value* argum
 
 Napi::Value ReadU32(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
   uint32_t value;
-  Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value), sizeof value));
+  Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value),
+                             sizeof value));
   return Napi::Number::New(env, value);
 }
 
@@ -93,9 +94,11 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
   }
 
   int64_t proof_age = 0;
-  if (!arguments[5].IsUndefined()) proof_age = int64_t{ToInteger(arguments[5], "proofAge", 0, INT_MAX)} * 1'000'000;
+  if (!arguments[5].IsUndefined())
+    proof_age = int64_t{ToInteger(arguments[5], "proofAge", 0, INT_MAX)} * 1'000'000;
 
-  ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max, room, proof_age));
+  ListWalk walk =
+      Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max, room, proof_age));
   Napi::Value buffer = env.Undefined();
   if (room.bytes == nullptr || walk.bases.size() > room.capacity) {
     const RowLayout layout(plan, walk.bases.size());
@@ -122,25 +125,28 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
 }  // namespace verbs
 
 void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
-  exports.Set(kName, DefineClass(env, kName,
-                                 {
-                                     Getter<AddressSpaceObject, &AddressSpaceObject::Handle>("handle"),
-                                     InstanceMethod<&AddressSpaceObject::SetWindows>("setWindows"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Flush>>("flush"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Translate>>("translate"),
-                                     InstanceMethod<&AddressSpaceObject::Walk>("walk"),
-                                     InstanceMethod<&AddressSpaceObject::Mappings>("mappings"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Read>>("read"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
-                                     InstanceMethod<&AddressSpaceObject::MakeFinder>("finder"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
-                                     InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
-                                 }));
+  exports.Set(
+      kName,
+      DefineClass(env, kName,
+                  {
+                      Getter<AddressSpaceObject, &AddressSpaceObject::Handle>("handle"),
+                      InstanceMethod<&AddressSpaceObject::SetWindows>("setWindows"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::Flush>>("flush"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::Translate>>("translate"),
+                      InstanceMethod<&AddressSpaceObject::Walk>("walk"),
+                      InstanceMethod<&AddressSpaceObject::Mappings>("mappings"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::Read>>("read"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU64>>("readU64"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::ReadU32>>("readU32"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
+                      InstanceMethod<&AddressSpaceObject::MakeFinder>("finder"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
+                      InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
+                  }));
 }
 
-AddressSpaceObject::AddressSpaceObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AddressSpaceObject>(info) {
+AddressSpaceObject::AddressSpaceObject(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<AddressSpaceObject>(info) {
   const Napi::Env env = info.Env();
   const auto& memory = ToObject<MemoryObject>(info[0], "memory")->memory();
   const uint64_t root = ToAddress(info[1], "root");
@@ -171,7 +177,8 @@ AddressSpace& AddressSpaceObject::Receiver(const Napi::CallbackInfo& info) {
 void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
   AddressSpace& space = Receiver(info);
   const Elements<uint64_t> words = ToWords(info[0], "windows");
-  if (words.length % 3 != 0) ThrowRange(info.Env(), "windows as triples", std::to_string(words.length) + " words");
+  if (words.length % 3 != 0)
+    ThrowRange(info.Env(), "windows as triples", std::to_string(words.length) + " words");
   std::vector<Window> windows(words.length / 3);
   for (size_t i = 0; i < windows.size(); ++i) {
     windows[i] = {words.data[i * 3], words.data[i * 3 + 1], words.data[i * 3 + 2]};
@@ -181,21 +188,26 @@ void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value AddressSpaceObject::Handle(const Napi::CallbackInfo& info) {
-  constexpr auto load = [](void* space, uint64_t address) { return LoadU64(*static_cast<AddressSpace*>(space), address); };
-  return Napi::Number::New(info.Env(), handle_.Get(Instance::Of(info.Env())->loaders, space_.get(), load));
+  constexpr auto load = [](void* space, uint64_t address) {
+    return LoadU64(*static_cast<AddressSpace*>(space), address);
+  };
+  return Napi::Number::New(info.Env(),
+                           handle_.Get(Instance::Of(info.Env())->loaders, space_.get(), load));
 }
 
 Napi::Value AddressSpaceObject::MakeFinder(const Napi::CallbackInfo& info) {
   const auto& space = ToObject<AddressSpaceObject>(info.This(), "this")->space_;
   const RadixTree tree = ToTree(info[0]);
   const uint64_t head = ToAddress(info[1], "head");
-  return vmi::MakeFinder(info.Env(), space, tree, head, ToObject<PlanObject>(info[2], "plan")->plan());
+  return vmi::MakeFinder(info.Env(), space, tree, head,
+                         ToObject<PlanObject>(info[2], "plan")->plan());
 }
 
 Napi::Value AddressSpaceObject::Walk(const Napi::CallbackInfo& info) {
   AddressSpace& space = Receiver(info);
   std::vector<uint64_t> words;
-  for (const AddressSpace::Step& step : Check(info.Env(), space.Walk(ToAddress(info[0], "address")))) {
+  for (const AddressSpace::Step& step :
+       Check(info.Env(), space.Walk(ToAddress(info[0], "address")))) {
     words.insert(words.end(), {step.level, step.entry_address, step.entry});
   }
   return FromWords(info.Env(), words.data(), words.size());

@@ -38,8 +38,9 @@ const char* NameOf(Code code) {
 }
 
 std::string FaultMessage(const Fault& fault) {
-  std::string message = "cannot read " + std::to_string(fault.requested) + " bytes at " + Hex(fault.address) +
-                        (fault.is_virtual ? " (virtual, cr3 " + Hex(fault.cr3) + ")" : " (physical)");
+  std::string message =
+      "cannot read " + std::to_string(fault.requested) + " bytes at " + Hex(fault.address) +
+      (fault.is_virtual ? " (virtual, cr3 " + Hex(fault.cr3) + ")" : " (physical)");
   if (fault.level > 0) return message + ": not present at level " + std::to_string(fault.level);
   return message + ": not in RAM";
 }
@@ -99,14 +100,16 @@ std::string Describe(const Napi::Value& value) {
 }
 
 template <typename T>
-Elements<T> ToElements(const Napi::Value& value, const char* name, napi_typedarray_type wanted, const char* type) {
+Elements<T> ToElements(const Napi::Value& value, const char* name, napi_typedarray_type wanted,
+                       const char* type) {
   napi_typedarray_type actual;
   size_t length = 0;
   void* data = nullptr;
   // Fails for what is no typed array.
   const napi_status status =
       napi_get_typedarray_info(value.Env(), value, &actual, &length, &data, nullptr, nullptr);
-  if (status == napi_ok && actual == wanted) return {static_cast<T*>(data), data == nullptr ? 0 : length};
+  if (status == napi_ok && actual == wanted)
+    return {static_cast<T*>(data), data == nullptr ? 0 : length};
   ThrowType(value.Env(), std::string(name) + " as a " + type, value);
 }
 
@@ -121,7 +124,8 @@ std::string NumberText(double value) {
 Napi::Error ToException(Napi::Env env, const Error& error) {
   if (error.code == Code::kMisuse) return Napi::RangeError::New(env, error.message);
   const bool is_fault = error.code == Code::kFault;
-  Napi::Error exception = Napi::Error::New(env, is_fault ? FaultMessage(error.fault) : error.message);
+  Napi::Error exception =
+      Napi::Error::New(env, is_fault ? FaultMessage(error.fault) : error.message);
   exception.Set("code", Napi::String::New(env, NameOf(error.code)));
   if (is_fault) {
     const Fault& fault = error.fault;
@@ -132,8 +136,10 @@ Napi::Error ToException(Napi::Env env, const Error& error) {
     exception.Set("transferred", Napi::Number::New(env, static_cast<double>(fault.transferred)));
     exception.Set("level", Napi::Number::New(env, fault.level));
   } else if (error.code == Code::kCrashed) {
-    if (!error.signal.empty()) exception.Set("signal", Napi::String::New(env, error.signal));
-    else exception.Set("exitCode", Napi::Number::New(env, error.exit_status));
+    if (!error.signal.empty())
+      exception.Set("signal", Napi::String::New(env, error.signal));
+    else
+      exception.Set("exitCode", Napi::Number::New(env, error.exit_status));
     exception.Set("stderr", Napi::String::New(env, error.output));
   } else if (error.code == Code::kCorrupt) {
     exception.Set("address", FromU64(env, error.address));
@@ -156,7 +162,8 @@ uint64_t ToAddress(const Napi::Value& value, const char* name) {
   const napi_status status = napi_get_value_bigint_uint64(value.Env(), value, &result, &lossless);
   if (status == napi_ok && lossless) return result;
   if (status != napi_ok) ThrowType(value.Env(), std::string(name) + " as a bigint", value);
-  ThrowRange(value.Env(), std::string(name) + " between 0 and 2^64 - 1", value.ToString().Utf8Value());
+  ThrowRange(value.Env(), std::string(name) + " between 0 and 2^64 - 1",
+             value.ToString().Utf8Value());
 }
 
 bool ToEnd(const Napi::Value& value, const char* name, uint64_t* last) {
@@ -165,8 +172,11 @@ bool ToEnd(const Napi::Value& value, const char* name, uint64_t* last) {
   size_t count = 2;
   uint64_t words[2] = {0, 0};
   const napi_status status = napi_get_value_bigint_words(value.Env(), value, &sign, &count, words);
-  const bool in_range = status == napi_ok && sign == 0 && (count < 2 || (count == 2 && words[1] == 1 && words[0] == 0));
-  if (!in_range) ThrowRange(value.Env(), std::string(name) + " between 0 and 2^64", value.ToString().Utf8Value());
+  const bool in_range = status == napi_ok && sign == 0 &&
+                        (count < 2 || (count == 2 && words[1] == 1 && words[0] == 0));
+  if (!in_range)
+    ThrowRange(value.Env(), std::string(name) + " between 0 and 2^64",
+               value.ToString().Utf8Value());
   *last = words[0] - 1;
   return count == 2 || words[0] != 0;
 }
@@ -176,9 +186,11 @@ int64_t ToInteger(const Napi::Value& value, const char* name, int64_t min, int64
   if (napi_get_value_double(value.Env(), value, &number) != napi_ok) {
     ThrowType(value.Env(), std::string(name) + " as a number", value);
   }
-  if (!(number >= static_cast<double>(min) && number <= static_cast<double>(max)) || number != std::floor(number)) {
+  if (!(number >= static_cast<double>(min) && number <= static_cast<double>(max)) ||
+      number != std::floor(number)) {
     ThrowRange(value.Env(),
-               std::string(name) + " as an integer between " + std::to_string(min) + " and " + std::to_string(max),
+               std::string(name) + " as an integer between " + std::to_string(min) + " and " +
+                   std::to_string(max),
                NumberText(number));
   }
   return static_cast<int64_t>(number);

@@ -34,12 +34,15 @@ struct Elements {
   size_t length = 0;
 };
 
-[[noreturn]] void ThrowType(Napi::Env env, const std::string& expected, const Napi::Value& received);
-[[noreturn]] void ThrowRange(Napi::Env env, const std::string& expected, const std::string& received);
+[[noreturn]] void ThrowType(Napi::Env env, const std::string& expected,
+                            const Napi::Value& received);
+[[noreturn]] void ThrowRange(Napi::Env env, const std::string& expected,
+                             const std::string& received);
 
 // A bigint that fits 64 bits.
 uint64_t ToAddress(const Napi::Value& value, const char* name);
-// The same, as the end of a range: 2^64 is allowed. Returns false for an end of 0, else the last address.
+// The same, as the end of a range: 2^64 is allowed. Returns false for an end of 0, else the last
+// address.
 bool ToEnd(const Napi::Value& value, const char* name, uint64_t* last);
 // An integral number between `min` and `max`.
 int64_t ToInteger(const Napi::Value& value, const char* name, int64_t min, int64_t max);
@@ -61,8 +64,8 @@ T* ToObject(const Napi::Value& value, const char* name) {
   ThrowType(value.Env(), std::string(name) + " to be a " + T::kName, value);
 }
 
-// A getter of the prototype. Unlike the receiver of a method, that of a getter is not checked by V8, and
-// Napi::InstanceAccessor unwraps it before anyone can look at its tag.
+// A getter of the prototype. Unlike the receiver of a method, that of a getter is not checked by
+// V8, and Napi::InstanceAccessor unwraps it before anyone can look at its tag.
 template <typename T, Napi::Value (T::*kGet)(const Napi::CallbackInfo&)>
 Napi::ClassPropertyDescriptor<T> Getter(const char* name) {
   napi_property_descriptor descriptor{};

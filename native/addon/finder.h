@@ -16,6 +16,7 @@ namespace vmi {
 RadixTree ToTree(const Napi::Value& value);
 
 // An object { find, row }: a function that carries all it needs, and the bytes it fills.
-Napi::Value MakeFinder(Napi::Env env, const std::shared_ptr<AddressSpace>& space, const RadixTree& tree, uint64_t head, const Plan& plan);
+Napi::Value MakeFinder(Napi::Env env, const std::shared_ptr<AddressSpace>& space,
+                       const RadixTree& tree, uint64_t head, const Plan& plan);
 
 }  // namespace vmi

@@ -122,14 +122,16 @@ Napi::Value ToJs(Napi::Env env, const libvmi::Outcome& outcome, const std::strin
 constexpr int64_t kLargestExact = 9007199254740991;
 
 // One argument of a call, as its prototype wants it.
-Value ToArgument(const Napi::Value& from, const libvmi::Parameter& parameter, const std::string& name) {
+Value ToArgument(const Napi::Value& from, const libvmi::Parameter& parameter,
+                 const std::string& name) {
   const Napi::Env env = from.Env();
   Value into;
   into.kind = parameter.kind;
   switch (parameter.kind) {
     case Kind::kUnsigned: {
-      into.number = from.IsNumber() ? static_cast<uint64_t>(ToInteger(from, name.c_str(), 0, kLargestExact))
-                                    : ToAddress(from, name.c_str());
+      into.number = from.IsNumber()
+                        ? static_cast<uint64_t>(ToInteger(from, name.c_str(), 0, kLargestExact))
+                        : ToAddress(from, name.c_str());
       if (into.number > parameter.limit) {
         ThrowRange(env, name + " between 0 and " + Hex(parameter.limit), Hex(into.number));
       }
@@ -165,8 +167,8 @@ class LibvmiBridge : public std::enable_shared_from_this<LibvmiBridge> {
   static std::shared_ptr<LibvmiBridge> New(Napi::Env env) {
     std::shared_ptr<LibvmiBridge> bridge(new LibvmiBridge);
     napi_value name = Napi::String::New(env, "libvmi");
-    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, Settle,
-                                        &bridge->function_) != napi_ok) {
+    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr,
+                                        nullptr, Settle, &bridge->function_) != napi_ok) {
       return nullptr;
     }
     napi_unref_threadsafe_function(env, bridge->function_);
@@ -189,7 +191,8 @@ class LibvmiBridge : public std::enable_shared_from_this<LibvmiBridge> {
   }
   // On the environment's thread: nothing waits for this any more.
   void Forget(Napi::Env env, uint64_t ticket) {
-    if (expected_.erase(ticket) != 0 && expected_.empty()) napi_unref_threadsafe_function(env, function_);
+    if (expected_.erase(ticket) != 0 && expected_.empty())
+      napi_unref_threadsafe_function(env, function_);
   }
 
   // On any thread.
@@ -263,7 +266,6 @@ struct LibvmiObject::Invocation {
   bool fresh = false;
   libvmi::Outcome outcome;
 
-
   Status Run(libvmi::Engine& engine) { return engine.Invoke(*call, arguments, fresh, &outcome); }
 };
 
@@ -294,8 +296,8 @@ libvmi::Domain ToDomain(const Napi::Object& options) {
 }
 
 // libvmi in this process or in one of its own.
-Result<std::unique_ptr<libvmi::Engine>> OpenEngine(bool isolate, const std::string& path, libvmi::Domain domain,
-                                                   Duration deadline) {
+Result<std::unique_ptr<libvmi::Engine>> OpenEngine(bool isolate, const std::string& path,
+                                                   libvmi::Domain domain, Duration deadline) {
   if (isolate) return libvmi::RemoteEngine::Start(path, std::move(domain), deadline);
   Result<std::shared_ptr<const Library>> library = Library::OpenUsable(path);
   if (!library.ok()) return library.TakeError();
@@ -339,24 +341,25 @@ libvmi::Config ToConfig(const Napi::Value& kind_value, const Napi::Value& value)
 }  // namespace
 
 void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
-  const Napi::Function constructor = DefineClass(env, kName,
-                                                 {
-                                                     Getter<LibvmiObject, &LibvmiObject::Path>("library"),
-                                                     Getter<LibvmiObject, &LibvmiObject::Version>("version"),
-                                                     Getter<LibvmiObject, &LibvmiObject::Nested>("nested"),
-                                                     InstanceMethod<&LibvmiObject::Has>("has"),
-                                                     InstanceMethod<&LibvmiObject::Attach>("attach"),
-                                                     InstanceMethod<&LibvmiObject::Call>("call"),
-                                                     InstanceMethod<&LibvmiObject::CallNow>("callNow"),
-                                                     InstanceMethod<&LibvmiObject::InitOs>("initOs"),
-                                                     InstanceMethod<&LibvmiObject::Listen>("listen"),
-                                                     InstanceMethod<&LibvmiObject::TakeWrites>("takeWrites"),
-                                                     InstanceMethod<&LibvmiObject::Unlisten>("unlisten"),
-                                                     InstanceMethod<&LibvmiObject::Withdraw>("withdraw"),
-                                                     InstanceMethod<&LibvmiObject::GiveUp>("giveUp"),
-                                                     InstanceMethod<&LibvmiObject::OpenMemory>("memory"),
-                                                     InstanceMethod<&LibvmiObject::Close>("close"),
-                                                 });
+  const Napi::Function constructor =
+      DefineClass(env, kName,
+                  {
+                      Getter<LibvmiObject, &LibvmiObject::Path>("library"),
+                      Getter<LibvmiObject, &LibvmiObject::Version>("version"),
+                      Getter<LibvmiObject, &LibvmiObject::Nested>("nested"),
+                      InstanceMethod<&LibvmiObject::Has>("has"),
+                      InstanceMethod<&LibvmiObject::Attach>("attach"),
+                      InstanceMethod<&LibvmiObject::Call>("call"),
+                      InstanceMethod<&LibvmiObject::CallNow>("callNow"),
+                      InstanceMethod<&LibvmiObject::InitOs>("initOs"),
+                      InstanceMethod<&LibvmiObject::Listen>("listen"),
+                      InstanceMethod<&LibvmiObject::TakeWrites>("takeWrites"),
+                      InstanceMethod<&LibvmiObject::Unlisten>("unlisten"),
+                      InstanceMethod<&LibvmiObject::Withdraw>("withdraw"),
+                      InstanceMethod<&LibvmiObject::GiveUp>("giveUp"),
+                      InstanceMethod<&LibvmiObject::OpenMemory>("memory"),
+                      InstanceMethod<&LibvmiObject::Close>("close"),
+                  });
   exports.Set(kName, constructor);
   exports.Set("libvmiReport", Napi::Function::New<Report>(env, "libvmiReport"));
 }
@@ -374,7 +377,8 @@ LibvmiObject::LibvmiObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Li
   if (!direct.IsBoolean()) ThrowType(env, "direct as a boolean", direct);
   options.direct = direct.As<Napi::Boolean>().Value();
   const bool isolate = ToFlag(object.Get("isolate"), "isolate");
-  std::unique_ptr<libvmi::Engine> engine = Check(env, OpenEngine(isolate, path, std::move(domain), options.deadline));
+  std::unique_ptr<libvmi::Engine> engine =
+      Check(env, OpenEngine(isolate, path, std::move(domain), options.deadline));
   std::shared_ptr<LibvmiBridge> bridge = LibvmiBridge::New(env);
   session_ = Check(env, Session::Start(std::move(engine), options));
   bridge_ = std::move(bridge);
@@ -412,20 +416,21 @@ LibvmiObject::Pending LibvmiObject::Expect(Napi::Env env) {
 }
 
 // `make` gives the promise's value when all went well; on the environment's thread.
-Session::Finish LibvmiObject::Finisher(const Pending& pending,
-                                       std::function<Napi::Value(Napi::Env, const std::string&)> make) {
-  return [bridge = bridge_, ticket = pending.ticket, deferred = pending.deferred, make = std::move(make)](
-             Status status, std::string log) {
+Session::Finish LibvmiObject::Finisher(
+    const Pending& pending, std::function<Napi::Value(Napi::Env, const std::string&)> make) {
+  return [bridge = bridge_, ticket = pending.ticket, deferred = pending.deferred,
+          make = std::move(make)](Status status, std::string log) {
     // A std::function copies, a Status does not.
     const auto shared = std::make_shared<Status>(std::move(status));
-    bridge->Deliver(ticket, deferred,
-                    [shared, make, log = std::move(log)](Napi::Env env, Napi::Value* rejection) -> Napi::Value {
-                      if (shared->ok()) return make(env, log);
-                      const Napi::Error error = ToException(env, shared->error());
-                      error.Value().Set("log", log);
-                      *rejection = error.Value();
-                      return env.Undefined();
-                    });
+    bridge->Deliver(
+        ticket, deferred,
+        [shared, make, log = std::move(log)](Napi::Env env, Napi::Value* rejection) -> Napi::Value {
+          if (shared->ok()) return make(env, log);
+          const Napi::Error error = ToException(env, shared->error());
+          error.Value().Set("log", log);
+          *rejection = error.Value();
+          return env.Undefined();
+        });
   };
 }
 
@@ -452,7 +457,9 @@ Napi::Value LibvmiObject::Attach(const Napi::CallbackInfo& info) {
   Receiver(info);
   const Duration deadline = ToDeadline(info[0]);
   const Pending pending = Expect(env);
-  const auto make = [](Napi::Env env, const std::string& log) -> Napi::Value { return Napi::String::New(env, log); };
+  const auto make = [](Napi::Env env, const std::string& log) -> Napi::Value {
+    return Napi::String::New(env, log);
+  };
   bridge_->Assign(pending.ticket, session_->Attach(Finisher(pending, make), deadline));
   return pending.object;
 }
@@ -470,7 +477,8 @@ std::shared_ptr<LibvmiObject::Invocation> LibvmiObject::ReadCall(const Napi::Cal
   if (!info[1].IsArray()) ThrowType(env, "arguments as an Array", info[1]);
   const auto array = info[1].As<Napi::Array>();
   if (array.Length() != parameters.size()) {
-    ThrowRange(env, name + " with " + std::to_string(parameters.size()) + " arguments", std::to_string(array.Length()));
+    ThrowRange(env, name + " with " + std::to_string(parameters.size()) + " arguments",
+               std::to_string(array.Length()));
   }
   for (uint32_t i = 0; i < parameters.size(); ++i) {
     invocation->arguments.push_back(
@@ -487,11 +495,14 @@ Napi::Value LibvmiObject::Call(const Napi::CallbackInfo& info) {
   if (!info[3].IsBoolean()) ThrowType(env, "fresh as a boolean", info[3]);
   invocation->fresh = info[3].As<Napi::Boolean>().Value();
   const Pending pending = Expect(env);
-  const auto make = [invocation](Napi::Env env, const std::string& log) { return ToJs(env, invocation->outcome, log); };
-  bridge_->Assign(pending.ticket, session_->Post(
-      invocation->call->name,
-      [invocation](libvmi::Engine& engine) { return invocation->Run(engine); },
-      Finisher(pending, make), deadline));
+  const auto make = [invocation](Napi::Env env, const std::string& log) {
+    return ToJs(env, invocation->outcome, log);
+  };
+  bridge_->Assign(pending.ticket,
+                  session_->Post(
+                      invocation->call->name,
+                      [invocation](libvmi::Engine& engine) { return invocation->Run(engine); },
+                      Finisher(pending, make), deadline));
   return pending.object;
 }
 
@@ -521,11 +532,15 @@ Napi::Value LibvmiObject::InitOs(const Napi::CallbackInfo& info) {
   const Duration deadline = ToDeadline(info[2]);
   const Pending pending = Expect(env);
   const auto os = std::make_shared<libvmi::Os>(0);
-  const auto make = [os](Napi::Env env, const std::string&) -> Napi::Value { return Napi::Number::New(env, *os); };
+  const auto make = [os](Napi::Env env, const std::string&) -> Napi::Value {
+    return Napi::Number::New(env, *os);
+  };
   bridge_->Assign(pending.ticket, session_->Post(
-      "vmi_init_os",
-      [os, config = std::move(config)](libvmi::Engine& engine) { return engine.InitOs(config, os.get()); },
-      Finisher(pending, make), deadline));
+                                      "vmi_init_os",
+                                      [os, config = std::move(config)](libvmi::Engine& engine) {
+                                        return engine.InitOs(config, os.get());
+                                      },
+                                      Finisher(pending, make), deadline));
   return pending.object;
 }
 
@@ -536,7 +551,8 @@ Napi::Value LibvmiObject::Listen(const Napi::CallbackInfo& info) {
   const Duration deadline = ToDeadline(info[1]);
   const Pending pending = Expect(env);
   const auto make = [](Napi::Env env, const std::string&) { return env.Undefined(); };
-  bridge_->Assign(pending.ticket, session_->StartListening(capacity, Finisher(pending, make), deadline));
+  bridge_->Assign(pending.ticket,
+                  session_->StartListening(capacity, Finisher(pending, make), deadline));
   return pending.object;
 }
 
@@ -545,16 +561,17 @@ Napi::Value LibvmiObject::TakeWrites(const Napi::CallbackInfo& info) {
   Receiver(info);
   const Pending pending = Expect(env);
   const auto taken = std::make_shared<libvmi::Cr3Writes>();
-  const Session::Finish finish = Finisher(pending, [taken](Napi::Env env, const std::string&) -> Napi::Value {
-    std::vector<uint64_t> words;
-    for (const libvmi::Cr3Write& write : taken->writes) {
-      words.insert(words.end(), {write.vcpu, write.value, write.previous});
-    }
-    Napi::Object result = Napi::Object::New(env);
-    result.Set("writes", FromWords(env, words.data(), words.size()));
-    result.Set("dropped", static_cast<double>(taken->dropped));
-    return result;
-  });
+  const Session::Finish finish =
+      Finisher(pending, [taken](Napi::Env env, const std::string&) -> Napi::Value {
+        std::vector<uint64_t> words;
+        for (const libvmi::Cr3Write& write : taken->writes) {
+          words.insert(words.end(), {write.vcpu, write.value, write.previous});
+        }
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("writes", FromWords(env, words.data(), words.size()));
+        result.Set("dropped", static_cast<double>(taken->dropped));
+        return result;
+      });
   bridge_->Assign(pending.ticket, Session::kTakeTicket);
   session_->Take([taken, finish](Status status, libvmi::Cr3Writes writes) {
     *taken = std::move(writes);
@@ -582,7 +599,8 @@ Napi::Value LibvmiObject::Withdraw(const Napi::CallbackInfo& info) {
   Receiver(info);
   const Session::Ticket ticket = Find(info[0]);
   bridge_->Forget(env, static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value()));
-  return Napi::Boolean::New(env, ticket != 0 && session_->Withdraw(ticket) == Session::Withdrawn::kNotStarted);
+  return Napi::Boolean::New(
+      env, ticket != 0 && session_->Withdraw(ticket) == Session::Withdrawn::kNotStarted);
 }
 
 Napi::Value LibvmiObject::GiveUp(const Napi::CallbackInfo& info) {
@@ -598,13 +616,15 @@ Napi::Value LibvmiObject::OpenMemory(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Receiver(info);
   const Elements<uint64_t> triples = ToWords(info[0], "segments");
-  if (triples.length % 3 != 0) ThrowRange(env, "segments in triples", std::to_string(triples.length) + " words");
+  if (triples.length % 3 != 0)
+    ThrowRange(env, "segments in triples", std::to_string(triples.length) + " words");
   std::vector<libvmi::Segment> segments;
   for (size_t i = 0; i < triples.length; i += 3) {
     segments.push_back({triples.data[i], triples.data[i + 1], triples.data[i + 2]});
   }
   Check(env, session_->State());
-  return NewMemory(env, std::make_shared<Memory>(Check(env, libvmi::Source::Create(session_, std::move(segments)))));
+  return NewMemory(env, std::make_shared<Memory>(
+                            Check(env, libvmi::Source::Create(session_, std::move(segments)))));
 }
 
 Napi::Value LibvmiObject::Close(const Napi::CallbackInfo& info) {

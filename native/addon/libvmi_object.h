@@ -47,8 +47,8 @@ class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
   Napi::Value Close(const Napi::CallbackInfo& info);
 
   Pending Expect(Napi::Env env);
-  libvmi::Session::Finish Finisher(const Pending& pending,
-                                   std::function<Napi::Value(Napi::Env, const std::string& log)> make);
+  libvmi::Session::Finish Finisher(
+      const Pending& pending, std::function<Napi::Value(Napi::Env, const std::string& log)> make);
   std::shared_ptr<Invocation> ReadCall(const Napi::CallbackInfo& info);
   libvmi::Session::Ticket Find(const Napi::Value& ticket);
 

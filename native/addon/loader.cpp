@@ -54,13 +54,18 @@ Napi::Object Loaders::Make(Napi::Env env) {
   // Lives as long as the array does, whatever becomes of the environment's data.
   auto kept = std::make_unique<std::shared_ptr<Shared>>(shared_);
   auto buffer = Napi::ArrayBuffer::New(
-      env, shared_.get(), sizeof(Shared), [](Napi::Env, void*, std::shared_ptr<Shared>* shared) { delete shared; }, kept.get());
+      env, shared_.get(), sizeof(Shared),
+      [](Napi::Env, void*, std::shared_ptr<Shared>* shared) { delete shared; }, kept.get());
   kept.release();
   napi_value function;
-  NAPI_THROW_IF_FAILED(env, napi_create_function(env, "load", NAPI_AUTO_LENGTH, Run, this, &function), Napi::Object());
+  NAPI_THROW_IF_FAILED(env,
+                       napi_create_function(env, "load", NAPI_AUTO_LENGTH, Run, this, &function),
+                       Napi::Object());
   auto object = Napi::Object::New(env);
-  object.Set("word", Napi::TypedArrayOf<uint64_t>::New(env, 1, buffer, offsetof(Shared, word), napi_biguint64_array));
-  object.Set("handle", Napi::TypedArrayOf<uint32_t>::New(env, 1, buffer, offsetof(Shared, handle), napi_uint32_array));
+  object.Set("word", Napi::TypedArrayOf<uint64_t>::New(env, 1, buffer, offsetof(Shared, word),
+                                                       napi_biguint64_array));
+  object.Set("handle", Napi::TypedArrayOf<uint32_t>::New(env, 1, buffer, offsetof(Shared, handle),
+                                                         napi_uint32_array));
   object.Set("load", Napi::Value(env, function));
   return object;
 }

@@ -1,7 +1,9 @@
-// loader() of types/addon.d.ts: loads of 8 bytes whose argument and result lie in memory that JavaScript has too.
+// loader() of types/addon.d.ts: loads of 8 bytes whose argument and result lie in memory that
+// JavaScript has too.
 //
-// A bigint in and one out cost three times the call. And V8 makes a call of native code twice as fast where it always meets the same
-// function, so there is one for all objects of an environment, which are told apart by a number.
+// A bigint in and one out cost three times the call. And V8 makes a call of native code twice as
+// fast where it always meets the same function, so there is one for all objects of an environment,
+// which are told apart by a number.
 #pragma once
 
 #include <cstdint>

@@ -57,7 +57,9 @@ Napi::Value OpenMemory(const Napi::CallbackInfo& info) {
   return NewMemory(env, std::make_shared<Memory>(std::move(source)));
 }
 
-Result<uint64_t> LoadU64(void* memory, uint64_t address) { return static_cast<Memory*>(memory)->ReadU64(address); }
+Result<uint64_t> LoadU64(void* memory, uint64_t address) {
+  return static_cast<Memory*>(memory)->ReadU64(address);
+}
 
 }  // namespace
 
@@ -73,7 +75,8 @@ Napi::Value Begin(Napi::Env env, Memory& memory, const Napi::Value*) {
 Napi::Value Read(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
   const uint64_t address = ToAddress(arguments[0], "address");
   const Elements<uint8_t> into = ToBytes(arguments[1], "into");
-  return Napi::Number::New(env, static_cast<double>(Check(env, memory.Read(address, into.data, into.length))));
+  return Napi::Number::New(
+      env, static_cast<double>(Check(env, memory.Read(address, into.data, into.length))));
 }
 
 Napi::Value ReadU64(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
@@ -112,7 +115,8 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
 MemoryObject::MemoryObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<MemoryObject>(info) {
   memory_ = std::move(Instance::Of(info.Env())->pending_memory);
   if (memory_ == nullptr) {
-    throw Napi::TypeError::New(info.Env(), "Expected a call of openMemory() but received new Memory()");
+    throw Napi::TypeError::New(info.Env(),
+                               "Expected a call of openMemory() but received new Memory()");
   }
   const auto self = info.This().As<Napi::Object>();
   self.TypeTag(&kTag);
@@ -151,20 +155,25 @@ Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {
   const auto length = static_cast<size_t>(ToInteger(info[1], "length", 0, INT_MAX));
   const Elements<uint8_t> into = ToBytes(info[2], "into");
   if (length > 0 && addresses.length > into.length / length) {
-    ThrowRange(env, "into with at least " + std::to_string(addresses.length) + " * " + std::to_string(length) + " bytes",
+    ThrowRange(env,
+               "into with at least " + std::to_string(addresses.length) + " * " +
+                   std::to_string(length) + " bytes",
                std::to_string(into.length));
   }
   // Requests hold copies of the addresses: `into` may lie over them.
   std::vector<ReadRequest> requests(addresses.length);
-  for (size_t i = 0; i < requests.size(); ++i) requests[i] = {addresses.data[i], into.data + i * length, length, 0};
+  for (size_t i = 0; i < requests.size(); ++i)
+    requests[i] = {addresses.data[i], into.data + i * length, length, 0};
   Check(env, memory.ReadMany(requests.data(), requests.size()));
   auto transferred = Napi::Uint32Array::New(env, requests.size());
-  for (size_t i = 0; i < requests.size(); ++i) transferred[i] = static_cast<uint32_t>(requests[i].transferred);
+  for (size_t i = 0; i < requests.size(); ++i)
+    transferred[i] = static_cast<uint32_t>(requests[i].transferred);
   return transferred;
 }
 
 Napi::Value MemoryObject::Handle(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), handle_.Get(Instance::Of(info.Env())->loaders, memory_.get(), LoadU64));
+  return Napi::Number::New(info.Env(),
+                           handle_.Get(Instance::Of(info.Env())->loaders, memory_.get(), LoadU64));
 }
 
 Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {
@@ -173,8 +182,6 @@ Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {
   return QueueScan(info.Env(), memory, info[0]);
 }
 
-void MemoryObject::Close(const Napi::CallbackInfo& info) {
-  Receiver(info).Close();
-}
+void MemoryObject::Close(const Napi::CallbackInfo& info) { Receiver(info).Close(); }
 
 }  // namespace vmi

@@ -7,7 +7,8 @@
 namespace vmi {
 
 void PlanObject::Register(Napi::Env env, Napi::Object exports) {
-  exports.Set(kName, DefineClass(env, kName, {InstanceMethod<&PlanObject::Unexpected>("unexpected")}));
+  exports.Set(kName,
+              DefineClass(env, kName, {InstanceMethod<&PlanObject::Unexpected>("unexpected")}));
 }
 
 PlanObject::PlanObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PlanObject>(info) {
@@ -27,20 +28,25 @@ PlanObject::PlanObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PlanOb
 Napi::Value PlanObject::Unexpected(const Napi::CallbackInfo& info) {
   const Plan& plan = ToObject<PlanObject>(info.This(), "this")->plan();
   const Elements<uint8_t> rows = ToBytes(info[0], "rows");
-  const RowBuffer buffer = {rows.data, static_cast<size_t>(ToInteger(info[1], "capacity", 0, UINT32_MAX))};
+  const RowBuffer buffer = {rows.data,
+                            static_cast<size_t>(ToInteger(info[1], "capacity", 0, UINT32_MAX))};
   const auto count = static_cast<size_t>(ToInteger(info[2], "count", 0, UINT32_MAX));
   const Elements<uint32_t> into = ToUint32s(info[3], "into");
   const RowLayout layout(plan, buffer.capacity);
   if (rows.length < layout.total) {
-    ThrowRange(info.Env(), "rows with at least " + std::to_string(layout.total) + " bytes", std::to_string(rows.length));
+    ThrowRange(info.Env(), "rows with at least " + std::to_string(layout.total) + " bytes",
+               std::to_string(rows.length));
   }
   if (count > buffer.capacity) {
-    ThrowRange(info.Env(), "count of at most " + std::to_string(buffer.capacity), std::to_string(count));
+    ThrowRange(info.Env(), "count of at most " + std::to_string(buffer.capacity),
+               std::to_string(count));
   }
   if (into.length < count) {
-    ThrowRange(info.Env(), "into with at least " + std::to_string(count) + " elements", std::to_string(into.length));
+    ThrowRange(info.Env(), "into with at least " + std::to_string(count) + " elements",
+               std::to_string(into.length));
   }
-  return Napi::Number::New(info.Env(), static_cast<double>(FindUnexpected(plan, buffer, count, into.data)));
+  return Napi::Number::New(info.Env(),
+                           static_cast<double>(FindUnexpected(plan, buffer, count, into.data)));
 }
 
 }  // namespace vmi

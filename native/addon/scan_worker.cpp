@@ -14,8 +14,8 @@ namespace {
 
 // The caller's one-byte array, as seen from the scanning thread.
 //
-// Its memory may not be touched there: JavaScript can transfer the buffer away, and then it is freed. The thread
-// asks the main thread to look instead, every few milliseconds.
+// Its memory may not be touched there: JavaScript can transfer the buffer away, and then it is
+// freed. The thread asks the main thread to look instead, every few milliseconds.
 class CancelFlag {
  public:
   static std::shared_ptr<CancelFlag> Create(Napi::Env env, const Napi::Value& array) {
@@ -24,8 +24,8 @@ class CancelFlag {
     ToBytes(array, "cancel");
     napi_value name = Napi::String::New(env, "vmi.scan.cancel");
     auto* owner = new std::shared_ptr<CancelFlag>(flag);
-    const napi_status status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 1, 1, owner, Destroy,
-                                                               flag.get(), Look, &flag->look_);
+    const napi_status status = napi_create_threadsafe_function(
+        env, nullptr, nullptr, name, 1, 1, owner, Destroy, flag.get(), Look, &flag->look_);
     if (status != napi_ok) {
       delete owner;
       throw Napi::Error::New(env);
@@ -49,7 +49,8 @@ class CancelFlag {
 
   // The main thread, once no other uses the flag.
   void Release() {
-    if (look_ != nullptr) napi_release_threadsafe_function(std::exchange(look_, nullptr), napi_tsfn_release);
+    if (look_ != nullptr)
+      napi_release_threadsafe_function(std::exchange(look_, nullptr), napi_tsfn_release);
   }
 
  private:
@@ -74,8 +75,10 @@ class CancelFlag {
     const napi_value array = array_.Value();
     size_t length = 0;
     void* data = nullptr;
-    const napi_status status = napi_get_typedarray_info(env, array, nullptr, &length, &data, nullptr, nullptr);
-    if (status == napi_ok && length > 0 && data != nullptr && *static_cast<const uint8_t*>(data) != 0) {
+    const napi_status status =
+        napi_get_typedarray_info(env, array, nullptr, &length, &data, nullptr, nullptr);
+    if (status == napi_ok && length > 0 && data != nullptr &&
+        *static_cast<const uint8_t*>(data) != 0) {
       is_set_.store(true, std::memory_order_relaxed);
     }
   }
@@ -88,7 +91,8 @@ class CancelFlag {
 
 class ScanWorker : public Napi::AsyncWorker {
  public:
-  ScanWorker(Napi::Env env, std::shared_ptr<Memory> memory, ScanRequest request, std::shared_ptr<CancelFlag> cancel)
+  ScanWorker(Napi::Env env, std::shared_ptr<Memory> memory, ScanRequest request,
+             std::shared_ptr<CancelFlag> cancel)
       : Napi::AsyncWorker(env, "vmi.scan"),
         deferred_(env),
         memory_(std::move(memory)),
@@ -101,7 +105,8 @@ class ScanWorker : public Napi::AsyncWorker {
 
  protected:
   void Execute() override {
-    Result<std::vector<uint64_t>> hits = Scan(memory_.get(), request_, [this] { return cancel_->IsSet(); });
+    Result<std::vector<uint64_t>> hits =
+        Scan(memory_.get(), request_, [this] { return cancel_->IsSet(); });
     if (hits.ok()) {
       hits_ = std::move(hits.value());
     } else {
@@ -135,7 +140,8 @@ class ScanWorker : public Napi::AsyncWorker {
 Napi::Value QueueScan(Napi::Env env, std::shared_ptr<Memory> memory, const Napi::Value& value) {
   if (!value.IsObject()) ThrowType(env, "request as an object", value);
   const auto object = value.As<Napi::Object>();
-  // Properties may be getters that run JavaScript: memory of typed arrays is looked at after the last one.
+  // Properties may be getters that run JavaScript: memory of typed arrays is looked at after the
+  // last one.
   const Napi::Value pattern_value = object.Get("pattern");
   const Napi::Value offsets_value = object.Get("offsets");
   const Napi::Value start_value = object.Get("start");
@@ -144,26 +150,29 @@ Napi::Value QueueScan(Napi::Env env, std::shared_ptr<Memory> memory, const Napi:
   const Napi::Value threads_value = object.Get("threads");
 
   ScanRequest request;
-  request.stride =
-      static_cast<uint64_t>(ToInteger(object.Get("stride"), "stride", 1, static_cast<int64_t>(ScanRequest::kMaxStride)));
+  request.stride = static_cast<uint64_t>(
+      ToInteger(object.Get("stride"), "stride", 1, static_cast<int64_t>(ScanRequest::kMaxStride)));
   request.max = static_cast<size_t>(ToInteger(object.Get("max"), "max", 1, ScanRequest::kMaxHits));
   if (!threads_value.IsUndefined()) {
-    request.threads = static_cast<size_t>(ToInteger(threads_value, "threads", 1, ScanRequest::kMaxThreads));
+    request.threads =
+        static_cast<size_t>(ToInteger(threads_value, "threads", 1, ScanRequest::kMaxThreads));
   }
   if (!offsets_value.IsArray()) ThrowType(env, "offsets as an Array", offsets_value);
   const auto offsets = offsets_value.As<Napi::Array>();
   const uint32_t offset_count = offsets.Length();
   if (offset_count < 1 || offset_count > ScanRequest::kMaxOffsets) {
-    ThrowRange(env, "1 to " + std::to_string(ScanRequest::kMaxOffsets) + " offsets", std::to_string(offset_count));
+    ThrowRange(env, "1 to " + std::to_string(ScanRequest::kMaxOffsets) + " offsets",
+               std::to_string(offset_count));
   }
   request.offsets.clear();
   for (uint32_t i = 0; i < offset_count; ++i) {
-    request.offsets.push_back(
-        static_cast<uint64_t>(ToInteger(offsets.Get(i), "offset", 0, static_cast<int64_t>(request.stride) - 1)));
+    request.offsets.push_back(static_cast<uint64_t>(
+        ToInteger(offsets.Get(i), "offset", 0, static_cast<int64_t>(request.stride) - 1)));
   }
   if (!start_value.IsUndefined()) request.start = ToAddress(start_value, "start");
   bool is_empty = false;
-  if (!end_value.IsUndefined()) is_empty = !ToEnd(end_value, "end", &request.last) || request.last < request.start;
+  if (!end_value.IsUndefined())
+    is_empty = !ToEnd(end_value, "end", &request.last) || request.last < request.start;
 
   const Elements<uint8_t> pattern = ToBytes(pattern_value, "pattern");
   if (pattern.length < 1 || pattern.length > ScanRequest::kMaxPattern) {

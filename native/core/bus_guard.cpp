@@ -32,7 +32,8 @@ void OnBusError(int signal, siginfo_t* info, void* context) {
   } else if (previous_action.sa_handler == SIG_IGN && info->si_code <= 0) {
     return;
   } else if (previous_action.sa_handler == SIG_DFL || previous_action.sa_handler == SIG_IGN) {
-    // Put it back and return: the access is repeated, or the signal sent again, and ends as it would have.
+    // Put it back and return: the access is repeated, or the signal sent again, and ends as it
+    // would have.
     sigaction(signal, &previous_action, nullptr);
     if (info->si_code <= 0) raise(signal);
   } else {
@@ -56,8 +57,8 @@ void InstallBusHandler() {
 namespace {
 
 #ifdef __SSE2__
-// As memcpy, for a piece of a copy that is larger than the caches: stores go past them. memcpy does so too, but a long read
-// comes to it in pieces, between holes.
+// As memcpy, for a piece of a copy that is larger than the caches: stores go past them. memcpy does
+// so too, but a long read comes to it in pieces, between holes.
 void CopyPastCaches(uint8_t* into, const uint8_t* from, size_t length) {
   const size_t head = std::min<size_t>(-reinterpret_cast<uintptr_t>(into) & 63, length);
   std::memcpy(into, from, head);
@@ -80,7 +81,9 @@ void CopyPastCaches(uint8_t* into, const uint8_t* from, size_t length) {
   std::memcpy(into, from, length);
 }
 #else
-void CopyPastCaches(uint8_t* into, const uint8_t* from, size_t length) { std::memcpy(into, from, length); }
+void CopyPastCaches(uint8_t* into, const uint8_t* from, size_t length) {
+  std::memcpy(into, from, length);
+}
 #endif
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Loads from a mapped file that may be truncated while it is read.
 //
-// Touching a page beyond the end of a mapped file (or one that hugetlbfs cannot provide) raises SIGBUS.
-// One process-wide handler jumps back into the guard of the thread that was hit; SIGBUS anywhere else
-// goes to the handler that was there before.
+// Touching a page beyond the end of a mapped file (or one that hugetlbfs cannot provide) raises
+// SIGBUS. One process-wide handler jumps back into the guard of the thread that was hit; SIGBUS
+// anywhere else goes to the handler that was there before.
 #pragma once
 
 #include <csetjmp>
@@ -32,8 +32,8 @@ constexpr int kSaveMask = 0;
 // Installs the handler once per process. Whoever maps a file calls it first.
 void InstallBusHandler();
 
-// Runs `body`; false when SIGBUS ended it. The jump runs no destructor: only objects with trivial ones
-// may live in `body` and below it, and what it wrote is to be discarded unless it is volatile.
+// Runs `body`; false when SIGBUS ended it. The jump runs no destructor: only objects with trivial
+// ones may live in `body` and below it, and what it wrote is to be discarded unless it is volatile.
 template <typename Body>
 [[nodiscard]] bool WithBusGuard(Body&& body) {
   BusFrame frame;
@@ -53,7 +53,8 @@ template <typename Body>
 // kLong: a piece of a copy that is larger than the caches.
 enum class CopyHint { kNone, kLong };
 
-// Copies from a mapped file, page by page; returns the bytes copied before the first page that raised SIGBUS.
+// Copies from a mapped file, page by page; returns the bytes copied before the first page that
+// raised SIGBUS.
 size_t CopyGuarded(void* into, const void* from, size_t length, CopyHint hint = CopyHint::kNone);
 
 }  // namespace vmi

@@ -13,8 +13,8 @@ namespace vmi {
 
 namespace {
 
-// How long the helper looks out for another job before it sleeps: those of one operation follow each other closely, and to
-// wake takes longer than many a job.
+// How long the helper looks out for another job before it sleeps: those of one operation follow
+// each other closely, and to wake takes longer than many a job.
 constexpr int64_t kLookOut = 60'000;
 // Looks at the job's state between two looks at the clock, or before the core is left to others.
 constexpr int kSpins = 64;
@@ -34,7 +34,9 @@ void Relax() {
 void Sleep(std::atomic<uint32_t>* word, uint32_t while_it_is) {
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, while_it_is, nullptr, nullptr, 0);
 }
-void Wake(std::atomic<uint32_t>* word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0); }
+void Wake(std::atomic<uint32_t>* word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
 
 }  // namespace
 
@@ -72,7 +74,8 @@ void HelperThread::Share(size_t count, Call call, void* context) {
   count_ = count;
   next_.store(0, std::memory_order_relaxed);
   state_.store(kOpen);
-  // Both sides write first and read then, in one order for all: either it sees the job, or we that it sleeps.
+  // Both sides write first and read then, in one order for all: either it sees the job, or we that
+  // it sleeps.
   if (sleeps_.load() != 0) Wake(&state_);
   TakeBlocks(0);
   uint32_t expected = kOpen;
@@ -89,7 +92,8 @@ void HelperThread::Share(size_t count, Call call, void* context) {
 }
 
 void HelperThread::TakeBlocks(int thread) {
-  for (size_t block; (block = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(context_, block, thread);
+  for (size_t block; (block = next_.fetch_add(1, std::memory_order_relaxed)) < count_;)
+    call_(context_, block, thread);
 }
 
 bool HelperThread::AwaitJob() {

@@ -1,4 +1,5 @@
-// One more thread for work that comes in blocks, kept between jobs: to start a thread takes as long as a hundred reads.
+// One more thread for work that comes in blocks, kept between jobs: to start a thread takes as long
+// as a hundred reads.
 #pragma once
 
 #include <atomic>
@@ -21,11 +22,14 @@ class HelperThread {
   HelperThread(const HelperThread&) = delete;
   HelperThread& operator=(const HelperThread&) = delete;
 
-  // Calls work(block, thread) for every block below `count`, in ascending order as seen from either thread, and returns when
-  // all are done. The helper takes its share when it is there in time: nobody waits for it to wake. It throws nothing.
+  // Calls work(block, thread) for every block below `count`, in ascending order as seen from either
+  // thread, and returns when all are done. The helper takes its share when it is there in time:
+  // nobody waits for it to wake. It throws nothing.
   template <typename Work>
   void Run(size_t count, Work&& work) {
-    const auto call = [](void* context, size_t block, int thread) { (*static_cast<Work*>(context))(block, thread); };
+    const auto call = [](void* context, size_t block, int thread) {
+      (*static_cast<Work*>(context))(block, thread);
+    };
     Share(count, call, const_cast<void*>(static_cast<const void*>(&work)));
   }
 

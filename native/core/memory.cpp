@@ -104,13 +104,15 @@ void Memory::CopyBlock(ReadRequest* requests, size_t count) {
 
 bool Memory::LoadU64(uint64_t physical, uint64_t* value) {
   const uint8_t* direct = source_->Direct(physical, sizeof *value);
-  if (direct != nullptr && WithBusGuard([&] { std::memcpy(value, direct, sizeof *value); })) return true;
+  if (direct != nullptr && WithBusGuard([&] { std::memcpy(value, direct, sizeof *value); }))
+    return true;
   return Copy(physical, reinterpret_cast<uint8_t*>(value), sizeof *value) == sizeof *value;
 }
 
 const Range* Memory::FindRange(uint64_t physical) const {
-  auto after = std::upper_bound(ranges_.begin(), ranges_.end(), physical,
-                                [](uint64_t value, const Range& range) { return value < range.start; });
+  auto after =
+      std::upper_bound(ranges_.begin(), ranges_.end(), physical,
+                       [](uint64_t value, const Range& range) { return value < range.start; });
   if (after == ranges_.begin()) return nullptr;
   --after;
   return after->Contains(physical) ? &*after : nullptr;

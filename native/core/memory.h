@@ -49,8 +49,8 @@ class Memory {
 
   size_t Copy(uint64_t physical, uint8_t* into, size_t length);
   void CopyBatch(ReadRequest* requests, size_t count);
-  // Calls work(block, thread) for every block below `count`: on two threads at once where the source is parallel(), so that of
-  // this class only CopyBlock may be called in it.
+  // Calls work(block, thread) for every block below `count`: on two threads at once where the
+  // source is parallel(), so that of this class only CopyBlock may be called in it.
   template <typename Work>
   void ForBlocks(size_t count, Work&& work) {
     if (parallel_) {
@@ -62,8 +62,12 @@ class Memory {
   // As CopyBatch, on the calling thread alone.
   void CopyBlock(ReadRequest* requests, size_t count);
   bool LoadU64(uint64_t physical, uint64_t* value);
-  const uint8_t* Direct(uint64_t physical, size_t length) { return source_->Direct(physical, length); }
-  bool Flat(uint64_t physical, uint64_t length, FlatRun* run) { return source_->Flat(physical, length, run); }
+  const uint8_t* Direct(uint64_t physical, size_t length) {
+    return source_->Direct(physical, length);
+  }
+  bool Flat(uint64_t physical, uint64_t length, FlatRun* run) {
+    return source_->Flat(physical, length, run);
+  }
   void Refresh() { source_->Refresh(); }
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
     return source_->NextData(from, last, limit, run);

@@ -34,7 +34,8 @@ struct ReadRequest {
 struct FlatRun {
   // Host address of its first byte.
   const uint8_t* host = nullptr;
-  // One byte per host page, 1 once the page may be loaded, 0 before; null: all may. The first is of `host`'s page.
+  // One byte per host page, 1 once the page may be loaded, 0 before; null: all may. The first is of
+  // `host`'s page.
   const uint8_t* known = nullptr;
 
   // Host address of `length` bytes, or nullptr when a page of theirs is not known to be loadable.
@@ -50,8 +51,8 @@ struct FlatRun {
   }
 };
 
-// One kind of source. Every call may come from several threads at once, Close only when no other runs;
-// a source whose library is not thread-safe takes a lock of its own.
+// One kind of source. Every call may come from several threads at once, Close only when no other
+// runs; a source whose library is not thread-safe takes a lock of its own.
 class PhysicalSource {
  public:
   virtual ~PhysicalSource() = default;
@@ -65,11 +66,13 @@ class PhysicalSource {
   // Whether two threads that read at once are done sooner than one.
   virtual bool parallel() const { return false; }
 
-  // Whether threads that read at once are to be in their system calls one after the other; until told otherwise they are not.
+  // Whether threads that read at once are to be in their system calls one after the other; until
+  // told otherwise they are not.
   virtual void ReadInTurns(bool in_turns) { (void)in_turns; }
 
   // Fills every request as far as it goes; an address that is not RAM only ends its own request.
-  // An error means that the source as a whole is gone: no later call will work either, unless it `recovers`.
+  // An error means that the source as a whole is gone: no later call will work either, unless it
+  // `recovers`.
   virtual Status Read(ReadRequest* requests, size_t count) = 0;
 
   // Host address of `length` bytes that can be loaded without a system call, or nullptr: then Read
@@ -88,8 +91,8 @@ class PhysicalSource {
     return false;
   }
 
-  // The first run of at most `limit` bytes in [from, last] that may hold anything but zeroes; false: none.
-  // `from` must be in RAM; the run does not leave the range that holds it.
+  // The first run of at most `limit` bytes in [from, last] that may hold anything but zeroes;
+  // false: none. `from` must be in RAM; the run does not leave the range that holds it.
   virtual bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
     *run = {from, last - from < limit ? last - from + 1 : limit};
     return true;
@@ -100,8 +103,9 @@ class PhysicalSource {
   // Whether Begin may work after an error.
   virtual bool recovers() const { return false; }
 
-  // Within an operation: what the next Read brings is the guest's memory of now, all of one moment, not what a cache kept
-  // of some earlier one. A list that changes is not repaired, and a row is torn, by pages of different age.
+  // Within an operation: what the next Read brings is the guest's memory of now, all of one moment,
+  // not what a cache kept of some earlier one. A list that changes is not repaired, and a row is
+  // torn, by pages of different age.
   virtual void Refresh() {}
 
   virtual void Close() = 0;

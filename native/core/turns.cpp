@@ -8,7 +8,9 @@ namespace vmi {
 
 namespace {
 
-int64_t Now() { return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+int64_t Now() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 }  // namespace
 
@@ -32,10 +34,13 @@ bool Turns::Next(size_t blocks) {
 }
 
 void Turns::Record(size_t blocks, bool in_turns, int64_t nanoseconds) {
-  if (blocks == last_blocks_ && in_turns != last_in_turns_ && nanoseconds > 0 && last_nanoseconds_ > 0) {
-    const auto [turns, once] = in_turns ? std::pair(nanoseconds, last_nanoseconds_) : std::pair(last_nanoseconds_, nanoseconds);
+  if (blocks == last_blocks_ && in_turns != last_in_turns_ && nanoseconds > 0 &&
+      last_nanoseconds_ > 0) {
+    const auto [turns, once] = in_turns ? std::pair(nanoseconds, last_nanoseconds_)
+                                        : std::pair(last_nanoseconds_, nanoseconds);
     // One of a thread that was stopped changes nothing.
-    const double ratio = std::clamp(static_cast<double>(turns) / static_cast<double>(once), 0.8, 1.25);
+    const double ratio =
+        std::clamp(static_cast<double>(turns) / static_cast<double>(once), 0.8, 1.25);
     ratio_ += ratio_ == 0 ? ratio : (ratio - ratio_) / 4;
     // Nearly the same is no reason to change.
     if (ratio_ < 0.97) in_turns_ = true;

@@ -1,9 +1,11 @@
 // Whether two threads that read had better be in their system calls at once, or in turns.
 //
-// Each element of process_vm_readv takes the lock of that process's address space and a reference to the page. Where these lines move
-// slowly between the cores, two threads at once take up to three times as long for each element, and both are sooner done if one
-// takes its last batch apart while the other is in the kernel; where they do not, to wait would waste a core. Hosts differ, and so do
-// a host's seconds: now and then a job is done the other way, and compared with its neighbours in time if they are as large.
+// Each element of process_vm_readv takes the lock of that process's address space and a reference
+// to the page. Where these lines move slowly between the cores, two threads at once take up to
+// three times as long for each element, and both are sooner done if one takes its last batch apart
+// while the other is in the kernel; where they do not, to wait would waste a core. Hosts differ,
+// and so do a host's seconds: now and then a job is done the other way, and compared with its
+// neighbours in time if they are as large.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +18,8 @@ namespace vmi {
 
 class Turns {
  public:
-  // One job of so many blocks: tells the source how to read, and measures. Those of few blocks are done as the last one was.
+  // One job of so many blocks: tells the source how to read, and measures. Those of few blocks are
+  // done as the last one was.
   class Job {
    public:
     Job(Turns* turns, PhysicalSource* source, size_t blocks);

@@ -1,4 +1,5 @@
-// An array of zeroes of which only what is touched takes memory of the host: a page fault each 4 KiB, 0.2 to 15 us.
+// An array of zeroes of which only what is touched takes memory of the host: a page fault each 4
+// KiB, 0.2 to 15 us.
 #pragma once
 
 #include <cstddef>

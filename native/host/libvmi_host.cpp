@@ -1,5 +1,5 @@
-// The process that runs libvmi for an isolated instance. Started by HostProcess, which see; it does what it is asked, one
-// request at a time, and ends when its socket is closed.
+// The process that runs libvmi for an isolated instance. Started by HostProcess, which see; it does
+// what it is asked, one request at a time, and ends when its socket is closed.
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -41,7 +41,8 @@ bool ReceiveAll(char* into, size_t length) {
 
 bool Receive(std::string* frame) {
   uint32_t length = 0;
-  if (!ReceiveAll(reinterpret_cast<char*>(&length), sizeof length) || length > wire::kMaxFrame) return false;
+  if (!ReceiveAll(reinterpret_cast<char*>(&length), sizeof length) || length > wire::kMaxFrame)
+    return false;
   frame->resize(length);
   return ReceiveAll(frame->data(), length);
 }
@@ -60,7 +61,8 @@ bool SendAll(const char* from, size_t length) {
 bool Send(const std::string& bytes) {
   const auto length = static_cast<uint32_t>(bytes.size());
   if (bytes.size() > 4096) {
-    return SendAll(reinterpret_cast<const char*>(&length), sizeof length) && SendAll(bytes.data(), bytes.size());
+    return SendAll(reinterpret_cast<const char*>(&length), sizeof length) &&
+           SendAll(bytes.data(), bytes.size());
   }
   std::string frame(reinterpret_cast<const char*>(&length), sizeof length);
   frame += bytes;
@@ -143,7 +145,10 @@ class Host {
     }
     engine_ = std::make_unique<LocalEngine>(library.value(), std::move(domain), patience);
     const Facts& facts = engine_->facts();
-    answer.Put(vmi::Status()).Put(facts.path).Put(facts.version).Put(static_cast<uint8_t>(facts.nested));
+    answer.Put(vmi::Status())
+        .Put(facts.path)
+        .Put(facts.version)
+        .Put(static_cast<uint8_t>(facts.nested));
     answer.Put(static_cast<uint32_t>(facts.missing.size()));
     for (const std::string& symbol : facts.missing) answer.Put(symbol);
     return answer.bytes();
@@ -153,11 +158,13 @@ class Host {
     const Call* call = FindCall(request->Take<std::string>());
     const bool fresh = request->Take<bool>();
     std::vector<Value> arguments;
-    for (size_t left = request->TakeCount(); left > 0; --left) arguments.push_back(request->TakeValue());
+    for (size_t left = request->TakeCount(); left > 0; --left)
+      arguments.push_back(request->TakeValue());
     if (!request->ok() || call == nullptr || arguments.size() != call->parameters.size()) return {};
     Outcome outcome;
     Writer answer;
-    answer.Put(engine_->Invoke(*call, arguments, fresh, &outcome)).Put(static_cast<uint8_t>(outcome.failed));
+    answer.Put(engine_->Invoke(*call, arguments, fresh, &outcome))
+        .Put(static_cast<uint8_t>(outcome.failed));
     answer.Put(static_cast<uint32_t>(outcome.values.size()));
     for (const Value& value : outcome.values) answer.Put(value);
     return answer.bytes();
@@ -198,7 +205,8 @@ class Host {
     }
     Writer answer;
     answer.Put(engine_->Read(pieces_.data(), count, stale));
-    for (uint32_t i = 0; i < count; ++i) slots[i].transferred = static_cast<uint32_t>(pieces_[i].transferred);
+    for (uint32_t i = 0; i < count; ++i)
+      slots[i].transferred = static_cast<uint32_t>(pieces_[i].transferred);
     return answer.bytes();
   }
 
@@ -207,7 +215,8 @@ class Host {
     std::vector<Cr3Write> writes;
     Writer answer;
     answer.Put(engine_->Listen(timeout, &writes)).Put(static_cast<uint32_t>(writes.size()));
-    for (const Cr3Write& write : writes) answer.Put(write.value).Put(write.previous).Put(write.vcpu);
+    for (const Cr3Write& write : writes)
+      answer.Put(write.value).Put(write.previous).Put(write.vcpu);
     return answer.bytes();
   }
 
@@ -219,7 +228,8 @@ class Host {
 }  // namespace
 
 int main() {
-  void* shared = mmap(nullptr, wire::kSharedSize, PROT_READ | PROT_WRITE, MAP_SHARED, wire::kShared, 0);
+  void* shared =
+      mmap(nullptr, wire::kSharedSize, PROT_READ | PROT_WRITE, MAP_SHARED, wire::kShared, 0);
   if (shared == MAP_FAILED) {
     fputs("this program is part of node-libvmi, which starts it\n", stderr);
     return 2;

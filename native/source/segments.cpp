@@ -78,7 +78,8 @@ class SegmentSource final : public PhysicalSource {
         const Segment* segment = Find(address);
         if (segment == nullptr) break;
         const uint64_t from = address - segment->range.start;
-        const auto part = static_cast<size_t>(std::min<uint64_t>(length - done, segment->range.length - from));
+        const auto part =
+            static_cast<size_t>(std::min<uint64_t>(length - done, segment->range.length - from));
         if (segment->file == nullptr) {
           if (batch.count == kBatch) {
             Status status = Flush(&batch);
@@ -147,8 +148,9 @@ class SegmentSource final : public PhysicalSource {
       }
       return nullptr;
     }
-    auto after = std::upper_bound(segments_.begin(), segments_.end(), address,
-                                  [](uint64_t value, const Segment& segment) { return value < segment.range.start; });
+    auto after = std::upper_bound(
+        segments_.begin(), segments_.end(), address,
+        [](uint64_t value, const Segment& segment) { return value < segment.range.start; });
     if (after == segments_.begin()) return nullptr;
     --after;
     return after->range.Contains(address) ? &*after : nullptr;
@@ -160,7 +162,8 @@ class SegmentSource final : public PhysicalSource {
     for (size_t i = 0; i < batch->count; ++i) {
       // A piece counts only when all before it in its request was read.
       ReadRequest& request = *batch->requests[i];
-      if (request.transferred == batch->offsets[i]) request.transferred += batch->pieces[i].transferred;
+      if (request.transferred == batch->offsets[i])
+        request.transferred += batch->pieces[i].transferred;
     }
     batch->count = 0;
     return status;
@@ -174,8 +177,8 @@ class SegmentSource final : public PhysicalSource {
 
 Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
   if (specs.empty() || specs.size() > kMaxSegments) {
-    return {Code::kMisuse, "Expected between 1 and " + std::to_string(kMaxSegments) + " segments but received " +
-                               std::to_string(specs.size())};
+    return {Code::kMisuse, "Expected between 1 and " + std::to_string(kMaxSegments) +
+                               " segments but received " + std::to_string(specs.size())};
   }
   const SegmentSpec* before = nullptr;
   uint64_t total = 0;
@@ -190,18 +193,21 @@ Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
     }
     if (spec.length > INT64_MAX || spec.length - 1 > UINT64_MAX - spec.physical ||
         spec.offset > INT64_MAX - spec.length) {
-      return {Code::kMisuse, "Expected segments that end within 64 bits, at an offset below 2^63, but received " + which + " with " +
-                                 std::to_string(spec.length) + " bytes at offset " + Hex(spec.offset)};
+      return {Code::kMisuse,
+              "Expected segments that end within 64 bits, at an offset below 2^63, but received " +
+                  which + " with " + std::to_string(spec.length) + " bytes at offset " +
+                  Hex(spec.offset)};
     }
     if (spec.kind == SegmentSpec::Kind::kProcess && !has_pid) {
       return {Code::kMisuse, "Expected a pid for process segments but received none"};
     }
     if (before != nullptr && before->physical + (before->length - 1) >= spec.physical) {
-      return {Code::kMisuse, "Expected segments that do not overlap but received " + which + " and the one at " +
-                                 Hex(before->physical)};
+      return {Code::kMisuse, "Expected segments that do not overlap but received " + which +
+                                 " and the one at " + Hex(before->physical)};
     }
     total += spec.length;
-    if (total > INT64_MAX) return {Code::kMisuse, "Expected segments of less than 2^63 bytes in all but received more"};
+    if (total > INT64_MAX)
+      return {Code::kMisuse, "Expected segments of less than 2^63 bytes in all but received more"};
     before = &spec;
   }
   return {};
@@ -209,7 +215,8 @@ Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
 
 }  // namespace
 
-Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> specs, std::optional<pid_t> pid) {
+Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> specs,
+                                                     std::optional<pid_t> pid) {
   std::sort(specs.begin(), specs.end(),
             [](const SegmentSpec& a, const SegmentSpec& b) { return a.physical < b.physical; });
   Status checked = CheckSpecs(specs, pid.has_value());
@@ -256,7 +263,8 @@ Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> sp
     }
     segments.push_back(std::move(segment));
   }
-  return std::unique_ptr<PhysicalSource>(new SegmentSource(std::move(segments), std::move(process)));
+  return std::unique_ptr<PhysicalSource>(
+      new SegmentSource(std::move(segments), std::move(process)));
 }
 
 }  // namespace vmi

@@ -25,6 +25,7 @@ struct SegmentSpec {
 };
 
 // kMisuse for segments that cannot be meant, kAttach for what the host refuses.
-Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> segments, std::optional<pid_t> pid);
+Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> segments,
+                                                     std::optional<pid_t> pid);
 
 }  // namespace vmi

@@ -46,7 +46,8 @@ size_t ReadFully(int fd, uint8_t* into, size_t length, uint64_t offset) {
 Result<std::shared_ptr<SegmentFile>> SegmentFile::Open(int fd) {
   std::shared_ptr<SegmentFile> file(new SegmentFile());
   file->fd_ = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  if (file->fd_ < 0) return SystemError("cannot duplicate file descriptor " + std::to_string(fd), errno);
+  if (file->fd_ < 0)
+    return SystemError("cannot duplicate file descriptor " + std::to_string(fd), errno);
 
   struct stat status {};
   struct statfs system {};
@@ -57,14 +58,15 @@ Result<std::shared_ptr<SegmentFile>> SegmentFile::Open(int fd) {
     file->size_ = static_cast<uint64_t>(status.st_size);
     file->full_ = static_cast<uint64_t>(status.st_blocks) * 512 >= file->size_;
   } else if (S_ISBLK(status.st_mode)) {
-    if (ioctl(file->fd_, BLKGETSIZE64, &file->size_) != 0) return SystemError("cannot size the block device", errno);
+    if (ioctl(file->fd_, BLKGETSIZE64, &file->size_) != 0)
+      return SystemError("cannot size the block device", errno);
     file->full_ = true;
   } else if (S_ISCHR(status.st_mode)) {
     file->size_ = UINT64_MAX;
     file->full_ = true;
   } else {
-    return {Code::kAttach,
-            "file descriptor " + std::to_string(fd) + " is neither a file nor a device: it cannot be mapped"};
+    return {Code::kAttach, "file descriptor " + std::to_string(fd) +
+                               " is neither a file nor a device: it cannot be mapped"};
   }
 
   const bool huge = system.f_type == HUGETLBFS_MAGIC;
@@ -100,11 +102,12 @@ SegmentFile::Data SegmentFile::SeekData(uint64_t offset, bool want_end) const {
   return data;
 }
 
-Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFile> file, uint64_t offset,
-                                                      uint64_t length) {
+Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFile> file,
+                                                      uint64_t offset, uint64_t length) {
   if (offset > file->size() || length > file->size() - offset) {
-    return {Code::kAttach, "a segment of " + std::to_string(length) + " bytes at file offset " + Hex(offset) +
-                               " ends beyond the file, which has " + std::to_string(file->size()) + " bytes"};
+    return {Code::kAttach, "a segment of " + std::to_string(length) + " bytes at file offset " +
+                               Hex(offset) + " ends beyond the file, which has " +
+                               std::to_string(file->size()) + " bytes"};
   }
   std::unique_ptr<FileMapping> mapping(new FileMapping());
   const uint64_t granule = file->granule();
@@ -114,9 +117,11 @@ Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFil
   const uint64_t whole = (mapping->skew_ + length + granule - 1) / granule * granule;
 
   InstallBusHandler();
-  void* map = mmap(nullptr, whole, PROT_READ, MAP_SHARED, file->fd(), static_cast<off_t>(mapping->map_offset_));
+  void* map = mmap(nullptr, whole, PROT_READ, MAP_SHARED, file->fd(),
+                   static_cast<off_t>(mapping->map_offset_));
   if (map == MAP_FAILED) {
-    return SystemError("cannot map " + std::to_string(length) + " bytes at file offset " + Hex(offset), errno);
+    return SystemError(
+        "cannot map " + std::to_string(length) + " bytes at file offset " + Hex(offset), errno);
   }
   mapping->map_ = map;
   mapping->map_length_ = whole;
@@ -139,7 +144,8 @@ FileMapping::~FileMapping() {
 
 // Marks pages [first, end).
 void FileMapping::Know(uint64_t first, uint64_t end) {
-  for (uint64_t page = first; page < end; ++page) __atomic_store_n(&known_.get()[page], uint8_t{1}, __ATOMIC_RELAXED);
+  for (uint64_t page = first; page < end; ++page)
+    __atomic_store_n(&known_.get()[page], uint8_t{1}, __ATOMIC_RELAXED);
 }
 
 uint64_t FileMapping::CountKnown(uint64_t page, uint64_t end, bool known) const {
@@ -190,7 +196,8 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
     const bool known = IsKnown(first);
     const uint64_t end = (from + length - 1 + skew_) / kPageSize + 1;
     const uint64_t next = first + CountKnown(first, end, known);
-    const size_t part = static_cast<size_t>(std::min<uint64_t>(next * kPageSize - position, length - done));
+    const size_t part =
+        static_cast<size_t>(std::min<uint64_t>(next * kPageSize - position, length - done));
 
     size_t copied = 0;
     if (known) {
@@ -229,11 +236,13 @@ bool FileMapping::NextData(uint64_t from, uint64_t last, uint64_t limit, Range* 
     if (!data.found || data.start - map_offset_ > last + skew_) return false;
     position = data.start - map_offset_;
     page = position / kPageSize;
-    // All of it, not only what is asked for: the next call then needs no SEEK_HOLE, whose cost is what lies ahead.
+    // All of it, not only what is asked for: the next call then needs no SEEK_HOLE, whose cost is
+    // what lies ahead.
     const uint64_t end_page = (data.end - map_offset_ + kPageSize - 1) / kPageSize;
     Know(page, std::min(std::max(end_page, page + 1), map_length_ / kPageSize));
   }
-  const uint64_t end = std::min(last + skew_ - position < limit ? last + skew_ + 1 : position + limit, uint64_t{map_length_});
+  const uint64_t end = std::min(
+      last + skew_ - position < limit ? last + skew_ + 1 : position + limit, uint64_t{map_length_});
   const uint64_t next = page + 1 + CountKnown(page + 1, (end + kPageSize - 1) / kPageSize, true);
   *run = {position - skew_, std::min(next * kPageSize, end) - position};
   return true;

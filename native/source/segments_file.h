@@ -27,8 +27,9 @@ class SegmentFile {
   // Whether every byte had its block when the file was opened: no hole to look out for.
   bool full() const { return full_; }
 
-  // The first run of data at or after `offset`, as lseek(2) reports it. `end_known`: SEEK_HOLE was asked
-  // for; it visits every page of a run on tmpfs (28 ns each), so not for the sake of one page.
+  // The first run of data at or after `offset`, as lseek(2) reports it. `end_known`: SEEK_HOLE was
+  // asked for; it visits every page of a run on tmpfs (28 ns each), so not for the sake of one
+  // page.
   struct Data {
     bool supported = false;
     bool found = false;
@@ -51,11 +52,12 @@ class SegmentFile {
 
 // One run of a file, mapped read-only.
 //
-// Touching a hole of tmpfs through a mapping allocates the page on the host, and a guest has many: pages are
-// touched only once they are known to hold data. What is known is never forgotten.
+// Touching a hole of tmpfs through a mapping allocates the page on the host, and a guest has many:
+// pages are touched only once they are known to hold data. What is known is never forgotten.
 class FileMapping {
  public:
-  static Result<std::unique_ptr<FileMapping>> Map(std::shared_ptr<SegmentFile> file, uint64_t offset, uint64_t length);
+  static Result<std::unique_ptr<FileMapping>> Map(std::shared_ptr<SegmentFile> file,
+                                                  uint64_t offset, uint64_t length);
   ~FileMapping();
   FileMapping(const FileMapping&) = delete;
   FileMapping& operator=(const FileMapping&) = delete;
@@ -78,7 +80,8 @@ class FileMapping {
     return {base_ + from, known_ == nullptr ? nullptr : known_.get() + (from + skew_) / kPageSize};
   }
 
-  // The first run of at most `limit` bytes in [from, last] that may hold data; what it reports counts as known.
+  // The first run of at most `limit` bytes in [from, last] that may hold data; what it reports
+  // counts as known.
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run);
 
  private:
@@ -88,7 +91,9 @@ class FileMapping {
   };
 
   FileMapping() = default;
-  bool IsKnown(uint64_t page) const { return __atomic_load_n(&known_.get()[page], __ATOMIC_RELAXED) != 0; }
+  bool IsKnown(uint64_t page) const {
+    return __atomic_load_n(&known_.get()[page], __ATOMIC_RELAXED) != 0;
+  }
   // How many pages from `page` on, before `end`, are known, or are not.
   uint64_t CountKnown(uint64_t page, uint64_t end, bool known) const;
   void Know(uint64_t first, uint64_t end);
@@ -103,7 +108,8 @@ class FileMapping {
   uint64_t map_offset_ = 0;
   uint64_t skew_ = 0;
   uint64_t length_ = 0;
-  // One byte per page of the mapping, 1 or 0 (a bit takes more instructions to find); null: all are.
+  // One byte per page of the mapping, 1 or 0 (a bit takes more instructions to find); null: all
+  // are.
   std::unique_ptr<uint8_t[], FreeDeleter> known_;
 };
 

@@ -25,8 +25,9 @@ int64_t CoarseMilliseconds() {
   return static_cast<int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-// A PID comes back only after all others were used: not within this time. So a read that follows a look at
-// the pidfd this closely was not of another process. (The look costs nearly as much as the read.)
+// A PID comes back only after all others were used: not within this time. So a read that follows a
+// look at the pidfd this closely was not of another process. (The look costs nearly as much as the
+// read.)
 constexpr int64_t kAliveFor = 10;
 
 }  // namespace
@@ -37,8 +38,9 @@ Result<std::unique_ptr<GuestProcess>> GuestProcess::Open(pid_t pid) {
   process->pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
   if (process->pidfd_ < 0) {
     if (errno == ESRCH) return {Code::kAttach, "there is no process " + std::to_string(pid)};
-    return {Code::kAttach, "cannot hold process " + std::to_string(pid) + ": " + std::strerror(errno) +
-                               " (pidfd_open needs Linux 5.3 or later and the PID of a process, not of a thread)"};
+    return {Code::kAttach,
+            "cannot hold process " + std::to_string(pid) + ": " + std::strerror(errno) +
+                " (pidfd_open needs Linux 5.3 or later and the PID of a process, not of a thread)"};
   }
   Status alive = process->CheckAlive();
   if (!alive.ok()) return alive;
@@ -72,18 +74,21 @@ Status GuestProcess::CheckAliveLately() {
 }
 
 Status GuestProcess::Failed(int error) {
-  if (error == ESRCH) return {Code::kClosed, "QEMU process " + std::to_string(pid_) + " has exited"};
+  if (error == ESRCH)
+    return {Code::kClosed, "QEMU process " + std::to_string(pid_) + " has exited"};
   if (error == EPERM) {
-    return {Code::kAttach,
-            "cannot read the memory of process " + std::to_string(pid_) +
-                ": permission denied. Run as root or give node CAP_SYS_PTRACE; being the same user is enough "
-                "only while the sysctl kernel.yama.ptrace_scope is 0"};
+    return {Code::kAttach, "cannot read the memory of process " + std::to_string(pid_) +
+                               ": permission denied. Run as root or give node CAP_SYS_PTRACE; "
+                               "being the same user is enough "
+                               "only while the sysctl kernel.yama.ptrace_scope is 0"};
   }
-  return {Code::kAttach, "cannot read the memory of process " + std::to_string(pid_) + ": " + std::strerror(error)};
+  return {Code::kAttach, "cannot read the memory of process " + std::to_string(pid_) + ": " +
+                             std::strerror(error)};
 }
 
 Status GuestProcess::Read(Piece* pieces, size_t count) {
-  // Neighbours here and there are one element: a window that crosses a page costs no more than one that does not.
+  // Neighbours here and there are one element: a window that crosses a page costs no more than one
+  // that does not.
   constexpr size_t kBatch = 256;
   static_assert(kBatch <= IOV_MAX);
   iovec local[kBatch];
@@ -99,10 +104,12 @@ Status GuestProcess::Read(Piece* pieces, size_t count) {
     for (; last < count; ++last) {
       const Piece& piece = pieces[last];
       void* there = reinterpret_cast<void*>(static_cast<uintptr_t>(piece.address));
-      const bool joins_local =
-          locals > 0 && static_cast<uint8_t*>(local[locals - 1].iov_base) + local[locals - 1].iov_len == piece.into;
-      const bool joins_remote =
-          remotes > 0 && static_cast<uint8_t*>(remote[remotes - 1].iov_base) + remote[remotes - 1].iov_len == there;
+      const bool joins_local = locals > 0 && static_cast<uint8_t*>(local[locals - 1].iov_base) +
+                                                     local[locals - 1].iov_len ==
+                                                 piece.into;
+      const bool joins_remote = remotes > 0 && static_cast<uint8_t*>(remote[remotes - 1].iov_base) +
+                                                       remote[remotes - 1].iov_len ==
+                                                   there;
       if ((!joins_local && locals == kBatch) || (!joins_remote && remotes == kBatch)) break;
       if (total > SSIZE_MAX - piece.length) break;
       if (joins_local) {
@@ -141,12 +148,15 @@ Status GuestProcess::Read(Piece* pieces, size_t count) {
       const uint64_t bad_page = bad & ~kPageMask;
       pieces[next].transferred = left;
       ++next;
-      while (next < count && (pieces[next].address & ~kPageMask) == bad_page && pieces[next].length > 0) ++next;
+      while (next < count && (pieces[next].address & ~kPageMask) == bad_page &&
+             pieces[next].length > 0)
+        ++next;
     }
     first = next;
   }
 
-  if (CoarseMilliseconds() - seen_alive_.load(std::memory_order_relaxed) >= kAliveFor) return CheckAlive();
+  if (CoarseMilliseconds() - seen_alive_.load(std::memory_order_relaxed) >= kAliveFor)
+    return CheckAlive();
   return {};
 }
 

@@ -24,8 +24,8 @@ class GuestProcess {
 
   // kClosed once the process has exited.
   Status CheckAlive();
-  // The same, but of up to 100 us ago, which no exit and the news of it fit in: the look is a system call, as much as all the rest of
-  // looking a PID up.
+  // The same, but of up to 100 us ago, which no exit and the news of it fit in: the look is a
+  // system call, as much as all the rest of looking a PID up.
   Status CheckAliveLately();
 
   // PhysicalSource::ReadInTurns.
@@ -38,7 +38,8 @@ class GuestProcess {
     size_t length = 0;
     size_t transferred = 0;
   };
-  // Reads every piece as far as it goes: one system call unless pieces fault or are more than IOV_MAX.
+  // Reads every piece as far as it goes: one system call unless pieces fault or are more than
+  // IOV_MAX.
   Status Read(Piece* pieces, size_t count);
 
  private:

@@ -47,7 +47,9 @@ describe('AddressSpace.gather', () => {
     ram.put(0x8000, Buffer.alloc(0x1000, 1));
     withEachSource(ram, (memory) => {
       const into = new Uint8Array(64).fill(0xee);
-      ram.space(memory).gather(makePlan(-1, 0xff8, 16, -1, 0xff0, 8), BigUint64Array.of(IMAGE), into);
+      ram
+        .space(memory)
+        .gather(makePlan(-1, 0xff8, 16, -1, 0xff0, 8), BigUint64Array.of(IMAGE), into);
       expect(into[0]).toBe(1);
       expect(into.subarray(16, 32)).toEqual(new Uint8Array(16));
       expect(into.subarray(32, 40)).toEqual(new Uint8Array(8).fill(1));
@@ -89,9 +91,9 @@ describe('AddressSpace.gather', () => {
     expectMisuse((value) => space.gather(value, new BigUint64Array(1), new Uint8Array(64)), []);
     expectMisuse((value) => space.gather(plan, value, new Uint8Array(64)), WORDS);
     expectMisuse((value) => space.gather(plan, new BigUint64Array(1), value), BYTES);
-    expect(thrownBy(() => space.gather(plan, new BigUint64Array(2), new Uint8Array(39))).message).toBe(
-      'Expected into with at least 40 bytes but received 39',
-    );
+    expect(
+      thrownBy(() => space.gather(plan, new BigUint64Array(2), new Uint8Array(39))).message,
+    ).toBe('Expected into with at least 40 bytes but received 39');
     space.gather(plan, new BigUint64Array(0), new Uint8Array(0));
     memory.close();
   });

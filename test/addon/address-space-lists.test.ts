@@ -84,7 +84,8 @@ describe('AddressSpace.lists', () => {
     const { memory, holder } = ram.openAsProcess();
     const mapped = ram.space(holder);
     const read = ram.space(memory);
-    for (const space of [mapped, read]) space.setWindows(BigUint64Array.of(DIRECT_MAP, BigInt(ram.size), 0n));
+    for (const space of [mapped, read])
+      space.setWindows(BigUint64Array.of(DIRECT_MAP, BigInt(ram.size), 0n));
     const values = (space: typeof read, age?: number) => {
       memory.begin();
       const { buffer } = space.lists(proving, BigUint64Array.of(head(0)), LINK, 10, undefined, age);
@@ -114,7 +115,9 @@ describe('AddressSpace.lists', () => {
     link(ram, head(1), []);
     link(ram, head(2), [node(5)]);
     withEachSource(ram, (memory) => {
-      const rows = ram.space(memory).lists(plan(), BigUint64Array.of(head(2), head(1), head(0)), LINK, 3);
+      const rows = ram
+        .space(memory)
+        .lists(plan(), BigUint64Array.of(head(2), head(1), head(0)), LINK, 3);
       expect([...rows.counts]).toEqual([1, 0, 2]);
       expect(columns(rows).bases).toEqual([5, 1, 2].map((index) => node(index) - BigInt(LINK)));
       expect(ram.space(memory).lists(plan(), new BigUint64Array(0), LINK, 3)).toEqual({
@@ -134,7 +137,8 @@ describe('AddressSpace.lists', () => {
     const bytes = (rows: number) => Math.ceil((rows * 4) / 8) * 8 + rows * 24;
     withEachSource(ram, (memory) => {
       const space = ram.space(memory);
-      const walk = (into?: Uint8Array) => space.lists(plan(), BigUint64Array.of(head(0)), LINK, 10, into);
+      const walk = (into?: Uint8Array) =>
+        space.lists(plan(), BigUint64Array.of(head(0)), LINK, 10, into);
       const expected = columns(walk());
       for (const [rows, extra] of [
         [3, 0],
@@ -182,7 +186,9 @@ describe('AddressSpace.lists', () => {
     withEachSource(ram, (memory) => {
       const space = ram.space(memory);
       expect(space.lists(plan(), BigUint64Array.of(head(0)), LINK, 10).count).toBe(10);
-      expect(thrownBy(() => space.lists(plan(), BigUint64Array.of(head(0)), LINK, 9))).toMatchObject({
+      expect(
+        thrownBy(() => space.lists(plan(), BigUint64Array.of(head(0)), LINK, 9)),
+      ).toMatchObject({
         code: 'VMI_CORRUPT',
         message: 'the lists have more than 9 nodes',
         address: node(9),
@@ -231,7 +237,12 @@ describe('AddressSpace.lists', () => {
       expect(walk(0n)).toMatchObject({ code: 'VMI_CORRUPT', address: 0n, found: 0 });
       expect(walk(head(0) + 4n)).toMatchObject({ code: 'VMI_CORRUPT' });
       expect(walk(head(0), head(0))).toMatchObject({ code: 'VMI_CORRUPT', address: head(0) });
-      expect(walk(IMAGE)).toMatchObject({ code: 'VMI_FAULT', address: IMAGE, level: 4, requested: 16 });
+      expect(walk(IMAGE)).toMatchObject({
+        code: 'VMI_FAULT',
+        address: IMAGE,
+        level: 4,
+        requested: 16,
+      });
     });
   });
 

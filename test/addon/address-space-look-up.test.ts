@@ -13,7 +13,8 @@ const HEAD = DIRECT_MAP + 0x8000n;
 function node(ram: Ram, number: number, shift: number, slots: Record<number, bigint>): bigint {
   const at = 0x9000 + number * 0x400;
   ram.put(at + SHIFT_OFFSET, Buffer.of(shift));
-  for (const [slot, value] of Object.entries(slots)) ram.put64(at + SLOTS_OFFSET + Number(slot) * 8, value);
+  for (const [slot, value] of Object.entries(slots))
+    ram.put64(at + SLOTS_OFFSET + Number(slot) * 8, value);
   return DIRECT_MAP + BigInt(at) + 2n;
 }
 
@@ -93,7 +94,9 @@ describe('AddressSpace.lookUp', () => {
     expect(() => space.lookUp(TREE.subarray(1), HEAD, 0)).toThrow(RangeError);
     expect(() => space.lookUp(TREE, HEAD, 2 ** 31)).toThrow(RangeError);
     memory.close();
-    expect(() => space.lookUp(TREE, HEAD, 0)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+    expect(() => space.lookUp(TREE, HEAD, 0)).toThrow(
+      expect.objectContaining({ code: 'VMI_CLOSED' }),
+    );
   });
 });
 
@@ -114,7 +117,10 @@ describe('AddressSpace.finder', () => {
     using ram = makeRam();
     withEachSource(ram, (memory, source) => {
       const space = ram.space(memory);
-      ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n, 4: 0n, 5: DIRECT_MAP + 0x4100n }));
+      ram.put64(
+        0x8000,
+        node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n, 4: 0n, 5: DIRECT_MAP + 0x4100n }),
+      );
       ram.put64(0x4000, DIRECT_MAP + 0x5000n);
       ram.put64(0x4008, 77n);
       ram.put64(0x5000, 0x1234n);
@@ -185,7 +191,9 @@ describe('AddressSpace.finder', () => {
     ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n }));
     ram.put64(0x4000, 0n);
     withEachSource(ram, (memory) => {
-      const { find, row } = ram.space(memory).finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
+      const { find, row } = ram
+        .space(memory)
+        .finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
       // Node 20 copies memory that is not its own, later ones refuse.
       try {
         structuredClone(row, { transfer: [row] });
@@ -202,7 +210,8 @@ describe('AddressSpace.finder', () => {
     ram.put64(0x8000, node(ram, 0, 0, { 3: DIRECT_MAP + 0x4000n }));
     ram.put64(0x4000, 0n);
     const memory = ram.open();
-    const make = () => ram.space(memory).finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
+    const make = () =>
+      ram.space(memory).finder(TREE, HEAD, new (addon().Plan)(Int32Array.from(PLAN)));
     const rows: ArrayBuffer[] = [];
     for (let i = 0; i < 200; i++) {
       const { find, row } = make();

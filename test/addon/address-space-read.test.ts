@@ -66,7 +66,9 @@ describe.each([
       const bytes = Buffer.from('left and', 'latin1');
       const expected = size === 8 ? bytes.readBigUInt64LE() : bytes.readUInt32LE();
       expect(space[name](IMAGE + 0xffdn)).toBe(expected);
-      expect(space[name](TOP - BigInt(size - 1))).toBe(size === 8 ? 0x0203040506070809n : 0x02030405);
+      expect(space[name](TOP - BigInt(size - 1))).toBe(
+        size === 8 ? 0x0203040506070809n : 0x02030405,
+      );
       space.setWindows(BigUint64Array.of(DIRECT_MAP, 1n << 30n, 0n));
       expect(space[name](DIRECT_MAP + 0x18ffdn)).toBe(size === 8 ? 0x66656cn : 0x66656c);
     });

@@ -26,7 +26,13 @@ describe.each([4, 5] as const)('AddressSpace.translate, %i levels', (levels) => 
     const address = IMAGE + 0xabcdn;
     for (let level = levels as number; level >= 1; level--) {
       const error = thrownBy(() => space.translate(address));
-      expect(error).toMatchObject({ code: 'VMI_FAULT', space: 'virtual', cr3: 0x1000n, address, level });
+      expect(error).toMatchObject({
+        code: 'VMI_FAULT',
+        space: 'virtual',
+        cr3: 0x1000n,
+        address,
+        level,
+      });
       if (level > 1) ram.entry(address, level - 1);
     }
     ram.put64(ram.entry(address, 2), 0x7ffffffff000n | 1n);

@@ -58,7 +58,10 @@ describe('AddressSpace after Memory.close', () => {
       lists: () => space.lists(plan, BigUint64Array.of(DIRECT_MAP), 0, 10),
     };
     for (const [name, call] of Object.entries(calls)) {
-      expect(thrownBy(call), name).toMatchObject({ code: 'VMI_CLOSED', message: 'the memory is closed' });
+      expect(thrownBy(call), name).toMatchObject({
+        code: 'VMI_CLOSED',
+        message: 'the memory is closed',
+      });
     }
   });
 });

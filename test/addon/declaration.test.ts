@@ -12,8 +12,12 @@ function declared(): { names: string[]; members: Map<string, string[]> } {
     (match) => match[1]!,
   );
   const members = new Map<string, string[]>();
-  for (const [, name, body] of text.matchAll(/^export (?:declare )?class (\w+) \{\n([\s\S]*?)^\}/gm)) {
-    const found = [...body!.matchAll(/^ {2}(?:private |readonly )*(\w+)[(:<]/gm)].map((match) => match[1]!);
+  for (const [, name, body] of text.matchAll(
+    /^export (?:declare )?class (\w+) \{\n([\s\S]*?)^\}/gm,
+  )) {
+    const found = [...body!.matchAll(/^ {2}(?:private |readonly )*(\w+)[(:<]/gm)].map(
+      (match) => match[1]!,
+    );
     members.set(
       name!,
       found.filter((member) => member !== 'constructor'),
@@ -51,12 +55,16 @@ describe('types/addon.d.ts', () => {
 
   it.each([...members])('has the members of %s', (name, expected) => {
     const prototype = binary[name]!.prototype;
-    const actual = Object.getOwnPropertyNames(prototype).filter((member) => member !== 'constructor');
+    const actual = Object.getOwnPropertyNames(prototype).filter(
+      (member) => member !== 'constructor',
+    );
     expect(actual.sort()).toEqual([...expected].sort());
     expect(Object.getOwnPropertySymbols(prototype)).toEqual([]);
     // The first two are V8's, and gone in Node 26.
     const ofEveryFunction = ['arguments', 'caller', 'length', 'name', 'prototype'];
-    expect(ofEveryFunction).toEqual(expect.arrayContaining(Object.getOwnPropertyNames(binary[name])));
+    expect(ofEveryFunction).toEqual(
+      expect.arrayContaining(Object.getOwnPropertyNames(binary[name])),
+    );
   });
 
   it('adds nothing to the objects that is not a member of their class', () => {
@@ -78,7 +86,10 @@ describe('every method', () => {
   it('refuses to be called without its arguments', () => {
     using ram = new Ram(0x4000);
     const memory = ram.open();
-    for (const [name, object] of Object.entries({ Memory: memory, AddressSpace: ram.space(memory) })) {
+    for (const [name, object] of Object.entries({
+      Memory: memory,
+      AddressSpace: ram.space(memory),
+    })) {
       for (const member of members.get(name)!) {
         if (WITHOUT.has(`${name}.${member}`)) continue;
         const descriptor = Object.getOwnPropertyDescriptor(binary[name]!.prototype, member)!;
@@ -101,16 +112,29 @@ describe('every method', () => {
     const space = ram.space(memory);
     const plan = new (addon().Plan)(Int32Array.of(-1, 0, 8));
     const receivers: Record<string, unknown> = { Memory: memory, AddressSpace: space, Plan: plan };
-    const strangers = [undefined, null, 1, {}, [], new Proxy(memory, {}), Object.create(memory), addon()];
+    const strangers = [
+      undefined,
+      null,
+      1,
+      {},
+      [],
+      new Proxy(memory, {}),
+      Object.create(memory),
+      addon(),
+    ];
     for (const name of ['Memory', 'AddressSpace', 'Plan', 'Libvmi']) {
       if (binary[name] === undefined) continue;
       const prototype = binary[name].prototype;
       const others = Object.entries(receivers).filter(([other]) => other !== name);
-      for (const [member, descriptor] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
+      for (const [member, descriptor] of Object.entries(
+        Object.getOwnPropertyDescriptors(prototype),
+      )) {
         if (member === 'constructor') continue;
         const call = (descriptor.get ?? descriptor.value) as (...args: unknown[]) => unknown;
         for (const receiver of [...strangers, ...others.map(([, object]) => object), prototype]) {
-          expect(() => call.call(receiver, 0n, new Uint8Array(8)), `${name}.${member}`).toThrow(TypeError);
+          expect(() => call.call(receiver, 0n, new Uint8Array(8)), `${name}.${member}`).toThrow(
+            TypeError,
+          );
         }
       }
     }
@@ -125,7 +149,9 @@ describe('every method', () => {
     const plan = new Plan(Int32Array.of(-1, 0, 8));
     const none = new BigUint64Array(0);
     for (const fake of [{}, Object.create(memory), new Proxy(memory, {}), plan, space, undefined]) {
-      expect(() => new AddressSpace(fake as never, 0x1000n, 4)).toThrow(/^Expected memory to be a Memory/);
+      expect(() => new AddressSpace(fake as never, 0x1000n, 4)).toThrow(
+        /^Expected memory to be a Memory/,
+      );
     }
     for (const fake of [{}, Object.create(plan), new Proxy(plan, {}), memory, space, undefined]) {
       expect(() => space.gather(fake as never, none, new Uint8Array(8))).toThrow(

@@ -47,10 +47,14 @@ describe('loader', () => {
     const mapped = 0xffff_8880_0000_5008n;
     expect(load(space.handle, mapped)).toBe(0x1234n);
     for (const address of [0n, mapped, mapped + 5n, 0x1ffdn, TOP]) {
-      expect(outcome(() => load(space.handle, address))).toEqual(outcome(() => space.readU64(address)));
+      expect(outcome(() => load(space.handle, address))).toEqual(
+        outcome(() => space.readU64(address)),
+      );
     }
     memory.close();
-    expect(() => load(space.handle, mapped)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+    expect(() => load(space.handle, mapped)).toThrow(
+      expect.objectContaining({ code: 'VMI_CLOSED' }),
+    );
   });
 
   it('tells objects apart, and refuses what none has', () => {

@@ -30,7 +30,9 @@ describe('Memory.close', () => {
     expect(memory.mapped).toBe(true);
     const closed = expect.objectContaining({ code: 'VMI_CLOSED' });
     expect(() => memory.begin()).toThrow(closed);
-    expect(() => memory.scan({ pattern: Buffer.from('a'), stride: 1, offsets: [0], max: 1 })).toThrow(closed);
+    expect(() =>
+      memory.scan({ pattern: Buffer.from('a'), stride: 1, offsets: [0], max: 1 }),
+    ).toThrow(closed);
     expect(() => ram.space(memory)).toThrow(closed);
     expect(() => space.flush()).toThrow(closed);
   });

@@ -23,7 +23,9 @@ describe('Memory.readMany', () => {
     const count = 5000;
     for (let i = 0; i < count; i++) ram.put64(i * 48, BigInt(i));
     withEachSource(ram, (memory) => {
-      const addresses = BigUint64Array.from({ length: count }, (_, i) => BigInt(((i * 7) % count) * 48));
+      const addresses = BigUint64Array.from({ length: count }, (_, i) =>
+        BigInt(((i * 7) % count) * 48),
+      );
       const into = new Uint8Array(count * 8);
       expect(memory.readMany(addresses, 8, into).every((bytes) => bytes === 8)).toBe(true);
       const values = new BigUint64Array(into.buffer);
@@ -34,8 +36,12 @@ describe('Memory.readMany', () => {
   it('gives nothing for nothing', () => {
     using ram = new Ram(0x1000);
     const memory = ram.open();
-    expect(memory.readMany(new BigUint64Array(0), 8, new Uint8Array(0))).toEqual(new Uint32Array(0));
-    expect(memory.readMany(new BigUint64Array(3), 0, new Uint8Array(0))).toEqual(new Uint32Array(3));
+    expect(memory.readMany(new BigUint64Array(0), 8, new Uint8Array(0))).toEqual(
+      new Uint32Array(0),
+    );
+    expect(memory.readMany(new BigUint64Array(3), 0, new Uint8Array(0))).toEqual(
+      new Uint32Array(3),
+    );
     memory.close();
   });
 
@@ -59,7 +65,9 @@ describe('Memory.readMany', () => {
     const error = thrownBy(() => memory.readMany(new BigUint64Array(3), 8, new Uint8Array(23)));
     expect(error).toBeInstanceOf(RangeError);
     expect(error.message).toBe('Expected into with at least 3 * 8 bytes but received 23');
-    expect(() => memory.readMany(new BigUint64Array(2), 0x7fffffff, new Uint8Array(23))).toThrow(RangeError);
+    expect(() => memory.readMany(new BigUint64Array(2), 0x7fffffff, new Uint8Array(23))).toThrow(
+      RangeError,
+    );
     expect(() => memory.readMany(none, -1, new Uint8Array(23))).toThrow(RangeError);
     memory.close();
     expect(() => memory.readMany(none, 8, new Uint8Array(8))).toThrow(

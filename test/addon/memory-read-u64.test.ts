@@ -40,7 +40,9 @@ describe('Memory.readU64', () => {
     const { readU64 } = memory;
     memory.close();
     for (const address of [0n, TOP]) {
-      expect(() => memory.readU64(address)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
+      expect(() => memory.readU64(address)).toThrow(
+        expect.objectContaining({ code: 'VMI_CLOSED' }),
+      );
       expect(() => readU64(address)).toThrow(expect.objectContaining({ code: 'VMI_CLOSED' }));
     }
   });

@@ -39,7 +39,9 @@ describe('Memory.scan', () => {
       for (const threads of [undefined, 1, 2, 3, 16]) {
         const request = { ...everywhere('needle'), ...(threads === undefined ? {} : { threads }) };
         expect([...(await memory.scan({ ...request, max: 1000 }))]).toEqual(places.map(BigInt));
-        expect([...(await memory.scan({ ...request, max: 7 }))]).toEqual(places.slice(0, 7).map(BigInt));
+        expect([...(await memory.scan({ ...request, max: 7 }))]).toEqual(
+          places.slice(0, 7).map(BigInt),
+        );
       }
       memory.close();
     }
@@ -56,8 +58,13 @@ describe('Memory.scan', () => {
       0x2018n,
       0x4018n,
     ]);
-    expect([...(await memory.scan({ ...request, start: 0x1001n, end: 0x4021n }))]).toEqual([0x2018n]);
-    expect([...(await memory.scan({ ...request, end: 1n << 64n, max: 2 }))]).toEqual([0x1000n, 0x2018n]);
+    expect([...(await memory.scan({ ...request, start: 0x1001n, end: 0x4021n }))]).toEqual([
+      0x2018n,
+    ]);
+    expect([...(await memory.scan({ ...request, end: 1n << 64n, max: 2 }))]).toEqual([
+      0x1000n,
+      0x2018n,
+    ]);
     expect([...(await memory.scan({ ...request, start: 0x4000n, end: 0x4000n }))]).toEqual([]);
     expect([...(await memory.scan({ ...request, start: 0x5000n, end: 0x4000n }))]).toEqual([]);
     expect([...(await memory.scan({ ...request, end: 0n }))]).toEqual([]);
@@ -68,10 +75,16 @@ describe('Memory.scan', () => {
     using ram = new Ram(0x4000);
     ram.put(0x0ffd, 'nee');
     ram.put(0x3000, 'dle');
-    const touching = ram.open([ram.segment(0x1000n, 0x1000n, 0n), ram.segment(0x2000n, 0x1000n, 0x3000n)]);
+    const touching = ram.open([
+      ram.segment(0x1000n, 0x1000n, 0n),
+      ram.segment(0x2000n, 0x1000n, 0x3000n),
+    ]);
     expect([...(await touching.scan(everywhere('needle')))]).toEqual([0x1ffdn]);
     touching.close();
-    const apart = ram.open([ram.segment(0x1000n, 0x1000n, 0n), ram.segment(0x3000n, 0x1000n, 0x3000n)]);
+    const apart = ram.open([
+      ram.segment(0x1000n, 0x1000n, 0n),
+      ram.segment(0x3000n, 0x1000n, 0x3000n),
+    ]);
     expect([...(await apart.scan(everywhere('needle')))]).toEqual([]);
     apart.close();
   });

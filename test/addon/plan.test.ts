@@ -80,7 +80,9 @@ describe('Plan', () => {
     const faults = new Uint32Array(rows.buffer, 0, 4);
     const small = new Uint32Array(rows.buffer, 80, 4);
     const into = new Uint32Array(4);
-    const unexpected = (count = 4) => [...into.subarray(0, expecting.unexpected(rows, 4, count, into))];
+    const unexpected = (count = 4) => [
+      ...into.subarray(0, expecting.unexpected(rows, 4, count, into)),
+    ];
     expect(unexpected()).toEqual([2]);
     faults[0] = 1 << 31;
     small[1] = 1;
@@ -110,7 +112,10 @@ describe('Plan', () => {
   it('refuses wrong types', () => {
     expectMisuse((value) => new (addon().Plan)(value), []);
     expectMisuse((value) => new (addon().Plan)(Int32Array.of(-1, 0, 8), value), ['undefined']);
-    expectMisuse((value) => new (addon().Plan)(Int32Array.of(-1, 0, 8), undefined, value), ['undefined']);
+    expectMisuse(
+      (value) => new (addon().Plan)(Int32Array.of(-1, 0, 8), undefined, value),
+      ['undefined'],
+    );
     expect(() => new (addon().Plan)([-1, 0, 8] as never)).toThrow(
       'Expected columns as a Int32Array but received Array',
     );

@@ -39,7 +39,10 @@ describe('the addon in worker threads', () => {
   it('is loaded by each for itself', async () => {
     using ram = new Ram(0x10000);
     for (let i = 0; i < 64; i++) ram.put64(i * 8, BigInt(i));
-    const expected = Array.from({ length: 20_000 }, (_, i) => i % 64).reduce((sum, i) => sum + i, 0);
+    const expected = Array.from({ length: 20_000 }, (_, i) => i % 64).reduce(
+      (sum, i) => sum + i,
+      0,
+    );
     const workers = Array.from({ length: 4 }, (_, i) => start(ram, 'read', i % 2 === 0));
     const sums = await Promise.all(
       workers.map(async (worker) => (await once(worker, 'message'))[0] as bigint),

@@ -32,7 +32,9 @@ class Input {
 constexpr uint64_t kFuzzedSize = 0x20000;
 
 // All of it in the direct map, by 4 KiB pages; its tables are in the first pages.
-inline std::unique_ptr<DirectMapped> MakeFuzzedMachine() { return std::make_unique<DirectMapped>(kFuzzedSize); }
+inline std::unique_ptr<DirectMapped> MakeFuzzedMachine() {
+  return std::make_unique<DirectMapped>(kFuzzedSize);
+}
 
 // A write that has a chance to mean something: a pointer, a page-table entry, a few raw bytes.
 inline void FuzzedWrite(Input* input, Guest* guest) {
@@ -69,8 +71,8 @@ inline void FuzzedWrite(Input* input, Guest* guest) {
   }
 }
 
-#define FUZZ_CHECK(condition) \
-  do {                        \
+#define FUZZ_CHECK(condition)           \
+  do {                                  \
     if (!(condition)) __builtin_trap(); \
   } while (false)
 

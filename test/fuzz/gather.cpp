@@ -1,4 +1,5 @@
-// Any plan over any memory: mapped and batched gathers give the same rows, and a plan is refused or works.
+// Any plan over any memory: mapped and batched gathers give the same rows, and a plan is refused or
+// works.
 #include "core/gather/gather.h"
 #include "fuzzed_guest.h"
 
@@ -38,13 +39,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     guest.is_mapped = mapped;
     auto space = machine->Open();
     if ((options & 16) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
-    // Two that meet in the middle of a page. (One that contradicts the page table has no right answer.)
+    // Two that meet in the middle of a page. (One that contradicts the page table has no right
+    // answer.)
     if ((options & 32) != 0) {
-      FUZZ_CHECK(space->SetWindows({{kDirectMap, 0x5123, 0}, {kDirectMap + 0x5123, kFuzzedSize - 0x5123, 0x5123}}).ok());
+      FUZZ_CHECK(space
+                     ->SetWindows({{kDirectMap, 0x5123, 0},
+                                   {kDirectMap + 0x5123, kFuzzedSize - 0x5123, 0x5123}})
+                     .ok());
     }
     rows[mapped].assign(RowLayout(plan, bases.size()).total, 0);
     // Twice: the second finds the pages that the first came to know, and cells that are not zero.
-    for (int i = 0; i < 2; ++i) FUZZ_CHECK(Gather(space.get(), plan, bases.data(), bases.size(), rows[mapped].data()).ok());
+    for (int i = 0; i < 2; ++i)
+      FUZZ_CHECK(Gather(space.get(), plan, bases.data(), bases.size(), rows[mapped].data()).ok());
   }
   FUZZ_CHECK(rows[0] == rows[1]);
   return 0;

@@ -1,5 +1,5 @@
-// List walks over memory that the fuzzer wrote, and that it goes on writing while the walk reads: they end, never
-// report a node twice, and never more than allowed.
+// List walks over memory that the fuzzer wrote, and that it goes on writing while the walk reads:
+// they end, never report a node twice, and never more than allowed.
 #include <ctime>
 #include <set>
 
@@ -42,7 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint64_t link = input.Take<uint8_t>() & ~7u;
   const size_t max = input.Take<uint8_t>();
   std::vector<uint64_t> heads;
-  for (int i = 0; i < (options >> 4 & 3); ++i) heads.push_back(kDirectMap + uint64_t{input.Take<uint16_t>()} * 8);
+  for (int i = 0; i < (options >> 4 & 3); ++i)
+    heads.push_back(kDirectMap + uint64_t{input.Take<uint16_t>()} * 8);
   guest.is_parallel = (options & 2) != 0;
   guest.is_flat = (options & 4) != 0;
   for (auto writes = input.Take<uint8_t>(); writes > 0; --writes) FuzzedWrite(&input, &guest);
@@ -52,7 +53,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint64_t expected[] = {3, 7, 0, 3};
   const int32_t proof[] = {3, 1};
   FUZZ_CHECK(plan->Expect(expected, 4).ok() && plan->Prove(proof, 2).ok());
-  // Rows go where there is room for as many as the guest may have, or to a buffer of their own size.
+  // Rows go where there is room for as many as the guest may have, or to a buffer of their own
+  // size.
   const size_t capacity = (options & 8) != 0 ? max : 0;
   std::vector<uint8_t> room(RowLayout(*plan, capacity).total);
   const RowBuffer into{capacity == 0 ? nullptr : room.data(), capacity};
@@ -69,7 +71,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     };
     add(0, sizeof(uint32_t));
     add(layout.bases, sizeof(uint64_t));
-    for (size_t k = 0; k < plan->columns().size(); ++k) add(layout.columns[k], plan->columns()[k].size);
+    for (size_t k = 0; k < plan->columns().size(); ++k)
+      add(layout.columns[k], plan->columns()[k].size);
     return rows;
   };
   const auto walk = [&](bool mapped) {
@@ -78,9 +81,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if ((options & 1) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
     // The second walk starts from what the first found, and the third from what the second proved.
     for (int i = 0; i < 2; ++i) {
-      CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, {}, kAge), heads.size(), max);
+      CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, {}, kAge),
+                heads.size(), max);
     }
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into, kAge);
+    const auto found =
+        WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into, kAge);
     const auto bases = CheckWalk(found, heads.size(), max);
     if (found.ok()) {
       std::vector<uint8_t> rows = fill(space.get(), found.value());
@@ -99,7 +104,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   guest.is_mapped = false;
   auto space = machine->Open();
   for (int i = 0; i < 3; ++i) {
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into, kAge);
+    const auto found =
+        WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into, kAge);
     CheckWalk(found, heads.size(), max);
     if (found.ok()) fill(space.get(), found.value());
   }

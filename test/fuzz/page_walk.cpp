@@ -1,4 +1,5 @@
-// Translation, walk, mappings and reads over page tables that the fuzzer wrote: they agree, and end.
+// Translation, walk, mappings and reads over page tables that the fuzzer wrote: they agree, and
+// end.
 #include "fuzzed_guest.h"
 
 using namespace vmi;
@@ -11,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   machine->guest->is_mapped = (options & 1) != 0;
   const int levels = (options & 2) != 0 ? 5 : 4;
   const uint64_t root = (uint64_t{options} >> 2 & 31) << 12;
-  for (auto writes = input.Take<uint8_t>(); writes > 0; --writes) FuzzedWrite(&input, machine->guest.get());
+  for (auto writes = input.Take<uint8_t>(); writes > 0; --writes)
+    FuzzedWrite(&input, machine->guest.get());
 
   auto memory = Open(machine->guest);
   auto space = std::move(AddressSpace::Create(memory, root, levels).value());
@@ -24,9 +26,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       FUZZ_CHECK(!steps.empty());
       const AddressSpace::Step& leaf = steps.back();
       const uint64_t leaf_size = uint64_t{1} << (12 + 9 * (leaf.level - 1));
-      FUZZ_CHECK(physical.value() == ((leaf.entry & 0x000f'ffff'ffff'f000 & ~(leaf_size - 1)) | (address & (leaf_size - 1))));
+      FUZZ_CHECK(physical.value() == ((leaf.entry & 0x000f'ffff'ffff'f000 & ~(leaf_size - 1)) |
+                                      (address & (leaf_size - 1))));
       const auto around = space->Mappings(address, address, 1);
-      FUZZ_CHECK(around.ok() && around.value().size() == 1 && around.value()[0].physical == physical.value());
+      FUZZ_CHECK(around.ok() && around.value().size() == 1 &&
+                 around.value()[0].physical == physical.value());
     } else {
       const int level = physical.error().fault.level;
       FUZZ_CHECK(level >= 0 && level <= levels);

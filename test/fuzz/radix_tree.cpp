@@ -10,8 +10,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto machine = MakeFuzzedMachine();
   RadixTree tree = {2, 3, 4096, 0, 40, 6, 30};
   const auto options = input.Take<uint8_t>();
-  if ((options & 1) != 0) tree = {1, 1, 0, input.Take<uint8_t>(), input.Take<uint16_t>(), 1u + options % 16, 63};
-  for (auto writes = input.Take<uint8_t>(); writes > 0; --writes) FuzzedWrite(&input, machine->guest.get());
+  if ((options & 1) != 0)
+    tree = {1, 1, 0, input.Take<uint8_t>(), input.Take<uint16_t>(), 1u + options % 16, 63};
+  for (auto writes = input.Take<uint8_t>(); writes > 0; --writes)
+    FuzzedWrite(&input, machine->guest.get());
   while (!input.empty()) {
     const uint64_t head = kDirectMap + uint64_t{input.Take<uint16_t>()} * 2;
     const auto index = input.Take<uint32_t>();

@@ -14,7 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ScanRequest request;
   request.stride = (options & 4) != 0 ? 1 : input.Take<uint16_t>();
   request.offsets.clear();
-  for (int i = options >> 4 & 3; i >= 0; --i) request.offsets.push_back(request.stride == 1 ? 0 : input.Take<uint16_t>());
+  for (int i = options >> 4 & 3; i >= 0; --i)
+    request.offsets.push_back(request.stride == 1 ? 0 : input.Take<uint16_t>());
   request.start = input.Take<uint16_t>();
   request.last = request.start + input.Take<uint16_t>();
   request.max = 1 + input.Take<uint8_t>();
@@ -27,7 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const size_t at = input.Take<uint16_t>() % guest->bytes.size();
     // A byte, or the pattern, whole or in part.
     const auto count = input.Take<uint8_t>();
-    for (size_t i = 0; i < count && i < request.pattern.size() && at + i < guest->bytes.size(); ++i) {
+    for (size_t i = 0; i < count && i < request.pattern.size() && at + i < guest->bytes.size();
+         ++i) {
       guest->bytes[at + i] = request.pattern[i];
     }
   }
@@ -39,12 +41,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   std::vector<uint64_t> expected;
   for (const Range& range : guest->ranges) {
-    for (uint64_t at = range.start; at - range.start + request.pattern.size() <= range.length; ++at) {
-      if (at < request.start || at + (request.pattern.size() - 1) > request.last || expected.size() == request.max) continue;
+    for (uint64_t at = range.start; at - range.start + request.pattern.size() <= range.length;
+         ++at) {
+      if (at < request.start || at + (request.pattern.size() - 1) > request.last ||
+          expected.size() == request.max)
+        continue;
       bool wanted = false;
-      for (const uint64_t offset : request.offsets) wanted = wanted || at % request.stride == offset;
+      for (const uint64_t offset : request.offsets)
+        wanted = wanted || at % request.stride == offset;
       for (size_t i = 0; i < request.pattern.size() && wanted; ++i) {
-        wanted = guest->bad_pages.count((at + i) & ~kPageMask) == 0 && *guest->At(at + i) == request.pattern[i];
+        wanted = guest->bad_pages.count((at + i) & ~kPageMask) == 0 &&
+                 *guest->At(at + i) == request.pattern[i];
       }
       if (wanted) expected.push_back(at);
     }

@@ -24,7 +24,9 @@ const MOVING = new Set(['listed', 'activeMm', 'cr3', 'cr3Source', 'userCr3']);
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What `vmi ps` says of a guest that stands at its first instruction; then the guest runs. */
-async function firstInstruction(lab: LabGuest): Promise<{ code: number; stdout: string; stderr: string }> {
+async function firstInstruction(
+  lab: LabGuest,
+): Promise<{ code: number; stdout: string; stderr: string }> {
   for (const end = Date.now() + 20_000; Date.now() < end; await sleep(20)) {
     if (
       await lab.qmp('query-status').then(
@@ -36,8 +38,10 @@ async function firstInstruction(lab: LabGuest): Promise<{ code: number; stdout: 
   }
   try {
     return await new Promise((resolve) => {
-      execFile(process.execPath, [VMI, 'ps', `qemu:${lab.pid}`, '--json'], (error, stdout, stderr) =>
-        resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+      execFile(
+        process.execPath,
+        [VMI, 'ps', `qemu:${lab.pid}`, '--json'],
+        (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
       );
     });
   } finally {
@@ -92,131 +96,143 @@ class Poll {
   }
 }
 
-describe.each(GUESTS)('Debian $suite from its first moment to its panic', ({ suite, backend, append }) => {
-  const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-test-'));
-  let lab: LabGuest;
-  let poll: Poll;
-  let early: Guest;
-  let firstWords: ReturnType<typeof firstInstruction>;
-
-  beforeAll(async () => {
-    lab = await bootGuest({
-      ...{ suite, backend, append, flavour: 'cloud', memory: 512, cpus: 2 },
-      extraArgs: ['-S'],
-      started: (guest) => {
-        void poll?.close();
-        poll = new Poll(guest.pid);
-        firstWords = firstInstruction(guest);
-        firstWords.catch(() => {});
-      },
-    });
-    await poll.stop();
-    await firstWords;
-    if (poll.first === undefined) throw new Error('no attach while the guest booted');
-    early = poll.first;
-  });
-
-  afterAll(async () => {
-    await poll?.close();
-    await lab?.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
-
-  it('makes vmi say what was found in place of a kernel', async () => {
-    const { code, stdout, stderr } = await firstWords;
-    expect({ code, stdout }).toEqual({ code: 3, stdout: '' });
-    expect(stderr).toContain('vCPU 0 is not in 64-bit mode');
-  });
-
-  it('is refused with what was found, until its kernel is up, and never after', () => {
-    const { outcomes } = poll;
-    const up = outcomes.findIndex((outcome) => typeof outcome === 'number');
-    const refusals = outcomes.slice(0, up).map(text);
-    expect(refusals.length).toBeGreaterThan(0);
-    // What the CPUs have, or why the monitor does not tell: not there yet, or taken by vmi just then. QEMU is started by setpriv.
-    for (const refusal of refusals)
-      expect(refusal).toMatch(/^VMI_ATTACH: .*(is no QEMU|registers: |-qmp unix:)/);
-    expect(refusals.join()).toMatch(/is not in 64-bit mode|maps no kernel image/);
-    expect(
-      outcomes.slice(up).flatMap((outcome) => (typeof outcome === 'number' ? [] : text(outcome))),
-    ).toEqual([]);
-    expect(poll.longest).toBeLessThan(BOUND);
-  });
-
-  it('is attached to before it has started its programs', () => {
-    const counts = poll.outcomes.filter((outcome) => typeof outcome === 'number');
-    expect(counts[0]).toBeLessThan((counts.at(-1) ?? 0) / 2);
-  });
-
-  it('agrees with the oracle through what was found that early', async () => {
-    const truth = await lab.truth({ freeze: 'halt' });
-    const tasks = early.tasks({ threads: true }).map((task) => task.toJSON());
-    expect(compareTasks(truth, tasks)).toEqual([]);
-    for (const task of truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread'))
-      expect(early.pidToCr3(task.pid), `PID ${task.pid}`).toBe(expectedCr3(truth, task).cr3);
-    for (const [cr3, pids] of expectedSharers(truth)) {
-      const found = early.cr3ToTasks(cr3).map(({ pid }) => pid);
-      expect(found.sort(), `CR3 ${cr3}`).toEqual(pids.sort());
-    }
-    expect(early.cpus().map(({ cpu, task, cr3 }) => [cpu, task.address, cr3])).toEqual(
-      truth.cpus.map(({ cpu, task, loadedPgd }) => [cpu, task, loadedPgd]),
-    );
-    const { release, levels, pti, pageOffset, initTopPgtPhysical } = truth.facts;
-    const { kernel } = early;
-    expect([kernel.release, kernel.levels, kernel.pti, kernel.pageOffset, kernel.cr3]).toEqual([
-      release,
-      levels,
-      pti,
-      pageOffset,
-      initTopPgtPhysical,
-    ]);
-    await lab.thaw();
-  });
-
-  describe('when it has panicked', () => {
-    let before: Truth;
-    let dead: Guest;
+describe.each(GUESTS)(
+  'Debian $suite from its first moment to its panic',
+  ({ suite, backend, append }) => {
+    const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-test-'));
+    let lab: LabGuest;
+    let poll: Poll;
+    let early: Guest;
+    let firstWords: ReturnType<typeof firstInstruction>;
 
     beforeAll(async () => {
-      before = await lab.truth();
-      await lab.command('panic');
-      for (const end = Date.now() + 60_000; !(await lab.console()).includes('end Kernel panic'); ) {
-        if (Date.now() > end) throw new Error('the guest does not panic');
-        await sleep(50);
+      lab = await bootGuest({
+        ...{ suite, backend, append, flavour: 'cloud', memory: 512, cpus: 2 },
+        extraArgs: ['-S'],
+        started: (guest) => {
+          void poll?.close();
+          poll = new Poll(guest.pid);
+          firstWords = firstInstruction(guest);
+          firstWords.catch(() => {});
+        },
+      });
+      await poll.stop();
+      await firstWords;
+      if (poll.first === undefined) throw new Error('no attach while the guest booted');
+      early = poll.first;
+    });
+
+    afterAll(async () => {
+      await poll?.close();
+      await lab?.close();
+      rmSync(folder, { recursive: true, force: true });
+    });
+
+    it('makes vmi say what was found in place of a kernel', async () => {
+      const { code, stdout, stderr } = await firstWords;
+      expect({ code, stdout }).toEqual({ code: 3, stdout: '' });
+      expect(stderr).toContain('vCPU 0 is not in 64-bit mode');
+    });
+
+    it('is refused with what was found, until its kernel is up, and never after', () => {
+      const { outcomes } = poll;
+      const up = outcomes.findIndex((outcome) => typeof outcome === 'number');
+      const refusals = outcomes.slice(0, up).map(text);
+      expect(refusals.length).toBeGreaterThan(0);
+      // What the CPUs have, or why the monitor does not tell: not there yet, or taken by vmi just then. QEMU is started by setpriv.
+      for (const refusal of refusals)
+        expect(refusal).toMatch(/^VMI_ATTACH: .*(is no QEMU|registers: |-qmp unix:)/);
+      expect(refusals.join()).toMatch(/is not in 64-bit mode|maps no kernel image/);
+      expect(
+        outcomes.slice(up).flatMap((outcome) => (typeof outcome === 'number' ? [] : text(outcome))),
+      ).toEqual([]);
+      expect(poll.longest).toBeLessThan(BOUND);
+    });
+
+    it('is attached to before it has started its programs', () => {
+      const counts = poll.outcomes.filter((outcome) => typeof outcome === 'number');
+      expect(counts[0]).toBeLessThan((counts.at(-1) ?? 0) / 2);
+    });
+
+    it('agrees with the oracle through what was found that early', async () => {
+      const truth = await lab.truth({ freeze: 'halt' });
+      const tasks = early.tasks({ threads: true }).map((task) => task.toJSON());
+      expect(compareTasks(truth, tasks)).toEqual([]);
+      for (const task of truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread'))
+        expect(early.pidToCr3(task.pid), `PID ${task.pid}`).toBe(expectedCr3(truth, task).cr3);
+      for (const [cr3, pids] of expectedSharers(truth)) {
+        const found = early.cr3ToTasks(cr3).map(({ pid }) => pid);
+        expect(found.sort(), `CR3 ${cr3}`).toEqual(pids.sort());
       }
-      dead = await attach(`qemu:${lab.pid}`, { cache: false });
-      // The CPU that panicked spins for ever.
-      await lab.stop();
-    });
-    afterAll(() => dead?.close());
-
-    it('still has the tasks that it had', () => {
-      expect(dead.kernel.provenance.located).toBe('registers');
-      const kthreads = new Set(before.tasks.filter(({ flags }) => flags & PF_KTHREAD).map(({ pid }) => pid));
-      for (const guest of [dead, early]) {
-        const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
-        for (const { pid, kthread } of tasks) if (kthread) kthreads.add(pid);
-        const differences = compareTasks(before, tasks);
-        expect(differences.filter(({ pid, fact }) => !(kthreads.has(pid) && MOVING.has(fact)))).toEqual([]);
-      }
-      expect(kthreads.size).toBeLessThan(before.tasks.length / 2);
+      expect(early.cpus().map(({ cpu, task, cr3 }) => [cpu, task.address, cr3])).toEqual(
+        truth.cpus.map(({ cpu, task, loadedPgd }) => [cpu, task, loadedPgd]),
+      );
+      const { release, levels, pti, pageOffset, initTopPgtPhysical } = truth.facts;
+      const { kernel } = early;
+      expect([kernel.release, kernel.levels, kernel.pti, kernel.pageOffset, kernel.cr3]).toEqual([
+        release,
+        levels,
+        pti,
+        pageOffset,
+        initTopPgtPhysical,
+      ]);
+      await lab.thaw();
     });
 
-    it('says which CPU panicked, and in what', async () => {
-      const panicked = dead.cpus().filter(({ task }) => task.pid === 1);
-      expect(panicked.map(({ cr3 }) => cr3)).toEqual([dead.pidToCr3(1)]);
-      const registers = await dead.registers();
-      for (const { cpu, cr3 } of dead.cpus())
-        expect(dead.cr3Base(registers.find(({ vcpu }) => vcpu === cpu)!.cr3), `CPU ${cpu}`).toBe(cr3);
-    });
+    describe('when it has panicked', () => {
+      let before: Truth;
+      let dead: Guest;
 
-    it('is listed the same from an ELF core of it', async () => {
-      const core = join(folder, 'dead.elf');
-      await lab.dumpElf(core);
-      const image = await attach(`image:${core}`, { cache: false });
-      const list = (guest: Guest) => guest.tasks({ threads: true }).map((task) => task.toJSON());
-      expect(list(image)).toEqual(list(dead));
-      await image.close();
+      beforeAll(async () => {
+        before = await lab.truth();
+        await lab.command('panic');
+        for (
+          const end = Date.now() + 60_000;
+          !(await lab.console()).includes('end Kernel panic');
+        ) {
+          if (Date.now() > end) throw new Error('the guest does not panic');
+          await sleep(50);
+        }
+        dead = await attach(`qemu:${lab.pid}`, { cache: false });
+        // The CPU that panicked spins for ever.
+        await lab.stop();
+      });
+      afterAll(() => dead?.close());
+
+      it('still has the tasks that it had', () => {
+        expect(dead.kernel.provenance.located).toBe('registers');
+        const kthreads = new Set(
+          before.tasks.filter(({ flags }) => flags & PF_KTHREAD).map(({ pid }) => pid),
+        );
+        for (const guest of [dead, early]) {
+          const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
+          for (const { pid, kthread } of tasks) if (kthread) kthreads.add(pid);
+          const differences = compareTasks(before, tasks);
+          expect(
+            differences.filter(({ pid, fact }) => !(kthreads.has(pid) && MOVING.has(fact))),
+          ).toEqual([]);
+        }
+        expect(kthreads.size).toBeLessThan(before.tasks.length / 2);
+      });
+
+      it('says which CPU panicked, and in what', async () => {
+        const panicked = dead.cpus().filter(({ task }) => task.pid === 1);
+        expect(panicked.map(({ cr3 }) => cr3)).toEqual([dead.pidToCr3(1)]);
+        const registers = await dead.registers();
+        for (const { cpu, cr3 } of dead.cpus())
+          expect(dead.cr3Base(registers.find(({ vcpu }) => vcpu === cpu)!.cr3), `CPU ${cpu}`).toBe(
+            cr3,
+          );
+      });
+
+      it('is listed the same from an ELF core of it', async () => {
+        const core = join(folder, 'dead.elf');
+        await lab.dumpElf(core);
+        const image = await attach(`image:${core}`, { cache: false });
+        const list = (guest: Guest) => guest.tasks({ threads: true }).map((task) => task.toJSON());
+        expect(list(image)).toEqual(list(dead));
+        await image.close();
+      });
     });
-  });
-});
+  },
+);

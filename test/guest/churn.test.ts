@@ -7,10 +7,14 @@ const CHURN = fileURLToPath(new URL('../soak/churn.mjs', import.meta.url));
 it.each(['file', 'anonymous'])(
   'walks a guest with %s RAM that forks, executes and exits, and none is wrong',
   (backend) => {
-    const { stdout, stderr } = spawnSync(process.execPath, [CHURN, '--walks', '1500', '--backend', backend], {
-      encoding: 'utf8',
-      timeout: 100_000,
-    });
+    const { stdout, stderr } = spawnSync(
+      process.execPath,
+      [CHURN, '--walks', '1500', '--backend', backend],
+      {
+        encoding: 'utf8',
+        timeout: 100_000,
+      },
+    );
     const line = stdout.trim().split('\n').at(-1) ?? '';
     if (!line.startsWith('{')) throw new Error(`the run did not end: ${stdout}${stderr}`);
     const result = JSON.parse(line);

@@ -10,7 +10,8 @@ import { libvirtMissing } from '../lab/libvirt.mjs';
 
 const MIB = 1 << 20;
 const libvmi = libvmiReport();
-const kvm = libvmi.usable && libvmi.drivers.some(({ name, present }) => name === 'kvm' && present === true);
+const kvm =
+  libvmi.usable && libvmi.drivers.some(({ name, present }) => name === 'kvm' && present === true);
 const noLibvirt = await libvirtMissing();
 if (noLibvirt !== '') console.warn(`conformance of libvirt – skipped: ${noLibvirt}`);
 const DOMAIN = 'node-libvmi conformance';
@@ -29,7 +30,12 @@ describe('PhysicalMemory conformance', () => {
     shared = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 256, backend: 'file' });
     anonymous = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 256, qmp: false });
     if (noLibvirt === '') {
-      domain = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 256, libvirt: DOMAIN });
+      domain = await bootGuest({
+        suite: 'bookworm',
+        flavour: 'cloud',
+        memory: 256,
+        libvirt: DOMAIN,
+      });
       await domain.stop();
     }
     await shared.stop();
@@ -50,10 +56,12 @@ describe('PhysicalMemory conformance', () => {
     ['image, raw', () => `image:${shared.memoryPath}`, () => shared],
     ['image, ELF core', () => `image:${core}`, () => shared],
   ];
-  if (libvmi.loaded) sources.push(['libvmi, file driver', () => `libvmi:${shared.memoryPath}`, () => shared]);
+  if (libvmi.loaded)
+    sources.push(['libvmi, file driver', () => `libvmi:${shared.memoryPath}`, () => shared]);
 
   if (noLibvirt === '') sources.push(['libvirt', () => `libvirt:${DOMAIN}`, () => domain]);
-  if (noLibvirt === '' && kvm) sources.push(['libvmi, KVM driver', () => `kvm:${DOMAIN}`, () => domain]);
+  if (noLibvirt === '' && kvm)
+    sources.push(['libvmi, KVM driver', () => `kvm:${DOMAIN}`, () => domain]);
 
   describe.each(sources)('%s', (_name, target, guest) => {
     let memory: PhysicalMemory;
@@ -92,7 +100,9 @@ describe('PhysicalMemory conformance', () => {
       memory.begin();
       expect(memory.read(at, MIB).equals(truth)).toBe(true);
       for (const offset of [0, 1, 7, 4088, 4093, 4095, 4096, MIB - 9]) {
-        expect(memory.read(at + BigInt(offset), 9)).toEqual(Buffer.from(truth.subarray(offset, offset + 9)));
+        expect(memory.read(at + BigInt(offset), 9)).toEqual(
+          Buffer.from(truth.subarray(offset, offset + 9)),
+        );
         expect(memory.readU64(at + BigInt(offset))).toBe(truth.readBigUInt64LE(offset));
       }
       expect(memory.read(Number(at), 8)).toEqual(Buffer.from(truth.subarray(0, 8)));
@@ -147,13 +157,16 @@ describe('PhysicalMemory conformance', () => {
 
     it('finds a pattern, and stops when it is told to', async () => {
       let offset = 0;
-      while (truth.subarray(offset, offset + 16).every((byte) => byte === truth[offset])) offset += 16;
+      while (truth.subarray(offset, offset + 16).every((byte) => byte === truth[offset]))
+        offset += 16;
       const pattern = truth.subarray(offset, offset + 16);
       const found = await memory.scan(pattern, { start: at, end: at + BigInt(MIB) });
       expect(found).toContain(at + BigInt(offset));
       for (const address of found) expect(memory.read(address, 16).equals(pattern)).toBe(true);
       for (const threads of [1, 3])
-        expect(await memory.scan(pattern, { start: at, end: at + BigInt(MIB), threads })).toEqual(found);
+        expect(await memory.scan(pattern, { start: at, end: at + BigInt(MIB), threads })).toEqual(
+          found,
+        );
       await expect(memory.scan(pattern, { threads: 17 })).rejects.toThrow(RangeError);
       const strided = await memory.scan(pattern, {
         start: at,

@@ -1,5 +1,13 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +18,13 @@ import { REGISTERS } from '../../lib/libvmi/registers.js';
 import { openLibvmi } from '../../lib/memory/libvmi/libvmi.js';
 import type { PhysicalMemory } from '../../lib/memory/physical-memory.js';
 import { guestImage } from '../hostile/image.mjs';
-import { codeOf, differences, type Operation, operations, type Rows } from '../hostile/operations.mjs';
+import {
+  codeOf,
+  differences,
+  type Operation,
+  operations,
+  type Rows,
+} from '../hostile/operations.mjs';
 import { Random } from '../hostile/random.mjs';
 import { survey as surveyOf } from '../hostile/survey.mjs';
 
@@ -51,8 +65,20 @@ describe('a real guest whose memory cannot always be read', () => {
     const image = await guestImage();
     ram = image.ram;
     const { cr0, cr3, cr4 } = image.registers[0]!;
-    const numbers = (['CR0', 'CR3', 'CR4'] as const).map((name) => `-DFAILING_${name}=${REGISTERS[name]}`);
-    execFileSync('cc', ['-Wall', '-Wextra', '-O1', '-shared', '-fPIC', ...numbers, '-o', library, SOURCE]);
+    const numbers = (['CR0', 'CR3', 'CR4'] as const).map(
+      (name) => `-DFAILING_${name}=${REGISTERS[name]}`,
+    );
+    execFileSync('cc', [
+      '-Wall',
+      '-Wextra',
+      '-O1',
+      '-shared',
+      '-fPIC',
+      ...numbers,
+      '-o',
+      library,
+      SOURCE,
+    ]);
     control = openSync(join(folder, 'control'), 'w+');
     process.env.FAILING_CONTROL = join(folder, 'control');
     process.env.FAILING_REGISTERS = [cr0, cr3, cr4].join();
@@ -99,50 +125,56 @@ describe('a real guest whose memory cannot always be read', () => {
     'translate',
     'mappings',
   ]; // prettier-ignore
-  it.each(names)('%s ends with what is right, or with an error, and goes on to work', async (name) => {
-    const operation = () => operations(survey, new Random(7), false).find((one) => one.name === name)!;
-    order();
-    const expected = await outcome(operation());
-    const reads = order();
-    expect(typeof expected === 'string' ? expected : '').not.toMatch(/CORRUPT|CLOSED|BUSY/);
-    expect(reads).toBeGreaterThan(0);
-    const open = descriptors();
-    const points = Array.from({ length: Math.min(reads, FIRST) }, (_, i) => i + 1);
-    for (let i = 0; i < REST; i++) {
-      const point = FIRST + Math.ceil(((reads - FIRST) * (i + 1)) / REST);
-      if (point > FIRST) points.push(point);
-    }
-    const wrong: string[] = [];
-    let failures = 0;
-    for (const first of new Set(points)) {
-      for (const count of [1, FOR_EVER]) {
-        for (const short of first <= FIRST ? [false, true] : [first % 2 === 0]) {
-          order(first, count, short);
-          const got = await outcome(operation());
-          order();
-          const how = `${short ? 'short' : 'failed'} read ${first}${count > 1 ? ' and all after' : ''}`;
-          if (typeof got === 'string') {
-            failures++;
-          } else if (typeof expected === 'string') {
-            wrong.push(`${how}: an answer instead of ${expected}`);
-          } else if (got !== undefined && expected !== undefined) {
-            // A task may say that its own address space cannot be told.
-            for (const [address, row] of got)
-              if (row.cr3Source === 'corrupt') got.set(address, expected.get(address)!);
-            wrong.push(
-              ...differences(survey, STRAIGHT, expected, got, true).map((line) => `${how}: ${line}`),
-            );
+  it.each(names)(
+    '%s ends with what is right, or with an error, and goes on to work',
+    async (name) => {
+      const operation = () =>
+        operations(survey, new Random(7), false).find((one) => one.name === name)!;
+      order();
+      const expected = await outcome(operation());
+      const reads = order();
+      expect(typeof expected === 'string' ? expected : '').not.toMatch(/CORRUPT|CLOSED|BUSY/);
+      expect(reads).toBeGreaterThan(0);
+      const open = descriptors();
+      const points = Array.from({ length: Math.min(reads, FIRST) }, (_, i) => i + 1);
+      for (let i = 0; i < REST; i++) {
+        const point = FIRST + Math.ceil(((reads - FIRST) * (i + 1)) / REST);
+        if (point > FIRST) points.push(point);
+      }
+      const wrong: string[] = [];
+      let failures = 0;
+      for (const first of new Set(points)) {
+        for (const count of [1, FOR_EVER]) {
+          for (const short of first <= FIRST ? [false, true] : [first % 2 === 0]) {
+            order(first, count, short);
+            const got = await outcome(operation());
+            order();
+            const how = `${short ? 'short' : 'failed'} read ${first}${count > 1 ? ' and all after' : ''}`;
+            if (typeof got === 'string') {
+              failures++;
+            } else if (typeof expected === 'string') {
+              wrong.push(`${how}: an answer instead of ${expected}`);
+            } else if (got !== undefined && expected !== undefined) {
+              // A task may say that its own address space cannot be told.
+              for (const [address, row] of got)
+                if (row.cr3Source === 'corrupt') got.set(address, expected.get(address)!);
+              wrong.push(
+                ...differences(survey, STRAIGHT, expected, got, true).map(
+                  (line) => `${how}: ${line}`,
+                ),
+              );
+            }
+            const after = await outcome(operation());
+            expect(after, `after ${how}`).toEqual(expected);
           }
-          const after = await outcome(operation());
-          expect(after, `after ${how}`).toEqual(expected);
         }
       }
-    }
-    expect(wrong.slice(0, 4)).toEqual([]);
-    // A walk shows the entry it could not follow, and mappings are those that could be read: no error there.
-    if (name !== 'translate' && name !== 'mappings') expect(failures).toBeGreaterThan(0);
-    expect(descriptors()).toBe(open);
-  });
+      expect(wrong.slice(0, 4)).toEqual([]);
+      // A walk shows the entry it could not follow, and mappings are those that could be read: no error there.
+      if (name !== 'translate' && name !== 'mappings') expect(failures).toBeGreaterThan(0);
+      expect(descriptors()).toBe(open);
+    },
+  );
 
   it('attaches rightly or not at all, and leaves nothing open', async () => {
     order();

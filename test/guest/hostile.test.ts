@@ -26,7 +26,16 @@ describe('a guest whose memory lies', () => {
   });
 
   it('is attached to rightly, or not at all', () => {
-    const { lines, totals } = bent('--bends', '30', '--attaches', '100', '--jobs', '2', '--from', '7000');
+    const { lines, totals } = bent(
+      '--bends',
+      '30',
+      '--attaches',
+      '100',
+      '--jobs',
+      '2',
+      '--from',
+      '7000',
+    );
     expect(lines).toEqual([]);
     expect(totals).toMatchObject({ failures: 0, bends: 30, attaches: 30 });
     // Most bends are not in the way: were none attached to, nothing was tested.

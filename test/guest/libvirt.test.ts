@@ -20,7 +20,8 @@ const missing = await libvirtMissing();
 const reason = missing === '' ? '' : ` – skipped: ${missing}`;
 if (missing !== '') console.warn(`libvirt tests${reason}`);
 const report = libvmiReport();
-const kvm = report.usable && report.drivers.some(({ name, present }) => name === 'kvm' && present === true);
+const kvm =
+  report.usable && report.drivers.some(({ name, present }) => name === 'kvm' && present === true);
 if (!kvm) console.warn(`kvm: tests – skipped: ${report.error ?? 'this libvmi has no KVM driver'}`);
 
 /** Runs the built command; its standard output's JSON lines. */
@@ -31,7 +32,12 @@ function vmi(args: string[], env: NodeJS.ProcessEnv = {}) {
     env: { ...process.env, ...env },
   });
   const lines = stdout.split('\n').filter((line) => line.startsWith('{'));
-  return { status, stderr, stdout, rows: lines.map((line) => JSON.parse(line) as Record<string, unknown>) };
+  return {
+    status,
+    stderr,
+    stdout,
+    rows: lines.map((line) => JSON.parse(line) as Record<string, unknown>),
+  };
 }
 
 const state = async (name: string) =>
@@ -57,7 +63,15 @@ describe.skipIf(missing !== '').each(CELLS)(
     const sources = kvm ? ['libvirt', 'kvm'] : ['libvirt'];
 
     beforeAll(async () => {
-      lab = await bootGuest({ libvirt: name, suite, flavour: 'cloud', backend, memory, cpus: 2, tasks: 5 });
+      lab = await bootGuest({
+        libvirt: name,
+        suite,
+        flavour: 'cloud',
+        backend,
+        memory,
+        cpus: 2,
+        tasks: 5,
+      });
       truth = await lab.truth({ freeze: 'halt' });
       await lab.stop();
       for (const source of sources) {
@@ -75,7 +89,11 @@ describe.skipIf(missing !== '').each(CELLS)(
 
     it('has the memory map that QEMU tells', () => {
       const { memory: ram, capabilities } = guests.libvirt!;
-      expect(capabilities).toMatchObject({ registers: true, pause: true, map: backend === 'memfd' });
+      expect(capabilities).toMatchObject({
+        registers: true,
+        pause: true,
+        map: backend === 'memfd',
+      });
       // q35 keeps 2 GiB below the hole. QEMU hw/i386/pc_q35.c.
       const low = memory > 2048 ? 2048n << 20n : BigInt(memory) << 20n;
       expect(ram.contains(0x10_0000n, low - 0x10_0000n)).toBe(true);
@@ -137,7 +155,9 @@ describe.skipIf(missing !== '').each(CELLS)(
             return [task.pid, cr3 === null ? null : `0x${cr3.toString(16)}`, source];
           }),
         );
-        const [cr3, pids] = [...expectedSharers(truth)].sort(([, a], [, b]) => b.length - a.length)[0]!;
+        const [cr3, pids] = [...expectedSharers(truth)].sort(
+          ([, a], [, b]) => b.length - a.length,
+        )[0]!;
         expect(pids.length).toBeGreaterThan(1);
         const who = vmi(['who', target, '--json', `0x${cr3.toString(16)}`]);
         expect(inOrder(who.rows.map(({ pid }) => Number(pid)))).toEqual(inOrder(pids));
@@ -145,26 +165,35 @@ describe.skipIf(missing !== '').each(CELLS)(
     });
 
     it.skipIf(!kvm)('is the same through both', () => {
-      const of = (source: string) => guests[source]!.tasks({ threads: true }).map((task) => task.toJSON());
+      const of = (source: string) =>
+        guests[source]!.tasks({ threads: true }).map((task) => task.toJSON());
       expect(of('kvm')).toEqual(of('libvirt'));
     });
 
-    it.skipIf(!kvm)("answers libvmi's own calls, once libvmi is told the kernel that was found", async () => {
-      const { kernel } = guests.libvirt!;
-      await using libvmi = await Libvmi.init({ mode: 'kvm', name });
-      expect(await libvmi.initOs({ kernel })).toBe('linux');
-      const init = kernel.symbols.address('init_task');
-      expect(await libvmi.translateKsym2v('init_task')).toBe(init);
-      expect(await libvmi.translateKv2p(init)).toBe(kernel.memory.translate(init));
-      expect(await libvmi.getVcpureg('CR3', 1)).toBe((await guests.libvirt!.registers())[1]!.cr3);
-      const processes = threads().filter(({ pid, tgid, mm }) => pid === tgid && mm !== 0n);
-      expect(processes.length).toBeGreaterThan(4);
-      for (const { pid, cr3 } of processes.slice(0, 8)) expect(await libvmi.pidToDtb(pid)).toBe(cr3);
-    });
+    it.skipIf(!kvm)(
+      "answers libvmi's own calls, once libvmi is told the kernel that was found",
+      async () => {
+        const { kernel } = guests.libvirt!;
+        await using libvmi = await Libvmi.init({ mode: 'kvm', name });
+        expect(await libvmi.initOs({ kernel })).toBe('linux');
+        const init = kernel.symbols.address('init_task');
+        expect(await libvmi.translateKsym2v('init_task')).toBe(init);
+        expect(await libvmi.translateKv2p(init)).toBe(kernel.memory.translate(init));
+        expect(await libvmi.getVcpureg('CR3', 1)).toBe((await guests.libvirt!.registers())[1]!.cr3);
+        const processes = threads().filter(({ pid, tgid, mm }) => pid === tgid && mm !== 0n);
+        expect(processes.length).toBeGreaterThan(4);
+        for (const { pid, cr3 } of processes.slice(0, 8))
+          expect(await libvmi.pidToDtb(pid)).toBe(cr3);
+      },
+    );
 
     it('is told by vmi list', () => {
       const row = vmi(['list', '--json']).rows.find(({ pid }) => pid === lab.pid)!;
-      expect(row).toMatchObject({ name, readable: true, targets: [`qemu:${lab.pid}`, `libvirt:${name}`] });
+      expect(row).toMatchObject({
+        name,
+        readable: true,
+        targets: [`qemu:${lab.pid}`, `libvirt:${name}`],
+      });
     });
 
     it('can be attached with no libvirt at all', async () => {
@@ -181,7 +210,13 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
   let lab: LabGuest;
 
   beforeAll(async () => {
-    lab = await bootGuest({ libvirt: name, suite: 'bookworm', flavour: 'cloud', memory: 256, tasks: 5 });
+    lab = await bootGuest({
+      libvirt: name,
+      suite: 'bookworm',
+      flavour: 'cloud',
+      memory: 256,
+      tasks: 5,
+    });
   });
   afterAll(async () => {
     await lab?.close();
@@ -216,19 +251,27 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
     await lab.cont();
   });
 
-  const ends = sources.flatMap((source) => ['return', 'SIGTERM', 'SIGKILL'].map((end) => [source, end]));
-  it.each(ends)('runs on when a process that paused it through %s ends by %s', async (source, end) => {
-    const { stdout, stderr } = spawnSync(
-      process.execPath,
-      [CHILD, `${source}:${name}`, 'steps', 'pause', end!],
-      {
-        encoding: 'utf8',
-        timeout: 60_000,
-      },
-    );
-    expect({ stderr, said: stdout.trim().split('\n').at(-1) }).toEqual({ stderr: '', said: 'pause' });
-    expect(await runsAgain()).toBe(true);
-  });
+  const ends = sources.flatMap((source) =>
+    ['return', 'SIGTERM', 'SIGKILL'].map((end) => [source, end]),
+  );
+  it.each(ends)(
+    'runs on when a process that paused it through %s ends by %s',
+    async (source, end) => {
+      const { stdout, stderr } = spawnSync(
+        process.execPath,
+        [CHILD, `${source}:${name}`, 'steps', 'pause', end!],
+        {
+          encoding: 'utf8',
+          timeout: 60_000,
+        },
+      );
+      expect({ stderr, said: stdout.trim().split('\n').at(-1) }).toEqual({
+        stderr: '',
+        said: 'pause',
+      });
+      expect(await runsAgain()).toBe(true);
+    },
+  );
 
   it('sees what changed since the last look', async () => {
     for (const source of sources) {
@@ -247,7 +290,9 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
     expect(guest.task(1).pid).toBe(1);
   });
 
-  it('is not written through libvmi, which would write to our own standard input', async ({ skip }) => {
+  it('is not written through libvmi, which would write to our own standard input', async ({
+    skip,
+  }) => {
     if (!kvm) skip('this libvmi has no KVM driver');
     const libvmi = await Libvmi.init({ mode: 'kvm', name });
     await expect(libvmi.write8Pa(0x1000n, 1)).rejects.toMatchObject({ code: 'VMI_UNSUPPORTED' });
@@ -281,12 +326,16 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
 
     it('no libvirtd', () => {
       const uri = 'qemu+unix:///system?socket=/nonexistent';
-      expect(fails(`libvirt:${name}`, { LIBVIRT_DEFAULT_URI: uri })).toMatch(/no libvirtd answers there/);
+      expect(fails(`libvirt:${name}`, { LIBVIRT_DEFAULT_URI: uri })).toMatch(
+        /no libvirtd answers there/,
+      );
     });
 
     it("another host's libvirt, which no memory can be read through", () => {
       const uri = 'qemu+ssh://root@example.org/system';
-      expect(fails(`libvirt:${name}`, { LIBVIRT_DEFAULT_URI: uri })).toMatch(/leads to another host/);
+      expect(fails(`libvirt:${name}`, { LIBVIRT_DEFAULT_URI: uri })).toMatch(
+        /leads to another host/,
+      );
     });
 
     it('no right to use libvirt', ({ skip }) => {
@@ -320,7 +369,9 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
 
     it('an abort', async () => {
       const signal = AbortSignal.abort();
-      await expect(attach(`libvirt:${name}`, { signal })).rejects.toMatchObject({ code: 'VMI_ABORTED' });
+      await expect(attach(`libvirt:${name}`, { signal })).rejects.toMatchObject({
+        code: 'VMI_ABORTED',
+      });
       const controller = new AbortController();
       const attaching = attach(`libvirt:${name}`, { signal: controller.signal });
       controller.abort();

@@ -33,14 +33,23 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
   const homeBefore = process.env.HOME;
 
   beforeAll(async () => {
-    lab = await bootGuest({ suite: 'bookworm', flavour: 'cloud', backend: 'file', memory: 512, tasks: 60 });
+    lab = await bootGuest({
+      suite: 'bookworm',
+      flavour: 'cloud',
+      backend: 'file',
+      memory: 512,
+      tasks: 60,
+    });
     guest = await attach(`image:${lab.memoryPath}`, { cache: false });
     folder = mkdtempSync(join(tmpdir(), 'node-libvmi-conf-'));
     writeFileSync(
       join(folder, 'System.map'),
       [...exportProfile(guest.kernel, 'system-map', names('guest'))].join(''),
     );
-    writeFileSync(join(folder, 'isf.json'), [...exportProfile(guest.kernel, 'isf', names('guest'))].join(''));
+    writeFileSync(
+      join(folder, 'isf.json'),
+      [...exportProfile(guest.kernel, 'isf', names('guest'))].join(''),
+    );
   });
   afterAll(async () => {
     process.env.HOME = homeBefore;
@@ -50,7 +59,9 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
   });
   const names = (name: string) => ({ name, sysmap: join(folder, 'System.map'), version: '0' });
   const entry = (name: string) =>
-    [...exportProfile(guest.kernel, 'libvmi-conf', names('guest'))].join('').replace(/^guest /m, `${name} `);
+    [...exportProfile(guest.kernel, 'libvmi-conf', names('guest'))]
+      .join('')
+      .replace(/^guest /m, `${name} `);
   const braces = () =>
     entry('guest')
       .replace(/^[^{]*\{/, '')
@@ -118,7 +129,9 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
     const after = await Libvmi.init({ mode: 'file', name: lab.memoryPath! });
     // As libvmi does on a live guest: whatever a vCPU has loaded.
     expect(
-      await before.initOs({ string: braces().replace(/kpgd = \w+/, `kpgd = 0x${cr3.toString(16)}`) }),
+      await before.initOs({
+        string: braces().replace(/kpgd = \w+/, `kpgd = 0x${cr3.toString(16)}`),
+      }),
     ).toBe('linux');
     expect(await after.initOs({ kernel: guest.kernel })).toBe('linux');
     expect(await before.getOffset('kpgd')).toBe(cr3);
@@ -148,7 +161,9 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
   });
 
   it('libvmi is killed again and again, and no answer is wrong', async () => {
-    await using through = await attach(target(lab, { map: false, isolate: true }), { cache: false });
+    await using through = await attach(target(lab, { map: false, isolate: true }), {
+      cache: false,
+    });
     const lasting = guest.tasks().filter(({ comm }) => comm.startsWith('filler'));
     const expected = new Map(
       (lasting.length > 0 ? lasting : guest.tasks())
@@ -189,33 +204,42 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
 describe.skipIf(NO_LIBVMI !== undefined).each([
   ['q35', 2816, WAYS[0]],
   ['pc', 3584, WAYS[1]],
-] as const)("libvmi's file driver on a RAM file with a hole: %s, %i MiB", (machine, memory, way) => {
-  let lab: LabGuest;
-  beforeAll(async () => {
-    lab = await bootGuest({ suite: 'bookworm', flavour: 'cloud', backend: 'file', machine, memory });
-  });
-  afterAll(() => lab?.close());
-
-  it('reads every byte at its place, or refuses', async () => {
-    const truth = await lab.truth({ freeze: 'halt' });
-    // What this is about: page tables above the hole.
-    expect(truth.tasks.some(({ cr3 }) => cr3 >= 1n << 32n)).toBe(true);
-    await expectTruth(lab, truth, way);
-    await using guest = await attach(`image:${lab.memoryPath}`, { cache: false });
-    await using libvmi = await Libvmi.init({ mode: 'file', name: lab.memoryPath! });
-    expect(await libvmi.read64Pa(0x10_0000n)).toBe(guest.memory.readU64(0x10_0000n));
-    for (const address of [0x8000_0000n, 0x1_0000_0000n, 0x1_2000_0000n])
-      await expect(libvmi.readPa(address, 8)).rejects.toMatchObject({
-        code: 'VMI_UNSUPPORTED',
-        message: expect.stringContaining('a hole below 4 GiB'),
+] as const)(
+  "libvmi's file driver on a RAM file with a hole: %s, %i MiB",
+  (machine, memory, way) => {
+    let lab: LabGuest;
+    beforeAll(async () => {
+      lab = await bootGuest({
+        suite: 'bookworm',
+        flavour: 'cloud',
+        backend: 'file',
+        machine,
+        memory,
       });
-    await expect(libvmi.initOs({ kernel: guest.kernel })).rejects.toMatchObject({
-      code: 'VMI_UNSUPPORTED',
-      message: expect.stringContaining("use Guest's symbols and translations"),
     });
-    await lab.thaw();
-  }, 400_000);
-});
+    afterAll(() => lab?.close());
+
+    it('reads every byte at its place, or refuses', async () => {
+      const truth = await lab.truth({ freeze: 'halt' });
+      // What this is about: page tables above the hole.
+      expect(truth.tasks.some(({ cr3 }) => cr3 >= 1n << 32n)).toBe(true);
+      await expectTruth(lab, truth, way);
+      await using guest = await attach(`image:${lab.memoryPath}`, { cache: false });
+      await using libvmi = await Libvmi.init({ mode: 'file', name: lab.memoryPath! });
+      expect(await libvmi.read64Pa(0x10_0000n)).toBe(guest.memory.readU64(0x10_0000n));
+      for (const address of [0x8000_0000n, 0x1_0000_0000n, 0x1_2000_0000n])
+        await expect(libvmi.readPa(address, 8)).rejects.toMatchObject({
+          code: 'VMI_UNSUPPORTED',
+          message: expect.stringContaining('a hole below 4 GiB'),
+        });
+      await expect(libvmi.initOs({ kernel: guest.kernel })).rejects.toMatchObject({
+        code: 'VMI_UNSUPPORTED',
+        message: expect.stringContaining("use Guest's symbols and translations"),
+      });
+      await lab.thaw();
+    }, 400_000);
+  },
+);
 
 describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest with 5 levels", () => {
   let lab: LabGuest;

@@ -32,7 +32,9 @@ describe.skipIf(!report.loaded).each(['bookworm', 'trixie'] as const)(
     });
 
     it('answers for every PID and the way back', () => {
-      for (const task of truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread')) {
+      for (const task of truth.tasks.filter(
+        ({ kind }) => kind === 'process' || kind === 'thread',
+      )) {
         const { cr3 } = expectedCr3(truth, task);
         expect(guest.pidToCr3(task.pid), `PID ${task.pid}`).toBe(cr3);
       }

@@ -32,10 +32,15 @@ describe.each(['anonymous', 'file'] as const)('a look-up in a guest with %s RAM'
   /** Walks of the PID tree that are still to end in `outcome`. */
   let left = 0;
   let outcome = () => 0n;
-  const walk = <T>(as: (entry: bigint) => T, really: () => T): T => (left-- > 0 ? as(outcome()) : really());
+  const walk = <T>(as: (entry: bigint) => T, really: () => T): T =>
+    left-- > 0 ? as(outcome()) : really();
 
   /** Does `work` while the first `times` walks of the PID tree end in `end`, as on a node that is another's by now. */
-  function spoilt<T>(times: number, end: () => bigint, work: () => T): { result: T; spoilt: number } {
+  function spoilt<T>(
+    times: number,
+    end: () => bigint,
+    work: () => T,
+  ): { result: T; spoilt: number } {
     left = times;
     outcome = end;
     try {
@@ -60,7 +65,10 @@ describe.each(['anonymous', 'file'] as const)('a look-up in a guest with %s RAM'
         result: expected,
         spoilt: times,
       });
-      expect(spoilt(times, end, () => guest.pidToCr3(1))).toEqual({ result: expected, spoilt: times });
+      expect(spoilt(times, end, () => guest.pidToCr3(1))).toEqual({
+        result: expected,
+        spoilt: times,
+      });
     }
   });
 

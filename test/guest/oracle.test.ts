@@ -19,7 +19,11 @@ import type { Truth } from '../lab/truth.mjs';
 const VMI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 /** Runs the built command and returns its standard output's JSON lines. */
-function vmi(...args: string[]): { status: number | null; rows: Record<string, unknown>[]; stderr: string } {
+function vmi(...args: string[]): {
+  status: number | null;
+  rows: Record<string, unknown>[];
+  stderr: string;
+} {
   const { status, stdout, stderr } = spawnSync(process.execPath, [VMI, ...args], {
     encoding: 'utf8',
     maxBuffer: 1 << 28,
@@ -59,7 +63,8 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const threads = () => truth.tasks.filter((task) => task.kind === 'process' || task.kind === 'thread');
+  const threads = () =>
+    truth.tasks.filter((task) => task.kind === 'process' || task.kind === 'thread');
 
   it('lists every task and thread as the oracle does', () => {
     const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
@@ -72,51 +77,57 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     expect(tasks.some((task) => task.nsPids.length > 2)).toBe(true);
   });
 
-  it.each([false, true])("gives the same as columns, which are the caller's (threads: %s)", (threads) => {
-    // The first listing tells how much room the others need.
-    guest.taskColumns({ threads });
-    const kept = guest.taskColumns({ threads });
-    const tasks = guest.tasks({ threads });
-    const row = (columns: TaskColumns, i: number) => ({
-      pid: columns.pid[i],
-      tgid: columns.tgid[i],
-      ppid: columns.ppid[i],
-      uid: columns.uid[i],
-      flags: columns.flags[i],
-      startTime: columns.startTime[i],
-      task: columns.task[i],
-      mm: columns.mm[i],
-      activeMm: columns.activeMm[i],
-      cr3: columns.cr3[i],
-      cr3Source: CR3_SOURCES[columns.cr3Source[i]!],
-    });
-    const expected = tasks.map((task) => ({
-      pid: task.pid,
-      tgid: task.tgid,
-      ppid: task.ppid ?? UNREADABLE,
-      uid: task.uid ?? UNREADABLE,
-      flags: task.flags,
-      startTime: task.startTime,
-      task: task.address,
-      mm: task.mm ?? 0n,
-      activeMm: task.activeMm ?? 0n,
-      cr3: task.cr3 ?? 0n,
-      cr3Source: task.cr3Source,
-    }));
-    const rows = (columns: TaskColumns) => Array.from({ length: columns.count }, (_, i) => row(columns, i));
-    expect(rows(kept)).toEqual(expected);
-    // The next listing starts from the last one, and neither touches what is in other hands.
-    const changed = guest.taskColumns({ threads });
-    for (const column of Object.values(changed)) {
-      if (ArrayBuffer.isView(column)) new Uint8Array(column.buffer).fill(0xff);
-    }
-    expect(rows(kept)).toEqual(expected);
-    expect(rows(guest.taskColumns({ threads }))).toEqual(expected);
-  });
+  it.each([false, true])(
+    "gives the same as columns, which are the caller's (threads: %s)",
+    (threads) => {
+      // The first listing tells how much room the others need.
+      guest.taskColumns({ threads });
+      const kept = guest.taskColumns({ threads });
+      const tasks = guest.tasks({ threads });
+      const row = (columns: TaskColumns, i: number) => ({
+        pid: columns.pid[i],
+        tgid: columns.tgid[i],
+        ppid: columns.ppid[i],
+        uid: columns.uid[i],
+        flags: columns.flags[i],
+        startTime: columns.startTime[i],
+        task: columns.task[i],
+        mm: columns.mm[i],
+        activeMm: columns.activeMm[i],
+        cr3: columns.cr3[i],
+        cr3Source: CR3_SOURCES[columns.cr3Source[i]!],
+      });
+      const expected = tasks.map((task) => ({
+        pid: task.pid,
+        tgid: task.tgid,
+        ppid: task.ppid ?? UNREADABLE,
+        uid: task.uid ?? UNREADABLE,
+        flags: task.flags,
+        startTime: task.startTime,
+        task: task.address,
+        mm: task.mm ?? 0n,
+        activeMm: task.activeMm ?? 0n,
+        cr3: task.cr3 ?? 0n,
+        cr3Source: task.cr3Source,
+      }));
+      const rows = (columns: TaskColumns) =>
+        Array.from({ length: columns.count }, (_, i) => row(columns, i));
+      expect(rows(kept)).toEqual(expected);
+      // The next listing starts from the last one, and neither touches what is in other hands.
+      const changed = guest.taskColumns({ threads });
+      for (const column of Object.values(changed)) {
+        if (ArrayBuffer.isView(column)) new Uint8Array(column.buffer).fill(0xff);
+      }
+      expect(rows(kept)).toEqual(expected);
+      expect(rows(guest.taskColumns({ threads }))).toEqual(expected);
+    },
+  );
 
   it('lists the same where page tables were checked lately', () => {
     for (let listing = 0; listing < 4; listing++) {
-      const tasks = guest.tasks({ threads: true, checkedWithin: 60_000 }).map((task) => task.toJSON());
+      const tasks = guest
+        .tasks({ threads: true, checkedWithin: 60_000 })
+        .map((task) => task.toJSON());
       expect(compareTasks(truth, tasks)).toEqual([]);
       expect(guest.taskColumns({ checkedWithin: 60_000 }).cr3).toEqual(guest.taskColumns().cr3);
     }
@@ -143,7 +154,11 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     expect(status).toBe(0);
     const expected = threads().map((task) => {
       const { cr3, source } = expectedCr3(truth, task);
-      return { pid: task.pid, cr3: cr3 === null ? null : `0x${cr3.toString(16)}`, cr3Source: source };
+      return {
+        pid: task.pid,
+        cr3: cr3 === null ? null : `0x${cr3.toString(16)}`,
+        cr3Source: source,
+      };
     });
     expect(rows.map(({ pid, cr3, cr3Source }) => ({ pid, cr3, cr3Source }))).toEqual(expected);
   });
@@ -161,9 +176,10 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
       const forms = [cr3, cr3 | 0x5n, cr3 | (1n << 63n), cr3 | (1n << 62n) | (1n << 61n) | 0xfffn];
       if (truth.facts.pti) forms.push(cr3 | 0x1000n | 0x805n);
       for (const form of forms) {
-        expect(sorted(guest.cr3ToTasks(form).map((task) => task.pid)), `0x${form.toString(16)}`).toEqual(
-          sorted(pids),
-        );
+        expect(
+          sorted(guest.cr3ToTasks(form).map((task) => task.pid)),
+          `0x${form.toString(16)}`,
+        ).toEqual(sorted(pids));
       }
     }
     const values = [...sharers.keys()].map((cr3) => `0x${cr3.toString(16)}`);
@@ -209,7 +225,9 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
   it('has every symbol that the guest has, at the same address', async () => {
     await lab.thaw();
     // Lines of modules end in their name; per-CPU symbols and duplicates are told apart by address.
-    const told = (await lab.kallsyms()).split('\n').filter((line) => line !== '' && !line.includes('['));
+    const told = (await lab.kallsyms())
+      .split('\n')
+      .filter((line) => line !== '' && !line.includes('['));
     const ours = [...guest.kernel.symbols.entries()].map(
       ({ address, type, name }) => `${address.toString(16).padStart(16, '0')} ${type} ${name}`,
     );
@@ -224,7 +242,9 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     const victim = guest.tasks().find((task) => task.leader && task.mm !== null && task.pid > 1)!;
     await lab.command(`hide ${victim.pid}`);
     const hidden = guest.crossView().filter((row) => row.missing.length > 0);
-    expect(hidden.map(({ task, missing }) => [task.pid, missing])).toEqual([[victim.pid, ['list']]]);
+    expect(hidden.map(({ task, missing }) => [task.pid, missing])).toEqual([
+      [victim.pid, ['list']],
+    ]);
     expect(guest.tasks().some((task) => task.pid === victim.pid)).toBe(false);
     expect(guest.pidToCr3(victim.pid)).toBe(victim.cr3);
     await lab.command('unhide');
@@ -271,7 +291,11 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
       appendFileSync(lime, readFileSync(raw));
     }
     const kdump = join(folder, 'guest.kdump');
-    await lab.qmp('dump-guest-memory', { paging: false, protocol: `file:${kdump}`, format: 'kdump-zlib' });
+    await lab.qmp('dump-guest-memory', {
+      paging: false,
+      protocol: `file:${kdump}`,
+      format: 'kdump-zlib',
+    });
     for (const path of [lime, kdump]) {
       const image = await attach(`image:${path}`);
       const tasks = image.tasks({ threads: true }).map((task) => task.toJSON());

@@ -7,10 +7,12 @@ import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
-const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language = '', text = '']) => ({
-  language,
-  text,
-}));
+const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(
+  ([, language = '', text = '']) => ({
+    language,
+    text,
+  }),
+);
 
 /** A line of documented output as a pattern: numbers and addresses are another guest's, and so is the space that aligns them. */
 function pattern(line: string): RegExp {
@@ -41,15 +43,18 @@ describe('README.md', () => {
   });
 
   it('names npm scripts and commands that exist', () => {
-    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object };
+    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      scripts: object;
+    };
     const commands = blocks
       .filter(({ language }) => language === 'sh')
       .flatMap(({ text }) => text.trim().split('\n'));
     for (const command of commands) {
       const name = /^npm (?:run )?([\w:]+)/.exec(command)?.[1];
-      expect(name === 'ci' || name === 'install' || Object.keys(scripts).includes(name ?? ''), command).toBe(
-        true,
-      );
+      expect(
+        name === 'ci' || name === 'install' || Object.keys(scripts).includes(name ?? ''),
+        command,
+      ).toBe(true);
     }
   });
 
@@ -63,7 +68,9 @@ describe('README.md', () => {
       expect(stderr).toBe('');
       expect(status).toBe(0);
       const printed = stdout.trim().split('\n');
-      const promised = [...text.matchAll(/console\.log\(.*?\);\s*\/\/ (.*)$/gm)].map(([, line = '']) => line);
+      const promised = [...text.matchAll(/console\.log\(.*?\);\s*\/\/ (.*)$/gm)].map(
+        ([, line = '']) => line,
+      );
       // What stands in a loop is prose; the rest is output.
       for (const line of promised.filter((one) => !one.startsWith('every'))) {
         expect(
@@ -82,10 +89,14 @@ describe('README.md', () => {
         .replaceAll('qemu:4242', `qemu:${lab.pid}`)
         .split(' ');
       const input = lines.filter((line) => line.startsWith('> ')).map((line) => line.slice(2));
-      const { status, stdout } = spawnSync(process.execPath, [join(root, 'dist/cli/main.js'), ...args], {
-        encoding: 'utf8',
-        input: `${input.join('\n')}\n`,
-      });
+      const { status, stdout } = spawnSync(
+        process.execPath,
+        [join(root, 'dist/cli/main.js'), ...args],
+        {
+          encoding: 'utf8',
+          input: `${input.join('\n')}\n`,
+        },
+      );
       expect(status, stdout).toBe(0);
       for (const line of lines.filter((one) => !one.startsWith('> '))) {
         expect(

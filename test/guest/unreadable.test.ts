@@ -33,7 +33,9 @@ describe('a real guest with pointers that lead nowhere', () => {
   beforeAll(async () => {
     execFileSync('cp', ['--sparse=always', (await guestImage()).ram, ram]);
     const plain = await attach(`image:${ram}`, { cache: false });
-    const own = plain.tasks().filter((task) => task.cr3Source === 'mm' && task.uid === 0 && task.pid > 1);
+    const own = plain
+      .tasks()
+      .filter((task) => task.cr3Source === 'mm' && task.uid === 0 && task.pid > 1);
     const { kernel } = plain;
     const file = openSync(ram, 'r+');
     const put = (address: bigint, value: bigint) =>
@@ -82,7 +84,10 @@ describe('a real guest with pointers that lead nowhere', () => {
   it('says null and not 0 for a user that cannot be read, and still answers', () => {
     const bent = task(cred);
     expect([bent.uid, bent.unreadable, bent.cr3Source]).toEqual([null, ['uid'], 'mm']);
-    expect(JSON.parse(JSON.stringify(task(cred)))).toMatchObject({ uid: null, unreadable: ['uid'] });
+    expect(JSON.parse(JSON.stringify(task(cred)))).toMatchObject({
+      uid: null,
+      unreadable: ['uid'],
+    });
     expect([task(intact.pid).uid, task(intact.pid).unreadable]).toEqual([0, []]);
     expect(task(intact.pid).toJSON()).not.toHaveProperty('unreadable');
   });
@@ -118,7 +123,11 @@ describe('a real guest with pointers that lead nowhere', () => {
   });
 
   it.each<[string, string, (types: BentTypes) => void]>([
-    ['a member lies outside its structure', 'struct upid', (types) => (types.upid.members.nr!.offset = 31)],
+    [
+      'a member lies outside its structure',
+      'struct upid',
+      (types) => (types.upid.members.nr!.offset = 31),
+    ],
     [
       'a member is far away',
       'xa_node.slots at 16777224',
@@ -142,7 +151,10 @@ describe('a real guest with pointers that lead nowhere', () => {
         await damaged.close();
       }
     });
-    await expect(bent).rejects.toMatchObject({ code: 'VMI_TYPE', message: expect.stringContaining(message) });
+    await expect(bent).rejects.toMatchObject({
+      code: 'VMI_TYPE',
+      message: expect.stringContaining(message),
+    });
   });
 
   it('names the tasks of which nobody can say whether they run on a CR3', async () => {

@@ -141,7 +141,10 @@ describe('wrong input, as a new user would try it', () => {
       Number.POSITIVE_INFINITY,
       '5' as unknown as number,
     ]) {
-      for (const list of [() => guest.tasks({ checkedWithin }), () => guest.taskColumns({ checkedWithin })]) {
+      for (const list of [
+        () => guest.tasks({ checkedWithin }),
+        () => guest.taskColumns({ checkedWithin }),
+      ]) {
         const error = await failure(list);
         expect(error).toBeInstanceOf(RangeError);
         expect(error.message).toMatch(
@@ -191,7 +194,9 @@ describe('wrong input, as a new user would try it', () => {
       input: 'int vmi_destroy(void *v) { return 0; }\n',
     });
     expect(compiled.status).toBe(0);
-    const old = vmi(['ps', 'libvmi:/dev/null'], { env: { ...process.env, LIBVMI_LIBRARY: library } });
+    const old = vmi(['ps', 'libvmi:/dev/null'], {
+      env: { ...process.env, LIBVMI_LIBRARY: library },
+    });
     expect(old.stderr).toMatch(/too old|lacks|missing/);
     expect(old.status).toBe(3);
   });

@@ -106,7 +106,8 @@ const places = (name, make) => (random, survey, bend) => {
 };
 
 /** @param {Random} random @param {Survey} survey @param {Place} place @param {Place[]} alike */
-const anyPointer = (random, survey, place, alike) => word(pointer(random, survey, place, alike), place.size);
+const anyPointer = (random, survey, place, alike) =>
+  word(pointer(random, survey, place, alike), place.size);
 
 /** Two nodes joined both ways: the loop, or the ring apart, that back pointers alone do not show. @param {string} name @returns {Recipe} */
 const ring = (name) => (random, survey, bend) => {
@@ -261,7 +262,10 @@ const LIVE = [
     6,
     places('pgds', (random, survey, place, alike) =>
       random.chance(40)
-        ? word(survey.pageOffset + random.pick(survey.roots) + BigInt(random.pick([0, 1, 8, 4096])), 8)
+        ? word(
+            survey.pageOffset + random.pick(survey.roots) + BigInt(random.pick([0, 1, 8, 4096])),
+            8,
+          )
         : anyPointer(random, survey, place, alike),
     ),
   ],
@@ -407,7 +411,9 @@ export function bendOf(seed, survey, file, kind) {
   const links = bend.what.filter((what) => /(?:tasks|thread_\w+)\.(?:next|prev)/.test(what));
   if (links.some((what) => what.includes('.next')) && links.some((what) => what.includes('.prev')))
     bend.hides = true;
-  bend.patches = bend.patches.filter(({ at, bytes }) => at >= 0n && at + BigInt(bytes.length) <= survey.end);
+  bend.patches = bend.patches.filter(
+    ({ at, bytes }) => at >= 0n && at + BigInt(bytes.length) <= survey.end,
+  );
   return bend;
 }
 

@@ -173,7 +173,8 @@ async function ask(operation, guest, baseline) {
   try {
     const rows = await operation.run(guest);
     if (rows !== undefined && baseline !== undefined) {
-      const listed = operation.lists === undefined ? everyTask : (baseline.get(operation.name) ?? everyTask);
+      const listed =
+        operation.lists === undefined ? everyTask : (baseline.get(operation.name) ?? everyTask);
       const wrong = differences(survey, bend, listed, rows, operation.lists !== undefined);
       if (wrong.length > 0) fail(operation.name, `wrong: ${wrong.slice(0, 3).join('; ')}`);
     }
@@ -243,7 +244,10 @@ async function attachBent(random) {
   } catch (error) {
     const code = codeOf(error);
     if (code === undefined)
-      fail(`attach by ${way}`, error instanceof Error ? (error.stack ?? error.message) : String(error));
+      fail(
+        `attach by ${way}`,
+        error instanceof Error ? (error.stack ?? error.message) : String(error),
+      );
     outcomes[`attach by ${way}: ${code}`] = (outcomes[`attach by ${way}: ${code}`] ?? 0) + 1;
   }
   const took = clock(start);
@@ -257,7 +261,9 @@ async function attachBent(random) {
 
 let heap = 0;
 let most = 0;
-const gc = /** @type {(() => void) | undefined} */ (/** @type {{ gc?: () => void }} */ (globalThis).gc);
+const gc = /** @type {(() => void) | undefined} */ (
+  /** @type {{ gc?: () => void }} */ (globalThis).gc
+);
 const started = performance.now();
 for (; totals.operations < options.operations && totals.bends < options.bends; seed++) {
   const line = Buffer.alloc(16);

@@ -44,13 +44,19 @@ function checkCr3(guest, cr3, what) {
 function checkTask(guest, task) {
   const row = task.toJSON();
   const who = `PID ${row.pid} at ${row.task}`;
-  must(!/[\u0000-\u001f\u007f-\u009f]/.test(row.comm), () => `comm of ${who} is ${JSON.stringify(row.comm)}`);
+  must(
+    !/[\u0000-\u001f\u007f-\u009f]/.test(row.comm),
+    () => `comm of ${who} is ${JSON.stringify(row.comm)}`,
+  );
   must(row.commHex.length <= 32, () => `comm of ${who} has ${row.commHex.length / 2} bytes`);
   must(
     row.nsPids.length >= 1 && row.nsPids.length <= 33,
     () => `${who} is in ${row.nsPids.length} namespaces`,
   );
-  must((row.cr3 === null) === (row.pgd === null), () => `${who} has cr3 ${row.cr3} and pgd ${row.pgd}`);
+  must(
+    (row.cr3 === null) === (row.pgd === null),
+    () => `${who} has cr3 ${row.cr3} and pgd ${row.pgd}`,
+  );
   must(
     (row.error === undefined) === (row.cr3Source !== 'corrupt'),
     () => `${who} has source ${row.cr3Source} and error ${row.error}`,
@@ -85,7 +91,11 @@ export function operations(survey, random, asking) {
   /** @type {Operation[]} */
   const list = [
     { name: 'tasks', run: (guest) => rowsOf(guest, guest.tasks()), lists: 'processes' },
-    { name: 'tasks threads', run: (guest) => rowsOf(guest, guest.tasks({ threads: true })), lists: 'all' },
+    {
+      name: 'tasks threads',
+      run: (guest) => rowsOf(guest, guest.tasks({ threads: true })),
+      lists: 'all',
+    },
     {
       name: 'taskColumns',
       run: (guest) => {
@@ -130,7 +140,10 @@ export function operations(survey, random, asking) {
       name: 'cr3ToTasks',
       run: (guest) => {
         for (const row of rowsOf(guest, guest.cr3ToTasks(cr3)).values())
-          must(row.cr3 === `0x${cr3.toString(16)}`, () => `cr3ToTasks(0x${cr3.toString(16)}) has ${row.cr3}`);
+          must(
+            row.cr3 === `0x${cr3.toString(16)}`,
+            () => `cr3ToTasks(0x${cr3.toString(16)}) has ${row.cr3}`,
+          );
         return undefined;
       },
     },
@@ -154,7 +167,8 @@ export function operations(survey, random, asking) {
     { name: 'read', run: (guest) => none(guest.read(address, 256)) },
     {
       name: 'read of a process',
-      run: (guest) => none(guest.read(random.pick([0x40_0000n, address, random.u64()]), 4097, { pid })),
+      run: (guest) =>
+        none(guest.read(random.pick([0x40_0000n, address, random.u64()]), 4097, { pid })),
     },
     {
       name: 'readString',
@@ -172,7 +186,8 @@ export function operations(survey, random, asking) {
     },
     {
       name: 'mappings',
-      run: (guest) => none(guest.kernel.memory.mappings(0xffff_ffff_8000_0000n, 0xffff_ffff_c000_0000n)),
+      run: (guest) =>
+        none(guest.kernel.memory.mappings(0xffff_ffff_8000_0000n, 0xffff_ffff_c000_0000n)),
     },
   ];
   if (asking) {
@@ -181,7 +196,9 @@ export function operations(survey, random, asking) {
         name: 'symbols',
         run: (guest) => {
           for (const name of SYMBOLS) none(guest.kernel.symbols.find(name));
-          none(guest.symbolAt(random.pick([0xffff_ffff_8100_0000n, 0n, survey.addresses[0] ?? 0n])));
+          none(
+            guest.symbolAt(random.pick([0xffff_ffff_8100_0000n, 0n, survey.addresses[0] ?? 0n])),
+          );
           guest.kernel.symbols.complete('sched_', 20);
           guest.symbol('no_such_symbol');
           return undefined;

@@ -76,7 +76,11 @@ export async function survey(guest, path) {
   for (const task of all) {
     const { address } = task;
     const name = `task ${task.pid}`;
-    addList(task.leader ? 'tasks' : 'stray', `${name} tasks`, address + offset('task_struct', 'tasks'));
+    addList(
+      task.leader ? 'tasks' : 'stray',
+      `${name} tasks`,
+      address + offset('task_struct', 'tasks'),
+    );
     addList('threads', `${name} thread_node`, address + offset('task_struct', 'thread_node'));
     addList('pids', `${name} pid_links`, address + offset('task_struct', 'pid_links'));
     for (const [member, bytes] of TASK_MEMBERS) {
@@ -88,11 +92,17 @@ export async function survey(guest, path) {
       );
     }
     add('comm', `${name} comm`, address + offset('task_struct', 'comm'), 16);
-    const read = (/** @type {string} */ member) => memory.readU64(address + offset('task_struct', member));
-    const [signal, pid, cred, parent] = ['signal', 'thread_pid', 'real_cred', 'real_parent'].map(read);
+    const read = (/** @type {string} */ member) =>
+      memory.readU64(address + offset('task_struct', member));
+    const [signal, pid, cred, parent] = ['signal', 'thread_pid', 'real_cred', 'real_parent'].map(
+      read,
+    );
     /** @type {Range[]} */
     const reads = [];
-    const depends = (/** @type {bigint | null | undefined} */ start, /** @type {bigint} */ length) => {
+    const depends = (
+      /** @type {bigint | null | undefined} */ start,
+      /** @type {bigint} */ length,
+    ) => {
       if (start === null || start === undefined || start === 0n) return;
       const at = memory.translate(start);
       reads.push({ start: at, end: at + length });
@@ -162,8 +172,13 @@ export async function survey(guest, path) {
 
   // Page tables: the entries that lead to what is read.
   const seen = new Set();
-  const addWalk = (/** @type {string} */ what, /** @type {bigint} */ root, /** @type {bigint} */ address) => {
-    for (const { entryAddress, level } of physical.virtual(root, kernel.levels).walk(address).steps) {
+  const addWalk = (
+    /** @type {string} */ what,
+    /** @type {bigint} */ root,
+    /** @type {bigint} */ address,
+  ) => {
+    for (const { entryAddress, level } of physical.virtual(root, kernel.levels).walk(address)
+      .steps) {
       if (!seen.has(entryAddress)) addPhysical('tables', `${what} ${level} entry`, entryAddress);
       seen.add(entryAddress);
     }
@@ -226,8 +241,11 @@ export async function survey(guest, path) {
   const kallsyms = await kallsymsOf(guest);
   if (kallsyms !== undefined) {
     const count = BigInt(kallsyms.count);
-    const table = (/** @type {string} */ name, /** @type {bigint} */ at, /** @type {bigint} */ length) =>
-      tables.set(name, { start: toPhysical(at), end: toPhysical(at) + length });
+    const table = (
+      /** @type {string} */ name,
+      /** @type {bigint} */ at,
+      /** @type {bigint} */ length,
+    ) => tables.set(name, { start: toPhysical(at), end: toPhysical(at) + length });
     table('kallsyms names', kallsyms.names - 16n, 1n << 20n);
     table('kallsyms tokens', kallsyms.tokenTable, kallsyms.tokenIndex - kallsyms.tokenTable);
     table('kallsyms token index', kallsyms.tokenIndex, 512n);

@@ -48,7 +48,9 @@ export class Apt {
   /** @param {string} suite @param {import('./run.mjs').Log} [log] */
   constructor(suite, log = stderrLog) {
     if (!Object.hasOwn(SUITES, suite))
-      throw new RangeError(`Expected suite of ${Object.keys(SUITES).join(', ')} but received ${suite}`);
+      throw new RangeError(
+        `Expected suite of ${Object.keys(SUITES).join(', ')} but received ${suite}`,
+      );
     this.suite = suite;
     this.log = log;
     this.folder = join(cacheFolder(), 'apt', suite);
@@ -99,7 +101,9 @@ export class Apt {
     );
     await run('apt-get', [...this.#options, 'update', '--error-on=any']).catch((error) => {
       if (age === Infinity) throw error;
-      this.log(`cannot fetch the package lists of ${this.suite}, using the old ones: ${error.message}`);
+      this.log(
+        `cannot fetch the package lists of ${this.suite}, using the old ones: ${error.message}`,
+      );
     });
     await writeFile(stamp, '');
   }
@@ -117,12 +121,19 @@ export class Apt {
   /** @param {string[]} names @returns {Promise<Package[]>} */
   async #resolve(names) {
     await this.#update();
-    const text = await run('apt-get', [...this.#options, '-y', '--print-uris', 'install', ...names]);
+    const text = await run('apt-get', [
+      ...this.#options,
+      '-y',
+      '--print-uris',
+      'install',
+      ...names,
+    ]);
     const packages = [];
     for (const line of text.split('\n')) {
       // 'URI' NAME_VERSION_ARCHITECTURE.deb SIZE HASH
       const [, file, name, version] = /^'[^']+' (([^_ ]+)_([^_ ]+)_[^_ ]+\.deb) /.exec(line) ?? [];
-      if (file && name && version) packages.push({ file, name, version: decodeURIComponent(version) });
+      if (file && name && version)
+        packages.push({ file, name, version: decodeURIComponent(version) });
     }
     return packages;
   }
@@ -147,7 +158,8 @@ export class Apt {
         await this.#download(packages);
       }
       await mkdir(folder, { recursive: true });
-      for (const { file } of packages) await run('dpkg', ['-x', join(this.folder, 'debs', file), folder]);
+      for (const { file } of packages)
+        await run('dpkg', ['-x', join(this.folder, 'debs', file), folder]);
       return packages;
     });
   }

@@ -21,7 +21,8 @@ const plain = (_, value) => (typeof value === 'bigint' ? `0x${value.toString(16)
 
 /** @param {import('./truth.mjs').Truth} truth */
 function print({ generation, mode, facts, offsets, cpus, tasks }) {
-  const line = (/** @type {object} */ object) => process.stdout.write(`${JSON.stringify(object, plain)}\n`);
+  const line = (/** @type {object} */ object) =>
+    process.stdout.write(`${JSON.stringify(object, plain)}\n`);
   line({ generation, mode, ...facts, offsets: Object.fromEntries(offsets) });
   for (const cpu of cpus) line(cpu);
   for (const { comm, commBytes, ...task } of tasks)
@@ -51,7 +52,8 @@ async function boot(args) {
       stdin: { type: 'boolean' },
     },
   });
-  const number = (/** @type {string | undefined} */ text) => (text === undefined ? undefined : Number(text));
+  const number = (/** @type {string | undefined} */ text) =>
+    text === undefined ? undefined : Number(text);
   const guest = await bootGuest(
     /** @type {import('./guest.mjs').GuestOptions} */ ({
       ...values,

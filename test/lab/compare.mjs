@@ -67,7 +67,8 @@ export function compareTasks(truth, tasks, { threads = true } = {}) {
   const differences = [];
   const listed = new Map();
   for (const task of tasks) {
-    if (listed.has(task.pid)) differences.push(difference(task.pid, task.comm, 'listed', 'once', 'twice'));
+    if (listed.has(task.pid))
+      differences.push(difference(task.pid, task.comm, 'listed', 'once', 'twice'));
     listed.set(task.pid, task);
   }
   for (const task of truth.tasks) {
@@ -127,7 +128,8 @@ function facts(truth, task, ours) {
 }
 
 /** @param {bigint | null | undefined} value */
-const hex = (value) => (value === null || value === undefined ? String(value) : `0x${value.toString(16)}`);
+const hex = (value) =>
+  value === null || value === undefined ? String(value) : `0x${value.toString(16)}`;
 
 /** @returns {Difference} */
 const difference = (

@@ -84,7 +84,9 @@ export class LabGuest {
     /** QEMU's process id. */ this.pid = pid;
     /** The kernel's release. */ this.release = release;
     /** The file of guest RAM, for the `file` backend. */ this.memoryPath = memoryPath;
-    /** The QMP socket meant for the tool under test. */ this.qmpPath = sockets ? paths.qmpTool : undefined;
+    /** The QMP socket meant for the tool under test. */ this.qmpPath = sockets
+      ? paths.qmpTool
+      : undefined;
     /** Seconds from start to ready. */ this.bootSeconds = 0;
     this.#machine = machine;
   }
@@ -105,7 +107,9 @@ export class LabGuest {
    * @returns {Promise<import('./truth.mjs').Truth>}
    */
   async truth({ freeze = false } = {}) {
-    return parseTruth((await this.#ask(freeze === 'halt' ? 'halt' : freeze ? 'freeze' : 'tell')).toString());
+    return parseTruth(
+      (await this.#ask(freeze === 'halt' ? 'halt' : freeze ? 'freeze' : 'tell')).toString(),
+    );
   }
 
   /** Ends a freeze; returns when the guest runs again. @returns {Promise<void>} */
@@ -236,10 +240,12 @@ export class LabGuest {
   /** @param {string} line @returns {Promise<Buffer>} what the answer points at: the table, or what was printed */
   #ask(line) {
     return this.#exclusive(async () => {
-      if ((await this.#frozen()) !== undefined) throw new Error('the guest is frozen: thaw() it first');
+      if ((await this.#frozen()) !== undefined)
+        throw new Error('the guest is frozen: thaw() it first');
       const before = await size(this.paths.truth);
       const answer = await this.#send(line, ANSWER, before, 120);
-      if (answer.includes('ERROR')) throw new Error(`the guest answers "${line}" with: ${answer.trimEnd()}`);
+      if (answer.includes('ERROR'))
+        throw new Error(`the guest answers "${line}" with: ${answer.trimEnd()}`);
       const pieces = [...answer.matchAll(/^PIECE (\w+) (\d+)$/gm)];
       if (pieces.length === 0) return Buffer.alloc(0);
       const bytes = await this.#fetch(
@@ -445,7 +451,9 @@ async function startQemu(options, what) {
   });
   await Promise.all([errors.close(), once(child, 'spawn')]);
   child.unref();
-  const inherited = sockets ? undefined : new Qmp(/** @type {import('node:net').Socket} */ (child.stdio[3]));
+  const inherited = sockets
+    ? undefined
+    : new Qmp(/** @type {import('node:net').Socket} */ (child.stdio[3]));
   const negotiated = inherited?.execute('qmp_capabilities');
   negotiated?.catch(() => {}); // told with the first command
   const machine = {

@@ -51,7 +51,11 @@ async function ensure(log) {
   )
     throw new Error(`sudo ${command}`);
   log(`installing ${packages.join(' ')}`);
-  const [first, ...rest] = [...(root ? [] : ['sudo', '-n']), 'env', 'DEBIAN_FRONTEND=noninteractive'];
+  const [first, ...rest] = [
+    ...(root ? [] : ['sudo', '-n']),
+    'env',
+    'DEBIAN_FRONTEND=noninteractive',
+  ];
   const words = command.split(' ');
   try {
     await run(first, [...rest, ...words]);
@@ -69,7 +73,8 @@ async function ensure(log) {
 /** The packages that are not there. @returns {Promise<string[]>} */
 async function missing() {
   const packages = new Set();
-  for (const [program, name] of Object.entries(NEEDED)) if (!(await which(program))) packages.add(name);
+  for (const [program, name] of Object.entries(NEEDED))
+    if (!(await which(program))) packages.add(name);
   if (!packages.has('busybox-static') && !(await busyboxIsStatic())) packages.add('busybox-static');
   // gcc prints the bare name when it has no such file
   if (packages.has('gcc') || !(await run('gcc', [LIBRARY.probe])).includes('/'))

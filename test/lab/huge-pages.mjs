@@ -37,7 +37,8 @@ rmdir "$2"
 export async function takeHugePages(memory) {
   if (process.getuid?.() !== 0) return 'only root can set huge pages aside';
   const spare = Math.floor(freemem() / 2 ** 20) - RESERVE;
-  if (spare < memory) return `needs ${memory} MiB in huge pages, the host has ${spare} MiB to spare`;
+  if (spare < memory)
+    return `needs ${memory} MiB in huge pages, the host has ${spare} MiB to spare`;
   const folder = await mkdtemp(join(tmpdir(), 'node-libvmi-huge-'));
   const pages = String(Math.ceil(memory / PAGE));
   // A session of its own: Ctrl-C is not for it.
@@ -64,18 +65,26 @@ export async function takeHugePages(memory) {
 
 /** Where hugetlbfs with pages of 2 MiB is mounted. @returns {Promise<string>} @throws {Error} nowhere */
 export async function hugeMount() {
-  const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map((line) => line.split(' '));
+  const mounts = (await readFile('/proc/self/mounts', 'utf8'))
+    .split('\n')
+    .map((line) => line.split(' '));
   const mount = mounts.findLast(
     ([, , type, options]) => type === 'hugetlbfs' && options?.includes(`pagesize=${PAGE}M`),
   );
   if (mount?.[1] === undefined)
-    throw new Error(`hugetlbfs is mounted nowhere: mount -t hugetlbfs -o pagesize=${PAGE}M none FOLDER`);
+    throw new Error(
+      `hugetlbfs is mounted nowhere: mount -t hugetlbfs -o pagesize=${PAGE}M none FOLDER`,
+    );
   return mount[1];
 }
 
 /** @param {number} memory MiB @throws {Error} the host has too few that are free */
 export async function needHugePages(memory) {
-  const free = Number(/HugePages_Free:\s+(\d+)/.exec(await readFile('/proc/meminfo', 'utf8'))?.[1] ?? 0);
+  const free = Number(
+    /HugePages_Free:\s+(\d+)/.exec(await readFile('/proc/meminfo', 'utf8'))?.[1] ?? 0,
+  );
   if (free * PAGE < memory)
-    throw new Error(`too few huge pages (${free} free): sysctl vm.nr_hugepages=${Math.ceil(memory / PAGE)}`);
+    throw new Error(
+      `too few huge pages (${free} free): sysctl vm.nr_hugepages=${Math.ceil(memory / PAGE)}`,
+    );
 }

@@ -36,7 +36,12 @@ export async function initramfs(module, { log = stderrLog } = {}) {
       await chmod(join(root, 'init'), 0o755);
       await copyFile(program, join(root, 'workload'));
       await copyFile(module, join(root, 'oracle.ko'));
-      await run('sh', ['-c', 'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"', root, temporary]);
+      await run('sh', [
+        '-c',
+        'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"',
+        root,
+        temporary,
+      ]);
     } finally {
       await rm(root, { recursive: true, force: true });
     }

@@ -17,7 +17,11 @@ import { stderrLog } from './run.mjs';
  */
 
 /** The package that always depends on the newest kernel of a flavour. */
-const META = { cloud: 'linux-image-cloud-amd64', generic: 'linux-image-amd64', rt: 'linux-image-rt-amd64' };
+const META = {
+  cloud: 'linux-image-cloud-amd64',
+  generic: 'linux-image-amd64',
+  rt: 'linux-image-rt-amd64',
+};
 
 /**
  * Downloads and unpacks the newest kernel of a suite, once: later calls give the same kernel without the network.
@@ -27,7 +31,9 @@ const META = { cloud: 'linux-image-cloud-amd64', generic: 'linux-image-amd64', r
  */
 export async function kernel({ suite = 'bookworm', flavour = 'cloud', log = stderrLog } = {}) {
   if (!Object.hasOwn(META, flavour))
-    throw new RangeError(`Expected flavour of ${Object.keys(META).join(', ')} but received ${flavour}`);
+    throw new RangeError(
+      `Expected flavour of ${Object.keys(META).join(', ')} but received ${flavour}`,
+    );
   const directory = join(cacheFolder(), 'kernels', `${suite}-${flavour}`);
   await cached(directory, async (temporary) => {
     const packages = await new Apt(suite, log).unpack(
@@ -39,7 +45,9 @@ export async function kernel({ suite = 'bookworm', flavour = 'cloud', log = stde
     const version = packages[0]?.version;
     await writeFile(join(temporary, 'kernel.json'), JSON.stringify({ release, version, vmlinuz }));
   });
-  const { release, version, vmlinuz } = JSON.parse(await readFile(join(directory, 'kernel.json'), 'utf8'));
+  const { release, version, vmlinuz } = JSON.parse(
+    await readFile(join(directory, 'kernel.json'), 'utf8'),
+  );
   return { suite, flavour, release, version, vmlinuz: join(directory, vmlinuz), directory };
 }
 

@@ -46,7 +46,8 @@ async function missing(log) {
   const daemon = await which('libvirtd');
   if (daemon === undefined)
     return `no libvirt daemon: sudo apt-get install --no-install-recommends ${PACKAGES}`;
-  if (process.getuid?.() !== 0) return `no daemon serves ${URI} to this user, and only root may start one`;
+  if (process.getuid?.() !== 0)
+    return `no daemon serves ${URI} to this user, and only root may start one`;
   const folder = join(cacheFolder(), 'libvirt');
   try {
     await mkdir(folder, { recursive: true });
@@ -112,10 +113,14 @@ done
 exec "$2" --timeout "$3" --pid-file "$1/pid"`;
   const output = join(folder, 'log');
   const file = await open(output, 'w');
-  const child = spawn('unshare', ['--mount', 'sh', '-c', script, 'sh', folder, daemon, String(LINGER)], {
-    detached: true,
-    stdio: ['ignore', file.fd, file.fd],
-  });
+  const child = spawn(
+    'unshare',
+    ['--mount', 'sh', '-c', script, 'sh', folder, daemon, String(LINGER)],
+    {
+      detached: true,
+      stdio: ['ignore', file.fd, file.fd],
+    },
+  );
   child.on('error', () => {});
   await file.close();
   child.unref();
@@ -133,7 +138,10 @@ async function addEntries(name, folder, entries) {
   const text = await readFile(`/etc/${name}`, 'utf8');
   const known = new Set(text.split('\n').map((line) => line.split(':', 1)[0]));
   const added = entries.filter((entry) => !known.has(entry.split(':', 1)[0]));
-  await writeFile(join(folder, name), `${text.trimEnd()}\n${added.map((entry) => `${entry}\n`).join('')}`);
+  await writeFile(
+    join(folder, name),
+    `${text.trimEnd()}\n${added.map((entry) => `${entry}\n`).join('')}`,
+  );
 }
 
 /**
@@ -158,7 +166,8 @@ export async function startDomain(name, options, what) {
     .split('\n')
     .find((line) => line.slice(36).trim() === name)
     ?.slice(0, 36);
-  if (uuid === undefined || began === undefined) throw new Error(`libvirt started '${name}' and lost it`);
+  if (uuid === undefined || began === undefined)
+    throw new Error(`libvirt started '${name}' and lost it`);
   const machine = {
     pid,
     get running() {
@@ -176,7 +185,9 @@ export async function startDomain(name, options, what) {
     },
     async execute(/** @type {string} */ command, /** @type {object | undefined} */ args) {
       const text = JSON.stringify({ execute: command, arguments: args });
-      const answer = JSON.parse(await virsh('qemu-monitor-command', '--domain', uuid, '--cmd', text));
+      const answer = JSON.parse(
+        await virsh('qemu-monitor-command', '--domain', uuid, '--cmd', text),
+      );
       if (answer.error) throw new Error(`${command}: ${answer.error.desc}`);
       return answer.return;
     },
@@ -200,7 +211,13 @@ async function securityModels() {
  * @returns {string}
  */
 function domainXml(name, options, { vmlinuz, initramfs, accel, paths }, models) {
-  const { memory = 512, cpus = 2, machine = 'q35', backend = 'anonymous', levels5 = false } = options;
+  const {
+    memory = 512,
+    cpus = 2,
+    machine = 'q35',
+    backend = 'anonymous',
+    levels5 = false,
+  } = options;
   if (backend !== 'anonymous' && backend !== 'memfd')
     throw new RangeError(`no ${backend} RAM through libvirt`);
   const absent = [...(levels5 ? [] : ['la57']), ...(accel === 'tcg' ? ['cx16'] : [])];

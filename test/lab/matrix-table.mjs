@@ -67,10 +67,14 @@ export function readmeTable(rows) {
     name,
     ...COLUMNS.map(([, counts]) => count(some.filter(counts))),
   ];
-  return table(['kernel', ...COLUMNS.map(([name]) => name)], `|---|${'---:|'.repeat(COLUMNS.length)}`, [
-    ...[...kernels].map(([kernel, some]) => line(flavours(kernel, some), some)),
-    ...(kernels.size > 1 ? [line('all', ran)] : []),
-  ]);
+  return table(
+    ['kernel', ...COLUMNS.map(([name]) => name)],
+    `|---|${'---:|'.repeat(COLUMNS.length)}`,
+    [
+      ...[...kernels].map(([kernel, some]) => line(flavours(kernel, some), some)),
+      ...(kernels.size > 1 ? [line('all', ran)] : []),
+    ],
+  );
 }
 
 /** Debian's builds of a kernel. @param {string} kernel @param {MatrixRow[]} rows */
@@ -83,7 +87,8 @@ function flavours(kernel, rows) {
 export function withTable(readme, rows) {
   const start = readme.indexOf(START);
   const end = readme.indexOf(END);
-  if (start < 0 || end < start) throw new Error(`README.md has no place for the matrix: ${START} … ${END}`);
+  if (start < 0 || end < start)
+    throw new Error(`README.md has no place for the matrix: ${START} … ${END}`);
   return `${readme.slice(0, start + START.length)}\n${readmeTable(rows)}\n${readme.slice(end)}`;
 }
 

@@ -79,9 +79,11 @@ async function complete(root) {
   const busybox = /** @type {string} */ (await which('busybox'));
   await copyFile(busybox, join(root, 'usr/bin/busybox'));
   for (const tool of (await run(busybox, ['--list'])).trim().split('\n')) {
-    if (!(await exists(join(root, 'usr/bin', tool)))) await symlink('busybox', join(root, 'usr/bin', tool));
+    if (!(await exists(join(root, 'usr/bin', tool))))
+      await symlink('busybox', join(root, 'usr/bin', tool));
   }
-  if (!(await exists(join(root, 'bin/sh')))) await symlink('/usr/bin/busybox', join(root, 'bin/sh'));
+  if (!(await exists(join(root, 'bin/sh'))))
+    await symlink('/usr/bin/busybox', join(root, 'bin/sh'));
 }
 
 /** @param {string} root @param {string} release @returns {Promise<string>} the headers' folder inside the root */
@@ -100,7 +102,8 @@ async function headers(root, release) {
  */
 function insideRoot(root, command) {
   const user = process.getuid?.() === 0 ? [] : ['--map-root-user'];
-  const script = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"';
+  const script =
+    'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"';
   return run('unshare', ['--mount', ...user, 'sh', '-c', script, root, ...command], {
     env: { PATH: '/usr/bin:/usr/sbin:/bin:/sbin', HOME: '/tmp', LC_ALL: 'C' },
   });

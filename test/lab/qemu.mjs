@@ -34,7 +34,14 @@ const KERNEL_OPTIONS =
  * @returns {Promise<{ args: string[], memoryPath: string | undefined }>} the arguments, and the file of RAM if it has one
  */
 export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths }) {
-  const { memory = 512, cpus = 2, machine = 'q35', cpu = 'max', levels5 = false, extraArgs = [] } = options;
+  const {
+    memory = 512,
+    cpus = 2,
+    machine = 'q35',
+    cpu = 'max',
+    levels5 = false,
+    extraArgs = [],
+  } = options;
   const ram = await memoryArguments(options, paths);
   const model = cpuModel(cpu, levels5, accel);
   return {
@@ -131,9 +138,17 @@ function cpuModel(cpu, levels5, accel) {
 }
 
 /** One QMP socket for the tests and one for the tool, or only an inherited one (descriptor 3). */
-const monitors = (/** @type {boolean} */ sockets, /** @type {import('./guest.mjs').LabPaths} */ paths) =>
+const monitors = (
+  /** @type {boolean} */ sockets,
+  /** @type {import('./guest.mjs').LabPaths} */ paths,
+) =>
   sockets
-    ? ['-qmp', `unix:${paths.qmp},server=on,wait=off`, '-qmp', `unix:${paths.qmpTool},server=on,wait=off`]
+    ? [
+        '-qmp',
+        `unix:${paths.qmp},server=on,wait=off`,
+        '-qmp',
+        `unix:${paths.qmpTool},server=on,wait=off`,
+      ]
     : ['-chardev', 'socket,id=inherited,fd=3', '-mon', 'chardev=inherited,mode=control'];
 
 /**
@@ -145,7 +160,8 @@ async function memoryArguments({ backend = 'anonymous', memory = 512, cpus = 2, 
   const size = memory / numa;
   if (!Number.isInteger(size) || !Number.isInteger(cpus / numa))
     throw new RangeError(`cannot split ${memory} MiB and ${cpus} CPUs into ${numa} nodes`);
-  if (backend === 'anonymous' && numa === 1) return { machine: '', args: [], memoryPath: undefined };
+  if (backend === 'anonymous' && numa === 1)
+    return { machine: '', args: [], memoryPath: undefined };
   const huge = backend.startsWith('hugetlb');
   if (huge) await needHugePages(memory);
   const mount = huge && backend !== 'hugetlb' ? await hugeMount() : '';

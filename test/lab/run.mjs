@@ -18,7 +18,11 @@ export const stderrLog = (message) => void process.stderr.write(`lab: ${message}
  */
 export function run(command, args, { cwd, env, input } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env: env ?? process.env, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(command, args, {
+      cwd,
+      env: env ?? process.env,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
     /** @type {Buffer[]} */ const out = [];
     /** @type {Buffer[]} */ const all = [];
     child.stdout.on('data', (data) => {
@@ -30,7 +34,9 @@ export function run(command, args, { cwd, env, input } = {}) {
     child.on('close', (code, signal) => {
       if (code === 0) return resolve(Buffer.concat(out).toString());
       const tail = Buffer.concat(all).toString().trimEnd().split('\n').slice(-25).join('\n');
-      reject(new Error(`${command} ${args.join(' ')} ended with ${signal ?? `code ${code}`}:\n${tail}`));
+      reject(
+        new Error(`${command} ${args.join(' ')} ended with ${signal ?? `code ${code}`}:\n${tail}`),
+      );
     });
     child.stdin.on('error', () => {});
     child.stdin.end(input);

@@ -140,7 +140,8 @@ export function parseTruth(text) {
     else if (kind === 'columns') columns.set(name, fields.slice(1));
     else {
       const names = columns.get(kind);
-      if (!names || names.length !== fields.length) throw new Error(`not a row of the oracle: ${line}`);
+      if (!names || names.length !== fields.length)
+        throw new Error(`not a row of the oracle: ${line}`);
       const row = new Map(names.map((column, i) => [column, fields[i] ?? '']));
       if (kind === 'task') tasks.push(parseTask(row));
       else cpus.push(parseCpu(row));

@@ -10,7 +10,8 @@
 
 namespace {
 
-// Constness of what a pointer points to is not part of the binary interface, and neither is noexcept.
+// Constness of what a pointer points to is not part of the binary interface, and neither is
+// noexcept.
 template <class T>
 struct Plain {
   using Type = T;
@@ -53,13 +54,15 @@ using InitData = void;
 using InitData = ::vmi_init_data_t;
 #endif
 
-#define CHECK_CALL(since, returns, name, parameters)                                                  \
-  static_assert(std::is_same_v<Signature<decltype(&::name)>::Type, Signature<returns(*) parameters>::Type>, \
-                "prototype of " #name);
+#define CHECK_CALL(since, returns, name, parameters)                                              \
+  static_assert(                                                                                  \
+      std::is_same_v<Signature<decltype(&::name)>::Type, Signature<returns(*) parameters>::Type>, \
+      "prototype of " #name);
 #ifdef VMI_INIT_SHM
 #define CHECK_SINCE_12(...) CHECK_CALL(__VA_ARGS__)
 #define CHECK_SINCE_14(...)
-#define CHECK_SINCE(since, returns, name, parameters) CHECK_SINCE_##since(since, returns, name, parameters)
+#define CHECK_SINCE(since, returns, name, parameters) \
+  CHECK_SINCE_##since(since, returns, name, parameters)
 LIBVMI_CALLS(CHECK_SINCE)
 #else
 LIBVMI_CALLS(CHECK_CALL)
@@ -75,8 +78,9 @@ template <class T>
 struct Integer<T, false> {
   using Type = T;
 };
-#define CHECK_TYPE(name)                                                                             \
-  static_assert(std::is_same_v<Integer<libvmi::name>::Type, Integer<theirs::name>::Type>, "type of " #name);
+#define CHECK_TYPE(name)                                                                  \
+  static_assert(std::is_same_v<Integer<libvmi::name>::Type, Integer<theirs::name>::Type>, \
+                "type of " #name);
 CHECK_TYPE(Status)
 CHECK_TYPE(Mode)
 CHECK_TYPE(ConfigMode)
@@ -90,7 +94,8 @@ CHECK_TYPE(Register)
 CHECK_TYPE(Pid)
 static_assert(sizeof(libvmi::Instance) == sizeof(theirs::Instance));
 
-#define CHECK_CONSTANT(name, value) static_assert(static_cast<uint64_t>(name) == (value), "value of " #name);
+#define CHECK_CONSTANT(name, value) \
+  static_assert(static_cast<uint64_t>(name) == (value), "value of " #name);
 LIBVMI_REGISTERS(CHECK_CONSTANT)
 LIBVMI_CONSTANTS(CHECK_CONSTANT)
 
@@ -130,10 +135,12 @@ static_assert(libvmi::kPageModeIa32e == VMI_PM_IA32E);
 // vmi_events_version() returns this constant: the library tells which layout it has.
 constexpr size_t kRegisterEvent = libvmi::RegisterEventOffset(VMI_EVENTS_VERSION);
 static_assert(kRegisterEvent != 0, "a vmi_event_t of another version");
-#define CHECK_EVENT(member, their_member) \
-  static_assert(offsetof(libvmi::EventHead, member) == offsetof(::vmi_event_t, their_member), "vmi_event_t::" #their_member);
-#define CHECK_REGISTER_EVENT(member)                                                                    \
-  static_assert(kRegisterEvent + offsetof(libvmi::RegisterEvent, member) == offsetof(::vmi_event_t, reg_event.member), \
+#define CHECK_EVENT(member, their_member)                                                     \
+  static_assert(offsetof(libvmi::EventHead, member) == offsetof(::vmi_event_t, their_member), \
+                "vmi_event_t::" #their_member);
+#define CHECK_REGISTER_EVENT(member)                                        \
+  static_assert(kRegisterEvent + offsetof(libvmi::RegisterEvent, member) == \
+                    offsetof(::vmi_event_t, reg_event.member),              \
                 "reg_event_t::" #member);
 CHECK_EVENT(version, version)
 CHECK_EVENT(type, type)

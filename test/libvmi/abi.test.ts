@@ -46,7 +46,12 @@ test.skipIf(HEADERS === undefined).each([
   ['a wider type', 'using Pid = int32_t', 'using Pid = int64_t', /type of Pid/],
   ['a register of another number', 'X(CR3, 20)', 'X(CR3, 21)', /value of CR3/],
   ['an event at another offset', '== 9 ? 40 : 0', '== 9 ? 48 : 0', /reg_event_t::value/],
-  ['a member at another offset', '  uint32_t reserved2;\n', '  uint64_t reserved2;\n', /access_context_t/],
+  [
+    'a member at another offset',
+    '  uint32_t reserved2;\n',
+    '  uint64_t reserved2;\n',
+    /access_context_t/,
+  ],
 ])('%s is found', (_, from, to, complaint) => {
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-abi-'));
   try {

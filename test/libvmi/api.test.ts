@@ -52,14 +52,21 @@ describe('the docs', () => {
       }
       const [, factory] = method.split('.');
       const found =
-        factory === undefined ? Reflect.get(Libvmi.prototype, method) : Reflect.get(Libvmi, factory);
+        factory === undefined
+          ? Reflect.get(Libvmi.prototype, method)
+          : Reflect.get(Libvmi, factory);
       expect(found, `${name} as ${method}`).toBeTypeOf('function');
     }
   });
 
   test('bind every call of the table, and nothing else', () => {
     const table = [...TABLE.matchAll(/X\(1[24], [^,]+, (vmi_\w+),/g)].map(([, name]) => name!);
-    const composed = ['vmi_init_complete', 'vmi_read_str_pa', 'vmi_read_str_va', 'vmi_read_str_ksym'];
+    const composed = [
+      'vmi_init_complete',
+      'vmi_read_str_pa',
+      'vmi_read_str_va',
+      'vmi_read_str_ksym',
+    ];
     const bound = rows.filter(({ method }) => method !== undefined).map(({ name }) => name);
     expect(bound.sort()).toEqual([...table, ...composed].sort());
   });
@@ -107,7 +114,11 @@ describe('success with nothing is a failure', () => {
   test.each(['short', 'lie'] as const)('a read that is told to %s', async (fault) => {
     // vmi_init, three caches, then the read.
     standIn.order(fault, 5);
-    await using libvmi = await Libvmi.init({ mode: 'kvm', name: standIn.ram, library: standIn.library });
+    await using libvmi = await Libvmi.init({
+      mode: 'kvm',
+      name: standIn.ram,
+      library: standIn.library,
+    });
     await expect(libvmi.readPa(0x1000, 16)).rejects.toMatchObject({ code: 'VMI_FAULT' });
   });
 });

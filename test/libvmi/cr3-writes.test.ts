@@ -29,7 +29,8 @@ const expected = (k: number): Cr3Write => ({
 });
 
 async function waitFor(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 300 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (let i = 0; i < 300 && !condition(); i++)
+    await new Promise((resolve) => setTimeout(resolve, 20));
   expect(condition()).toBe(true);
 }
 
@@ -170,7 +171,11 @@ describe('refused with the reason', () => {
       message: `libvmi:${standIn.ram}: libvmi could not set up events; libvmi said: stand-in: files have no events`,
     });
     await libvmi.destroy();
-    const memory = await openLibvmi({ driver: 'file', name: standIn.ram, library: standIn.library });
+    const memory = await openLibvmi({
+      driver: 'file',
+      name: standIn.ram,
+      library: standIn.library,
+    });
     expect(memory.capabilities.events).toBe(false);
     expect(() => memory.cr3Writes()).toThrow(expect.objectContaining({ code: 'VMI_UNSUPPORTED' }));
     await memory.close();

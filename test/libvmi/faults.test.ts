@@ -48,7 +48,8 @@ describe.each(WAYS)('%s', (_, options) => {
     expect(count(calls, 'vmi_init')).toBe(1);
     expect(calls.at(-1)).toBe('vmi_destroy');
     expect(calls).not.toContain('OVERLAP');
-    for (const cache of ['page', 'v2p', 'sym', 'pid']) expect(calls).toContain(`vmi_${cache}cache_flush`);
+    for (const cache of ['page', 'v2p', 'sym', 'pid'])
+      expect(calls).toContain(`vmi_${cache}cache_flush`);
   });
 
   test.each<Fault>(['fail', 'short', 'lie'])('any call that is told to %s', async (fault) => {
@@ -62,8 +63,10 @@ describe.each(WAYS)('%s', (_, options) => {
       expect(calls).not.toContain('OVERLAP');
       // What has a result cannot fail unnoticed.
       const hit = calls[call - 1] ?? '';
-      const silent = /flush|destroy|memsize/.test(hit) || (fault === 'short' && hit !== 'vmi_read_pa');
-      const optional = hit === 'vmi_get_vcpureg' || hit === 'vmi_read_pa' || hit === 'vmi_get_num_vcpus';
+      const silent =
+        /flush|destroy|memsize/.test(hit) || (fault === 'short' && hit !== 'vmi_read_pa');
+      const optional =
+        hit === 'vmi_get_vcpureg' || hit === 'vmi_read_pa' || hit === 'vmi_get_num_vcpus';
       if (call <= calls.length && !silent && !optional && fault === 'fail') {
         expect(errors, `${fault}@${call} (${hit})`).not.toEqual([]);
       }
@@ -99,7 +102,9 @@ test.each([
       for (const { code } of errors) expect(['VMI_BUSY', 'VMI_CLOSED']).toContain(code);
       const hit = calls[call - 1]!.replace(/^vmi_.*cache_flush$/, 'vmi_*cache_flush');
       // With KVM's driver a look at the guest comes first, within the call for a register.
-      const names = /flush|read_pa/.test(hit) ? [hit, 'vmi_*cache_flush', 'vmi_get_vcpureg'] : [hit];
+      const names = /flush|read_pa/.test(hit)
+        ? [hit, 'vmi_*cache_flush', 'vmi_get_vcpureg']
+        : [hit];
       expect(names.map((name) => `${name} of libvmi has not returned in`)).toContain(
         /\S+ of libvmi has not returned in/.exec(errors[0]!.message)?.[0],
       );
@@ -181,6 +186,7 @@ test('a file that libvmi would crash on never reaches it', async () => {
 });
 
 async function waitFor(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (let i = 0; i < 200 && !condition(); i++)
+    await new Promise((resolve) => setTimeout(resolve, 20));
   expect(condition()).toBe(true);
 }

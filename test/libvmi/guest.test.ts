@@ -119,8 +119,12 @@ describe.skipIf(NO_LIBVMI !== undefined)('a live guest through the real libvmi',
       }
       const init = guest.kernel.symbols.address('init_task');
       expect(await libvmi.translateV2ksym(init)).toBe('init_task');
-      await expect(libvmi.translateKsym2v('no_such_symbol')).rejects.toMatchObject({ code: 'VMI_SYMBOL' });
-      await expect(libvmi.translateKv2p(0xffff_0000_dead_beefn)).rejects.toMatchObject({ code: 'VMI_FAULT' });
+      await expect(libvmi.translateKsym2v('no_such_symbol')).rejects.toMatchObject({
+        code: 'VMI_SYMBOL',
+      });
+      await expect(libvmi.translateKv2p(0xffff_0000_dead_beefn)).rejects.toMatchObject({
+        code: 'VMI_FAULT',
+      });
     });
 
     test('gives the page tables of processes', async () => {

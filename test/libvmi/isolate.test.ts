@@ -48,7 +48,9 @@ async function hitOne(fault: Fault, driver: 'kvm' | 'file', call: number, deadli
     if (first.length > 0) standIn.order();
     return result;
   };
-  const memory = await attempt(() => openLibvmi(target({ driver, deadline, attachDeadline: deadline })));
+  const memory = await attempt(() =>
+    openLibvmi(target({ driver, deadline, attachDeadline: deadline })),
+  );
   if (memory !== undefined) {
     await useMemory(memory, attempt);
     const calls = standIn.calls();
@@ -80,7 +82,9 @@ test.each<[Fault, 'kvm' | 'file', VmiError['code'], number]>([
       const where = `${fault}@${call} (${hit})`;
       const named = /vmi_[*\w]+/.exec((first[0] as Error | undefined)?.message ?? '')?.[0];
       // With KVM's driver a look at the guest comes first, within the call it is for.
-      const names = /flush|read_pa/.test(hit) ? [hit, 'vmi_*cache_flush', 'vmi_get_vcpureg'] : [hit];
+      const names = /flush|read_pa/.test(hit)
+        ? [hit, 'vmi_*cache_flush', 'vmi_get_vcpureg']
+        : [hit];
       // A host that is busy enough keeps another call from its deadline as well.
       const busy = code === 'VMI_BUSY' && (second.length > 0 || !names.includes(named ?? ''));
       if (busy && ++tries < 10) {
@@ -93,7 +97,9 @@ test.each<[Fault, 'kvm' | 'file', VmiError['code'], number]>([
       if (code !== 'VMI_CRASHED') continue;
       expect(first[0], where).toBeInstanceOf(CrashError);
       expect(first[0], where).toMatchObject({ signal: 'SIGSEGV', exitCode: undefined });
-      expect((first[0] as CrashError).stderr, where).toContain(`${calls[call - 1]} was told to crash`);
+      expect((first[0] as CrashError).stderr, where).toContain(
+        `${calls[call - 1]} was told to crash`,
+      );
     }
     expect(hostsOf(process.pid)).toEqual([]);
     expect(openFiles('self').size).toBe(files);
@@ -309,17 +315,20 @@ describe('nothing is left running', () => {
     await waitFor(() => !runs(host));
   });
 
-  test.each(['process.exit(0)', '', "process.kill(process.pid, 'SIGTERM')"])('after %s', async (end) => {
-    const { host, exit } = await start(
-      `await libvmi.call('vmi_pause_vm', [], 1000, false).done; console.log('ready');
+  test.each(['process.exit(0)', '', "process.kill(process.pid, 'SIGTERM')"])(
+    'after %s',
+    async (end) => {
+      const { host, exit } = await start(
+        `await libvmi.call('vmi_pause_vm', [], 1000, false).done; console.log('ready');
          await new Promise((resolve) => setTimeout(resolve, 300)); ${end}`,
-    );
-    await exit;
-    await waitFor(() => !runs(host));
-    const calls = standIn.calls();
-    expect(calls.slice(-2)).toEqual(['vmi_resume_vm', 'vmi_destroy']);
-    expect(count(calls, 'vmi_destroy')).toBe(1);
-  });
+      );
+      await exit;
+      await waitFor(() => !runs(host));
+      const calls = standIn.calls();
+      expect(calls.slice(-2)).toEqual(['vmi_resume_vm', 'vmi_destroy']);
+      expect(count(calls, 'vmi_destroy')).toBe(1);
+    },
+  );
 
   test('after a worker was terminated in mid-read', async () => {
     const text = `(async () => { const { Libvmi } = require(${JSON.stringify(ADDON)});

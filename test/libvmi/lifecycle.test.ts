@@ -55,7 +55,9 @@ describe.skipIf(!existsSync(ADDON))('every prefix of a life ends the process wel
       expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' });
       const paused = calls.includes('vmi_pause_vm');
       expect(calls.includes('vmi_resume_vm')).toBe(paused);
-      expect(calls.filter((call) => call === 'vmi_destroy').length).toBe(calls.includes('vmi_init') ? 1 : 0);
+      expect(calls.filter((call) => call === 'vmi_destroy').length).toBe(
+        calls.includes('vmi_init') ? 1 : 0,
+      );
       expect(calls).not.toContain('OVERLAP');
     }
   });
@@ -116,7 +118,10 @@ describe.skipIf(!existsSync(ADDON))('misuse of the seam', () => {
     ["new Libvmi({ driver: 'file', name: 5, deadline: 1, direct: false })", 'TypeError'],
     ["new Libvmi({ driver: 'file', name: 'x', deadline: 0, direct: false })", 'RangeError'],
     ["new Libvmi({ driver: 'file', name: 'x', deadline: 1e30, direct: false })", 'RangeError'],
-    ["new Libvmi({ driver: 'file', name: 'x', id: -1n, deadline: 1, direct: false })", 'RangeError'],
+    [
+      "new Libvmi({ driver: 'file', name: 'x', id: -1n, deadline: 1, direct: false })",
+      'RangeError',
+    ],
     ['Libvmi.prototype.attach.call({}, 1)', 'TypeError'],
     ["Libvmi.prototype.callNow.call(new Uint8Array(8), 'vmi_get_name', [])", 'TypeError'],
     ["make().callNow('vmi_read_pa', [0n])", 'RangeError'],

@@ -6,7 +6,8 @@ const standIn = new StandIn();
 afterEach(() => delete process.env.STANDIN_PV);
 afterAll(() => standIn.remove());
 
-const open = (driver: 'xen' | 'kvm') => openLibvmi({ driver, name: standIn.ram, library: standIn.library });
+const open = (driver: 'xen' | 'kvm') =>
+  openLibvmi({ driver, name: standIn.ram, library: standIn.library });
 
 describe('a domain of Xen', () => {
   it('is read at what it calls physical itself', async () => {
@@ -24,7 +25,12 @@ describe('a domain of Xen', () => {
     process.env.STANDIN_PV = '1';
     const memory = await open('xen');
     // Where the machine's memory ends is not known: all that a page table can hold may be RAM, and a read finds out.
-    expect(memory).toMatchObject({ addressing: 'machine', sparse: true, size: 1n << 20n, end: 1n << 52n });
+    expect(memory).toMatchObject({
+      addressing: 'machine',
+      sparse: true,
+      size: 1n << 20n,
+      end: 1n << 52n,
+    });
     expect(memory.readU64(0x1000n)).toBe(0x1000n);
     expect(() => memory.readU64(1n << 40n)).toThrow(expect.objectContaining({ code: 'VMI_FAULT' }));
     expect((await memory.registers()).map(({ cr3, efer }) => [cr3, efer])).toEqual([

@@ -17,7 +17,9 @@ const mappings = () =>
     .split('\n')
     .filter((line) => {
       const [start = '0', finish = '0'] = (line.split(' ')[0] ?? '').split('-');
-      return BigInt(`0x${finish || 0}`) - BigInt(`0x${start || 0}`) >= 64n << 20n && line.includes('ram');
+      return (
+        BigInt(`0x${finish || 0}`) - BigInt(`0x${start || 0}`) >= 64n << 20n && line.includes('ram')
+      );
     }).length;
 
 if (!isMainThread) {

@@ -63,11 +63,12 @@ inline int RunAll(int argc, char** argv) {
 
 }  // namespace vmi::test
 
-#define TEST(name)                                                                      \
-  static void name();                                                                   \
-  static const int name##_registered = ::vmi::test::Register(#name, name);              \
+#define TEST(name)                                                         \
+  static void name();                                                      \
+  static const int name##_registered = ::vmi::test::Register(#name, name); \
   static void name()
-#define EQUAL(actual, expected) ::vmi::test::Equal((actual), (expected), #actual, __FILE__, __LINE__)
+#define EQUAL(actual, expected) \
+  ::vmi::test::Equal((actual), (expected), #actual, __FILE__, __LINE__)
 #define CHECK(condition) ::vmi::test::True((condition), #condition, __FILE__, __LINE__)
 #define MAIN \
   int main(int argc, char** argv) { return ::vmi::test::RunAll(argc, argv); }

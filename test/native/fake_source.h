@@ -26,8 +26,10 @@ struct PageAllocator {
   PageAllocator() = default;
   template <typename U>
   explicit PageAllocator(const PageAllocator<U>&) {}
-  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kPageSize})); }
-  void deallocate(T* at, size_t) { ::operator delete(at, std::align_val_t{kPageSize}); }
+  T* allocate(size_t count) {
+    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{kPageSize}));
+  }
+  void deallocate(T* at, size_t) { ::operator delete (at, std::align_val_t{kPageSize}); }
   bool operator==(const PageAllocator&) const { return true; }
   bool operator!=(const PageAllocator&) const { return false; }
 };
@@ -103,7 +105,8 @@ class FakeSource final : public PhysicalSource {
       if (!range.Contains(physical)) continue;
       if (length > range.length - (physical - range.start)) return nullptr;
       const uint8_t* bytes = guest_->At(physical);
-      for (size_t page = PageOf(bytes); guest_->is_flat && page <= PageOf(bytes + length - 1); ++page) {
+      for (size_t page = PageOf(bytes); guest_->is_flat && page <= PageOf(bytes + length - 1);
+           ++page) {
         guest_->known[page] = 1;
       }
       return bytes;
@@ -137,7 +140,8 @@ class FakeSource final : public PhysicalSource {
         const uint8_t* bytes = Bytes(address);
         if (bytes == nullptr || guest_->bad_pages.count(address & ~kPageMask) != 0) break;
         // Ranges are whole pages.
-        const size_t part = std::min<size_t>(request.length - request.transferred, kPageSize - (address & kPageMask));
+        const size_t part = std::min<size_t>(request.length - request.transferred,
+                                             kPageSize - (address & kPageMask));
         std::memcpy(request.into + request.transferred, bytes, part);
         request.transferred += part;
       }
@@ -145,7 +149,9 @@ class FakeSource final : public PhysicalSource {
     return {};
   }
 
-  Status Begin() override { return guest_->reads >= guest_->fail_at ? Status(Code::kClosed, "gone") : Status(); }
+  Status Begin() override {
+    return guest_->reads >= guest_->fail_at ? Status(Code::kClosed, "gone") : Status();
+  }
   bool recovers() const override { return guest_->recovers; }
   void Refresh() override {
     const std::lock_guard lock(mutex_);
@@ -154,13 +160,16 @@ class FakeSource final : public PhysicalSource {
   void Close() override {}
 
  private:
-  size_t PageOf(const uint8_t* bytes) const { return static_cast<size_t>(bytes - guest_->bytes.data()) / kPageSize; }
+  size_t PageOf(const uint8_t* bytes) const {
+    return static_cast<size_t>(bytes - guest_->bytes.data()) / kPageSize;
+  }
 
   const uint8_t* Bytes(uint64_t address) {
     const uint8_t* now = guest_->At(address);
     if (!guest_->caches || now == nullptr) return now;
     std::vector<uint8_t>& page = guest_->cached[address & ~kPageMask];
-    if (page.empty()) page.assign(now - (address & kPageMask), now - (address & kPageMask) + kPageSize);
+    if (page.empty())
+      page.assign(now - (address & kPageMask), now - (address & kPageMask) + kPageSize);
     return page.data() + (address & kPageMask);
   }
 
@@ -214,7 +223,8 @@ class Tables {
 // Where tests put the direct map.
 constexpr uint64_t kDirectMap = 0xffff'8880'0000'0000;
 
-// A guest of `size` bytes with all of it in the direct map, in pages of `level`; tables from 0x1000 on.
+// A guest of `size` bytes with all of it in the direct map, in pages of `level`; tables from 0x1000
+// on.
 struct DirectMapped {
   explicit DirectMapped(uint64_t size, int level = 1, int levels = 4)
       : guest(std::make_shared<Guest>(size)), tables(guest, 0x1000, levels) {

@@ -9,7 +9,8 @@ namespace vmi::test {
 namespace {
 
 struct Rows {
-  Rows(const Plan& plan, size_t count) : layout(plan, count), bytes(layout.total + 64, 0xee), plan_(plan) {}
+  Rows(const Plan& plan, size_t count)
+      : layout(plan, count), bytes(layout.total + 64, 0xee), plan_(plan) {}
 
   uint32_t Mask(size_t row) const { return Load<uint32_t>(row * 4); }
   uint64_t Base(size_t row) const { return Load<uint64_t>(layout.bases + row * 8); }
@@ -80,8 +81,10 @@ TEST(marks_what_cannot_be_read) {
     guest.Put64(machine.tables.Entry(kDirectMap + 0x81000, 1), 0);
     guest.bad_pages.insert(0x83000);
     auto space = machine.Open();
-    // Column 3 crosses into a page that is not mapped, column 4 lies in it, 5 in one that cannot be read.
-    const auto plan = MakePlan({-1, 0, 8, 0, 0, 8, 1, 0, 8, -1, 0xff8, 16, -1, 0x1000, 8, -1, 0x3000, 8, -1, 0x2000, 8});
+    // Column 3 crosses into a page that is not mapped, column 4 lies in it, 5 in one that cannot be
+    // read.
+    const auto plan = MakePlan(
+        {-1, 0, 8, 0, 0, 8, 1, 0, 8, -1, 0xff8, 16, -1, 0x1000, 8, -1, 0x3000, 8, -1, 0x2000, 8});
     const Rows rows = Run(space.get(), *plan, {kDirectMap + 0x80000, 0, UINT64_MAX - 3});
     EQUAL(rows.Mask(0), 0b111010u);
     EQUAL(rows.U64(0, 0), 0xdeadbeefu);
@@ -141,7 +144,9 @@ TEST(rows_that_repeat_a_pointer_repeat_its_faults) {
   std::vector<uint64_t> bases;
   for (uint64_t i = 0; i < 9; ++i) {
     bases.push_back(kDirectMap + 0x80000 + i * 8);
-    guest.Put64(0x80000 + i * 8, i / 3 == 0 ? kDirectMap + 0x90000 : i / 3 == 1 ? 0 : kDirectMap + 0x91000);
+    guest.Put64(0x80000 + i * 8, i / 3 == 0   ? kDirectMap + 0x90000
+                                 : i / 3 == 1 ? 0
+                                              : kDirectMap + 0x91000);
   }
   guest.Put64(0x91000, 5);
   const auto plan = MakePlan({-1, 0, 8, 0, 0, 8, 0, 4090, 8});
@@ -162,7 +167,9 @@ TEST(bases_may_lie_in_the_rows) {
     std::vector<uint64_t> bases;
     for (uint64_t i = 0; i < 16; ++i) bases.push_back(kDirectMap + 0x80000 + i * 8);
     std::memcpy(rows.bytes.data() + at, bases.data(), 128);
-    CHECK(Gather(space.get(), *plan, reinterpret_cast<uint64_t*>(rows.bytes.data() + at), 16, rows.bytes.data()).ok());
+    CHECK(Gather(space.get(), *plan, reinterpret_cast<uint64_t*>(rows.bytes.data() + at), 16,
+                 rows.bytes.data())
+              .ok());
     for (size_t i = 0; i < 16; ++i) EQUAL(rows.U64(i, 0), i);
   }
 }
@@ -198,7 +205,8 @@ TEST(a_window_is_loaded_only_where_all_its_pages_may_be) {
   for (const auto& plan : {MakePlan({-1, 0, 8}), MakePlan({-1, 0, 8, -1, -3000, 8})}) {
     // The second time the good page is known.
     for (int round = 0; round < 2; ++round) {
-      const Rows rows = Run(space.get(), *plan, {kDirectMap + 0x81ff8, kDirectMap + 0x81ffc, kDirectMap + 0x82000});
+      const Rows rows = Run(space.get(), *plan,
+                            {kDirectMap + 0x81ff8, kDirectMap + 0x81ffc, kDirectMap + 0x82000});
       EQUAL(rows.Mask(0), 0u);
       EQUAL(rows.U64(0, 0), 0x5678'0000'1234u);
       EQUAL(rows.Mask(1), 1u);
@@ -214,7 +222,8 @@ TEST(nothing_is_loaded_beyond_the_end_of_what_is_mapped) {
   DirectMapped machine(1 << 20);
   auto& guest = *machine.guest;
   guest.is_flat = true;
-  for (uint64_t at = kEnd; at < (1 << 20); at += kPageSize) guest.Put64(machine.tables.Entry(kDirectMap + at, 1), 0);
+  for (uint64_t at = kEnd; at < (1 << 20); at += kPageSize)
+    guest.Put64(machine.tables.Entry(kDirectMap + at, 1), 0);
   guest.Put64(kEnd - 8, 0x1234);
   guest.Put64(kEnd, 0x5678);
   auto space = machine.Open();
@@ -286,7 +295,8 @@ TEST(random_plans_agree_however_they_are_read) {
       const uint64_t bits = random();
       guest.Put64(at, bits % 4 == 0 ? 0 : bits % 4 == 1 ? bits : kDirectMap + (bits & 0x3ffff));
     }
-    for (int i = 0; i < 6; ++i) guest.Put64(machine.tables.Entry(kDirectMap + ((random() % 48 + 16) << 12), 1), 0);
+    for (int i = 0; i < 6; ++i)
+      guest.Put64(machine.tables.Entry(kDirectMap + ((random() % 48 + 16) << 12), 1), 0);
     for (int i = 0; i < 3; ++i) guest.bad_pages.insert((random() % 48 + 16) << 12);
 
     std::vector<int32_t> triples;
@@ -295,13 +305,15 @@ TEST(random_plans_agree_however_they_are_read) {
     for (int k = 0; k < columns; ++k) {
       const int32_t sizes[] = {1, 2, 4, 8, 8, 8, 8, 16, 24, 100, 4096};
       const int32_t size = sizes[random() % 11];
-      triples.insert(triples.end(), {pointers[random() % pointers.size()], static_cast<int32_t>(random() % 12000) - 2000, size});
+      triples.insert(triples.end(), {pointers[random() % pointers.size()],
+                                     static_cast<int32_t>(random() % 12000) - 2000, size});
       if (size == 8) pointers.push_back(k);
     }
     const auto plan = MakePlan(triples);
     std::vector<uint64_t> bases;
     const size_t many = round % 10 == 0 ? 400 : 40;
-    for (size_t i = 0; i < random() % many; ++i) bases.push_back(kDirectMap + 0x10000 + random() % 0x30000);
+    for (size_t i = 0; i < random() % many; ++i)
+      bases.push_back(kDirectMap + 0x10000 + random() % 0x30000);
     if (random() % 4 == 0) bases.push_back(random());
 
     guest.is_mapped = true;
@@ -317,18 +329,21 @@ TEST(random_plans_agree_however_they_are_read) {
     auto batched_space = machine.Open();
     if (round % 2 == 0) CHECK(batched_space->SetWindows({{kDirectMap, 1 << 18, 0}}).ok());
     const Rows batched = Run(batched_space.get(), *plan, bases);
-    CHECK(std::memcmp(direct.bytes.data(), batched.bytes.data(), plan->columns().empty() ? 0 : bases.size() * 4) == 0);
+    CHECK(std::memcmp(direct.bytes.data(), batched.bytes.data(),
+                      plan->columns().empty() ? 0 : bases.size() * 4) == 0);
 
     for (size_t row = 0; row < bases.size(); ++row) {
       EQUAL(direct.Base(row), bases[row]);
       EQUAL(batched.Base(row), bases[row]);
       for (size_t k = 0; k < plan->columns().size(); ++k) {
         const Column& column = plan->columns()[k];
-        const uint64_t start = column.from < 0 ? bases[row] : direct.U64(row, static_cast<size_t>(column.from));
+        const uint64_t start =
+            column.from < 0 ? bases[row] : direct.U64(row, static_cast<size_t>(column.from));
         std::vector<uint8_t> expected(column.size);
         bool faulty = false;
         if (column.from < 0 || start != 0) {
-          const auto read = space->Read(start + static_cast<uint64_t>(int64_t{column.offset}), expected.data(), column.size);
+          const auto read = space->Read(start + static_cast<uint64_t>(int64_t{column.offset}),
+                                        expected.data(), column.size);
           faulty = read.value() < column.size;
           if (faulty) std::fill(expected.begin(), expected.end(), 0);
         }

@@ -17,7 +17,8 @@ constexpr uint64_t kNodeSize = 0x100;
 
 // Structures of 256 bytes with a list_head at kLink and a number at 0, in the direct map.
 struct Lists {
-  explicit Lists(bool is_mapped = true, bool is_parallel = false, uint64_t size = 1 << 20) : machine(size) {
+  explicit Lists(bool is_mapped = true, bool is_parallel = false, uint64_t size = 1 << 20)
+      : machine(size) {
     machine.guest->is_mapped = is_mapped;
     machine.guest->is_parallel = is_parallel;
     space = machine.Open();
@@ -147,7 +148,8 @@ TEST(rows_go_where_there_is_room) {
     bool is_mapped;
     bool is_parallel;
   };
-  for (const auto& [is_mapped, is_parallel] : {Way{true, false}, Way{false, false}, Way{false, true}}) {
+  for (const auto& [is_mapped, is_parallel] :
+       {Way{true, false}, Way{false, false}, Way{false, true}}) {
     for (const size_t capacity : {700, 699, 701, 300, 1000, 0}) {
       Lists lists(is_mapped, is_parallel);
       auto nodes = lists.Build(0, 700);
@@ -161,7 +163,8 @@ TEST(rows_go_where_there_is_room) {
         lists.Insert(node, lists.Prev(nodes[i]), nodes[i]);
         nodes.insert(nodes.begin() + static_cast<ptrdiff_t>(i), node);
       };
-      // The first walk, one that follows its trail, and ones that leave it: rows move down, up, or both.
+      // The first walk, one that follows its trail, and ones that leave it: rows move down, up, or
+      // both.
       for (int round = 0; round < 9; ++round) {
         if (round == 2) insert(remove(500), 100);
         if (round == 3) insert(remove(100), 600);
@@ -185,7 +188,9 @@ TEST(rows_go_where_there_is_room) {
         const size_t total = RowLayout(*lists.plan, capacity).total;
         std::vector<uint8_t> room(total + 64, 0xee);
         const uint64_t head = kDirectMap + Lists::Head(0);
-        const ListWalk walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 1000, {room.data(), capacity}).value();
+        const ListWalk walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 1000,
+                                        {room.data(), capacity})
+                                  .value();
         CHECK(NodesOf(walk) == nodes);
         // Elsewhere all the same.
         lists.CheckRows(walk);
@@ -234,8 +239,9 @@ TEST(refuses_more_rows_than_max) {
 
 TEST(wild_pointers_are_corrupt) {
   for (const bool mapped : {true, false}) {
-    for (const uint64_t wild : {uint64_t{0}, uint64_t{0x7fff'0000'1000}, kPoison1, kDirectMap + 0x50004,
-                                uint64_t{0x8000'0000'0000'0000}, UINT64_MAX, kDirectMap + (uint64_t{1} << 30)}) {
+    for (const uint64_t wild :
+         {uint64_t{0}, uint64_t{0x7fff'0000'1000}, kPoison1, kDirectMap + 0x50004,
+          uint64_t{0x8000'0000'0000'0000}, UINT64_MAX, kDirectMap + (uint64_t{1} << 30)}) {
       Lists lists(mapped);
       const auto nodes = lists.Build(0, 300);
       lists.SetRaw(nodes[280], wild);
@@ -391,7 +397,8 @@ TEST(a_node_that_is_freed_and_used_again_is_reported_once) {
   }
 }
 
-// What stays in the list from beginning to end is found, once, in order; nothing is found that never was in it.
+// What stays in the list from beginning to end is found, once, in order; nothing is found that
+// never was in it.
 TEST(a_list_under_constant_change_is_followed) {
   std::mt19937_64 random(3);
   size_t given_up = 0;
@@ -444,7 +451,9 @@ TEST(a_list_under_constant_change_is_followed) {
     };
     size_t loads = 0;
     lists.machine.guest->before_read = change;
-    lists.machine.guest->before_load = [&] { if (++loads % 5 == 0) change(loads / 5); };
+    lists.machine.guest->before_load = [&] {
+      if (++loads % 5 == 0) change(loads / 5);
+    };
     const Result<ListWalk> walk = lists.Walk(heads);
     lists.machine.guest->before_read = nullptr;
     lists.machine.guest->before_load = nullptr;
@@ -619,7 +628,9 @@ TEST(what_hangs_on_nodes_is_read_ahead_with_them_as_it_is_now) {
         pointers[0] = guest.Get64(nodes[i] - kLink + 0x10);
         const auto read = [&](uint64_t address, auto* into, uint32_t bit) {
           *into = 0;
-          if (lists.space->Read(address, reinterpret_cast<uint8_t*>(into), sizeof *into).value() == sizeof *into) return;
+          if (lists.space->Read(address, reinterpret_cast<uint8_t*>(into), sizeof *into).value() ==
+              sizeof *into)
+            return;
           *into = 0;
           expected_mask |= bit;
         };
@@ -653,7 +664,8 @@ TEST(a_list_that_changes_while_it_is_read_ahead_is_read_as_it_became) {
       const uint64_t moved = nodes[which];
       nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
       if (moves) nodes.push_back(moved);
-      // What was read ahead was in the list then: the node may be found where it was, or not at all.
+      // What was read ahead was in the list then: the node may be found where it was, or not at
+      // all.
       const auto found = NodesOf(walk);
       EQUAL(std::set<uint64_t>(found.begin(), found.end()).size(), found.size());
       auto at = found.begin();

@@ -41,7 +41,8 @@ TEST(reads_the_last_table_once_where_a_load_is_a_call) {
   guest->is_mapped = false;
   Tables tables(guest, 0x1000, 4);
   constexpr uint64_t kPages = 511;
-  for (uint64_t page = 0; page < kPages; ++page) tables.Map(kKernel + page * 0x1000, 0x100'0000 + page * 0x3000, 1);
+  for (uint64_t page = 0; page < kPages; ++page)
+    tables.Map(kKernel + page * 0x1000, 0x100'0000 + page * 0x3000, 1);
   auto space = tables.Open(Open(guest));
   space->Flush();
   guest->reads = 0;
@@ -318,7 +319,8 @@ TEST(random_tables_translate_as_they_walk) {
     guest->is_mapped = round % 2 == 0;
     for (uint64_t at = 0; at < 0x10000; at += 8) {
       const uint64_t bits = random();
-      guest->Put64(at, (bits & 0xe000'0000'0000'0fff) | ((bits >> 20 & 0x1f) << 12) | (bits >> 30 & 1));
+      guest->Put64(at,
+                   (bits & 0xe000'0000'0000'0fff) | ((bits >> 20 & 0x1f) << 12) | (bits >> 30 & 1));
     }
     const int levels = round % 3 == 0 ? 5 : 4;
     auto space = Tables(guest, (random() % 16) << 12, levels).Open(Open(guest));
@@ -333,7 +335,8 @@ TEST(random_tables_translate_as_they_walk) {
       CHECK(!steps.empty());
       const AddressSpace::Step& leaf = steps.back();
       const uint64_t size = uint64_t{1} << (12 + 9 * (leaf.level - 1));
-      EQUAL(physical.value(), (leaf.entry & 0x000f'ffff'ffff'f000 & ~(size - 1)) | (address & (size - 1)));
+      EQUAL(physical.value(),
+            (leaf.entry & 0x000f'ffff'ffff'f000 & ~(size - 1)) | (address & (size - 1)));
     }
   }
 }

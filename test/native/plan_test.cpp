@@ -9,7 +9,9 @@
 namespace vmi::test {
 namespace {
 
-bool Takes(std::vector<int32_t> triples) { return Plan::Create(triples.data(), triples.size()).ok(); }
+bool Takes(std::vector<int32_t> triples) {
+  return Plan::Create(triples.data(), triples.size()).ok();
+}
 
 TEST(refuses_what_rows_cannot_hold) {
   CHECK(Takes({-1, 0, 1}));
@@ -78,7 +80,9 @@ TEST(offsets_may_be_as_far_apart_as_they_like) {
 TEST(refuses_expectations_of_what_is_no_number) {
   const int32_t triples[] = {-1, 0, 4, -1, 8, 8, -1, 16, 16};
   const auto plan = std::move(Plan::Create(triples, 9).value());
-  const auto takes = [&](std::vector<uint64_t> numbers) { return plan->Expect(numbers.data(), numbers.size()).ok(); };
+  const auto takes = [&](std::vector<uint64_t> numbers) {
+    return plan->Expect(numbers.data(), numbers.size()).ok();
+  };
   CHECK(takes({}));
   CHECK(takes({0, 1, 0, 0, 1, UINT64_MAX, uint64_t{1} << 63, UINT64_MAX}));
   CHECK(!takes({0, 1, 0}));
@@ -96,7 +100,9 @@ TEST(finds_rows_that_are_not_as_expected) {
   std::mt19937_64 random(1);
   // Numbers that are at a limit more often than not.
   const auto number = [&] {
-    const uint64_t edges[] = {0, 1, 2, 0xfff, 0x7fff'ffff, 0xffff'ffff, uint64_t{1} << 63, UINT64_MAX, INT64_MAX, random()};
+    const uint64_t edges[] = {
+        0,          1,         2,       0xfff, 0x7fff'ffff, 0xffff'ffff, uint64_t{1} << 63,
+        UINT64_MAX, INT64_MAX, random()};
     return edges[random() % 10] + random() % 3 - 1;
   };
   size_t found_in_all = 0;
@@ -105,12 +111,15 @@ TEST(finds_rows_that_are_not_as_expected) {
     const size_t count = capacity == 0 ? 0 : random() % (capacity + 1);
     const RowLayout layout(*plan, capacity);
     std::vector<uint8_t> bytes(layout.total);
-    const auto put = [&](uint64_t at, const auto& value) { std::memcpy(bytes.data() + at, &value, sizeof value); };
+    const auto put = [&](uint64_t at, const auto& value) {
+      std::memcpy(bytes.data() + at, &value, sizeof value);
+    };
     std::vector<uint64_t> expected;
     for (uint64_t k = random() % 3; k > 0; --k) {
       const uint64_t min = number();
       const uint64_t max = min + std::min(number() & INT64_MAX, UINT64_MAX - min);
-      expected.insert(expected.end(), {random() % 2 * 2, random() % 2 == 0 ? UINT64_MAX : number(), min, max});
+      expected.insert(expected.end(),
+                      {random() % 2 * 2, random() % 2 == 0 ? UINT64_MAX : number(), min, max});
     }
     CHECK(plan->Expect(expected.data(), expected.size()).ok());
     std::vector<uint32_t> wanted;

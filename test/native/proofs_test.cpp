@@ -1,4 +1,5 @@
-// What a walk proved is not read again by one that takes it at its word, as long as the row and its keys are what they were.
+// What a walk proved is not read again by one that takes it at its word, as long as the row and its
+// keys are what they were.
 #include <chrono>
 #include <thread>
 
@@ -18,7 +19,8 @@ enum ColumnNumber : int32_t { kStart, kMm, kPgd, kEntry };
 
 // Tasks in a list, each with an mm, that has a PGD in a page of its own.
 struct Tasks {
-  explicit Tasks(size_t count, bool is_parallel = false, bool is_mapped = false) : machine(4 << 20), plan(MakePlan()) {
+  explicit Tasks(size_t count, bool is_parallel = false, bool is_mapped = false)
+      : machine(4 << 20), plan(MakePlan()) {
     machine.guest->is_mapped = is_mapped;
     machine.guest->is_parallel = is_parallel;
     space = machine.Open();
@@ -163,7 +165,8 @@ TEST(a_proof_is_of_its_row_and_keys) {
 
 TEST(a_row_like_the_one_before_one_that_is_proved_is_read) {
   Tasks tasks(3);
-  for (const size_t i : {0, 2}) tasks.machine.guest->Put64(Tasks::Mm(i) + 0x20, kDirectMap + Tasks::Pgd(0));
+  for (const size_t i : {0, 2})
+    tasks.machine.guest->Put64(Tasks::Mm(i) + 0x20, kDirectMap + Tasks::Pgd(0));
   tasks.Settle();
   for (const size_t i : {0, 2}) tasks.machine.guest->Put64(Tasks::Task(i), 99);
   const std::vector<uint64_t> expected = {kProof, kProof | 1, kProof};
@@ -246,7 +249,8 @@ TEST(proofs_stay_with_their_rows) {
   // One leaves, two change places, and one comes.
   tasks.Make(8);
   tasks.Link({0, 4, 3, 2, 5, 7, 8});
-  const std::vector<uint64_t> expected = {kProof, kProof | 4, kProof | 3, kProof | 2, kProof | 5, kProof | 7, kProof | 8};
+  const std::vector<uint64_t> expected = {kProof,     kProof | 4, kProof | 3, kProof | 2,
+                                          kProof | 5, kProof | 7, kProof | 8};
   CHECK(tasks.Walk() == expected);
   // The one that came is proved by the walk that has it among the others first.
   CHECK(tasks.Walk() == expected);
@@ -321,9 +325,12 @@ TEST(a_walk_reads_a_proof_again_that_is_too_old) {
 }
 
 TEST(refuses_proofs_that_are_none) {
-  const int32_t triples[] = {-1, 0, 8, -1, 8, 8, 1, 0x20, 8, 2, 0, 8, -1, 16, 4, 2, 5000, 8, 2, 5008, 8, 3, 0, 8};
+  const int32_t triples[] = {-1, 0,  8, -1, 8,    8, 1, 0x20, 8, 2, 0, 8,
+                             -1, 16, 4, 2,  5000, 8, 2, 5008, 8, 3, 0, 8};
   auto plan = std::move(Plan::Create(triples, 24).value());
-  const auto proves = [&](std::vector<int32_t> columns) { return plan->Prove(columns.data(), columns.size()).ok(); };
+  const auto proves = [&](std::vector<int32_t> columns) {
+    return plan->Prove(columns.data(), columns.size()).ok();
+  };
   // Nothing is expected of it.
   CHECK(!proves({3, 2}));
   const uint64_t expected[] = {3, 1, 0, 0, 5, 1, 0, 0, 0, 1, 0, 0, 7, 1, 0, 0};

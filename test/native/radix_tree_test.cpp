@@ -23,10 +23,14 @@ struct Tree {
   }
   static uint64_t Node(size_t i) { return 0x50000 + i * 0x80; }
   static uint64_t Entry(size_t i) { return (kDirectMap + Node(i)) | 2; }
-  void SetSlot(size_t node, size_t slot, uint64_t value) { machine.guest->Put64(Node(node) + 0x28 + slot * 8, value); }
+  void SetSlot(size_t node, size_t slot, uint64_t value) {
+    machine.guest->Put64(Node(node) + 0x28 + slot * 8, value);
+  }
   void SetShift(size_t node, uint8_t shift) { machine.guest->Put<uint8_t>(Node(node), shift); }
   void SetHead(uint64_t value) { machine.guest->Put64(kHead, value); }
-  Result<uint64_t> Get(uint64_t index) { return LookUp(space.get(), kTree, kDirectMap + kHead, index); }
+  Result<uint64_t> Get(uint64_t index) {
+    return LookUp(space.get(), kTree, kDirectMap + kHead, index);
+  }
 
   DirectMapped machine;
   std::unique_ptr<AddressSpace> space;
@@ -67,14 +71,16 @@ TEST(a_tree_that_is_none_is_corrupt_or_a_fault) {
     tree.SetSlot(0, 0, Tree::Entry(0));
     EQUAL(tree.Get(0).value(), Tree::Entry(0));
     // Nodes that are nowhere.
-    for (const uint64_t entry : {uint64_t{0xffff'f000'0000'0002}, UINT64_MAX - 1, uint64_t{0x8000'0000'0000'0002}}) {
+    for (const uint64_t entry :
+         {uint64_t{0xffff'f000'0000'0002}, UINT64_MAX - 1, uint64_t{0x8000'0000'0000'0002}}) {
       tree.SetHead(entry);
       CHECK(tree.Get(1).error().code == Code::kFault);
     }
   }
 }
 
-// A tree with one entry at index 7: a structure at 0x1000 that holds a pointer to 0x2000, and a number there.
+// A tree with one entry at index 7: a structure at 0x1000 that holds a pointer to 0x2000, and a
+// number there.
 struct LookUps : Tree {
   LookUps() : Tree(false, true) {
     SetHead(Entry(0));
@@ -146,9 +152,11 @@ TEST(what_was_read_ahead_is_used_once_and_not_by_others) {
   tree.space->Flush();
   EQUAL(tree.Get(7).value(), kDirectMap + 0x1000);
   tree.machine.guest->Put64(0x2000, 80);
-  // A read of its own sees what is there now, and so does a second gather, and one after the operation has ended.
+  // A read of its own sees what is there now, and so does a second gather, and one after the
+  // operation has ended.
   uint64_t value = 0;
-  CHECK(tree.space->ReadExact(kDirectMap + 0x2000, reinterpret_cast<uint8_t*>(&value), sizeof value).ok());
+  CHECK(tree.space->ReadExact(kDirectMap + 0x2000, reinterpret_cast<uint8_t*>(&value), sizeof value)
+            .ok());
   EQUAL(value, 80u);
   EQUAL(tree.Follow(kDirectMap + 0x1000), 77u);
   EQUAL(tree.Follow(kDirectMap + 0x1000), 80u);

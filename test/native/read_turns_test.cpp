@@ -38,7 +38,8 @@ int Meetings(ReadTurns* turns, size_t elements) {
 TEST(in_turns_one_is_inside) {
   ReadTurns turns;
   turns.Set(true);
-  // A thread that is stopped inside is not waited for: the other may meet it 200 times, and it the other next to never.
+  // A thread that is stopped inside is not waited for: the other may meet it 200 times, and it the
+  // other next to never.
   CHECK(Meetings(&turns, kElements) < 300);
 }
 

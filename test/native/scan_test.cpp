@@ -14,14 +14,17 @@ bool Never() { return false; }
 std::vector<uint64_t> Expected(Guest& guest, const ScanRequest& request) {
   std::vector<uint64_t> hits;
   for (const Range& range : guest.ranges) {
-    for (uint64_t at = range.start; at - range.start + request.pattern.size() <= range.length; ++at) {
+    for (uint64_t at = range.start; at - range.start + request.pattern.size() <= range.length;
+         ++at) {
       if (at < request.start || at + (request.pattern.size() - 1) > request.last) continue;
       bool wanted = false;
-      for (const uint64_t offset : request.offsets) wanted = wanted || at % request.stride == offset;
+      for (const uint64_t offset : request.offsets)
+        wanted = wanted || at % request.stride == offset;
       if (!wanted || hits.size() == request.max) continue;
       bool equal = true;
       for (size_t i = 0; i < request.pattern.size() && equal; ++i) {
-        equal = guest.bad_pages.count((at + i) & ~kPageMask) == 0 && *guest.At(at + i) == request.pattern[i];
+        equal = guest.bad_pages.count((at + i) & ~kPageMask) == 0 &&
+                *guest.At(at + i) == request.pattern[i];
       }
       if (equal) hits.push_back(at);
     }
@@ -89,7 +92,8 @@ TEST(finds_the_same_with_any_number_of_threads) {
     for (uint64_t at = kBase; at + kPiece < kBase + kSize; at += kPiece) {
       const uint64_t border = (at / kPiece + 1) * kPiece;
       const uint64_t first = border - length - random() % (2 * length);
-      places.insert(places.end(), {first, first + length, first + 2 * length, border + kPageSize - 4});
+      places.insert(places.end(),
+                    {first, first + length, first + 2 * length, border + kPageSize - 4});
     }
     for (int i = 0; i < 200; ++i) places.push_back(kBase + 64 + random() % (kSize / 64 - 2) * 64);
     places.push_back(kBase + kSize - length);
@@ -106,8 +110,12 @@ TEST(finds_the_same_with_any_number_of_threads) {
     request.max = round < 6 ? 65'536 : 1 + random() % 100;
     std::vector<uint64_t> expected;
     for (const uint64_t at : planted) {
-      const bool is_bad = guest->bad_pages.count(at & ~kPageMask) + guest->bad_pages.count((at + length - 1) & ~kPageMask) > 0;
-      if (is_bad || at < request.start || at + length - 1 > request.last || expected.size() == request.max) continue;
+      const bool is_bad = guest->bad_pages.count(at & ~kPageMask) +
+                              guest->bad_pages.count((at + length - 1) & ~kPageMask) >
+                          0;
+      if (is_bad || at < request.start || at + length - 1 > request.last ||
+          expected.size() == request.max)
+        continue;
       expected.push_back(at);
     }
     auto memory = Open(guest);
@@ -140,10 +148,13 @@ TEST(asks_on_the_calling_thread) {
   request.pattern = {1};
   request.threads = 4;
   const auto caller = std::this_thread::get_id();
-  CHECK(Scan(memory.get(), request, [&] {
-          CHECK(std::this_thread::get_id() == caller);
-          return false;
-        }).value().empty());
+  CHECK(Scan(memory.get(), request,
+             [&] {
+               CHECK(std::this_thread::get_id() == caller);
+               return false;
+             })
+            .value()
+            .empty());
 }
 
 TEST(works_at_the_end_of_addresses) {

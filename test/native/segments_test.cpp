@@ -44,7 +44,9 @@ class File {
 
   int fd() const { return fd_; }
   void Resize(uint64_t size) { EQUAL(ftruncate(fd_, static_cast<off_t>(size)), 0); }
-  void Put64(uint64_t at, uint64_t value) { EQUAL(pwrite(fd_, &value, 8, static_cast<off_t>(at)), 8); }
+  void Put64(uint64_t at, uint64_t value) {
+    EQUAL(pwrite(fd_, &value, 8, static_cast<off_t>(at)), 8);
+  }
   void Fill(uint64_t at, size_t length, uint8_t byte) {
     const std::vector<uint8_t> bytes(length, byte);
     EQUAL(pwrite(fd_, bytes.data(), length, static_cast<off_t>(at)), static_cast<ssize_t>(length));
@@ -59,7 +61,8 @@ class File {
   int fd_ = -1;
 };
 
-std::shared_ptr<Memory> OpenMemory(std::vector<SegmentSpec> segments, std::optional<pid_t> pid = std::nullopt) {
+std::shared_ptr<Memory> OpenMemory(std::vector<SegmentSpec> segments,
+                                   std::optional<pid_t> pid = std::nullopt) {
   auto source = OpenSegments(std::move(segments), pid);
   if (!source.ok()) {
     std::cerr << source.error().message << '\n';
@@ -128,7 +131,8 @@ TEST(offsets_need_no_alignment) {
     file.Put64(0x123, 0x1234);
     file.Put64(0x123 + 0x2ff8, 0x5678);
     file.Fill(0x6000, 0x1000, 7);
-    auto memory = OpenMemory({{Kind::kFile, 0, 0x3000, 0x123, file.fd()}, {Kind::kFile, 0x3000, 0x2000, 0x5fff, file.fd()}});
+    auto memory = OpenMemory({{Kind::kFile, 0, 0x3000, 0x123, file.fd()},
+                              {Kind::kFile, 0x3000, 0x2000, 0x5fff, file.fd()}});
     EQUAL(Load(memory.get(), 0), 0x1234u);
     EQUAL(Load(memory.get(), 0x2ff8), 0x5678u);
     EQUAL(Load(memory.get(), 0x3000), 0x0707070707070700u);
@@ -156,10 +160,12 @@ TEST(holes_are_read_and_stay_holes) {
   EQUAL(Scan(memory.get(), request, [] { return false; }).value().size(), 1u);
   // A pattern that begins in a hole, and one that ends in one.
   request.pattern = {0, 0, 1, 0, 0x10, 0};
-  CHECK(Scan(memory.get(), request, [] { return false; }).value() == std::vector<uint64_t>{(1 << 20) - 2});
+  CHECK(Scan(memory.get(), request, [] { return false; }).value() ==
+        std::vector<uint64_t>{(1 << 20) - 2});
   file.Fill(0x30'0ffe, 2, 0x77);
   request.pattern = {0x77, 0x77, 0, 0};
-  CHECK(Scan(memory.get(), request, [] { return false; }).value() == std::vector<uint64_t>{0x30'0ffe});
+  CHECK(Scan(memory.get(), request, [] { return false; }).value() ==
+        std::vector<uint64_t>{0x30'0ffe});
   EQUAL(file.Blocks(), blocks);
 }
 
@@ -209,7 +215,8 @@ TEST(a_truncated_file_is_a_fault_and_no_signal) {
       CHECK(space->SetWindows({{0xffff'8880'0000'0000, 0x100000, 0}}).ok());
       const int32_t triples[] = {-1, 0, 8, -1, 0x2000, 8};
       auto plan = std::move(Plan::Create(triples, 6).value());
-      const std::vector<uint64_t> bases = {0xffff'8880'0000'1000, 0xffff'8880'0000'3000, 0xffff'8880'0001'0000};
+      const std::vector<uint64_t> bases = {0xffff'8880'0000'1000, 0xffff'8880'0000'3000,
+                                           0xffff'8880'0001'0000};
       std::vector<uint8_t> rows(RowLayout(*plan, 3).total);
       CHECK(Gather(space.get(), *plan, bases.data(), 3, rows.data()).ok());
       const uint32_t expected[] = {0, 2, 3};
@@ -224,11 +231,13 @@ TEST(long_reads_bring_every_byte_and_stop_where_the_file_was_cut) {
   File file(kSize);
   std::vector<uint8_t> expected(kSize);
   // No two neighbours of a cache line are alike; a hole in the middle.
-  for (uint64_t i = 0; i < kSize; ++i) expected[i] = static_cast<uint8_t>(i * 37 + (i >> 8) * 11 + 1);
+  for (uint64_t i = 0; i < kSize; ++i)
+    expected[i] = static_cast<uint8_t>(i * 37 + (i >> 8) * 11 + 1);
   std::memset(expected.data() + 0x500000, 0, 0x3000);
   EQUAL(pwrite(file.fd(), expected.data(), 0x500000, 0), 0x500000);
   const uint64_t after = 0x503000;
-  EQUAL(pwrite(file.fd(), expected.data() + after, kSize - after, static_cast<off_t>(after)), static_cast<ssize_t>(kSize - after));
+  EQUAL(pwrite(file.fd(), expected.data() + after, kSize - after, static_cast<off_t>(after)),
+        static_cast<ssize_t>(kSize - after));
   auto memory = OpenMemory({{Kind::kFile, 0, kSize, 0, file.fd()}});
   std::vector<uint8_t> bytes(kSize + 64);
   for (const size_t skew : {0, 1, 63}) {
@@ -247,7 +256,8 @@ TEST(long_reads_bring_every_byte_and_stop_where_the_file_was_cut) {
 TEST(signals_of_others_reach_their_handler) {
   const pid_t child = fork();
   if (child == 0) {
-    // Ours was installed by the tests above: take its place as a library that came before it would have.
+    // Ours was installed by the tests above: take its place as a library that came before it would
+    // have.
     File file(0x1000);
     void* map = mmap(nullptr, 0x1000, PROT_READ, MAP_SHARED, file.fd(), 0);
     file.Resize(0);
@@ -337,12 +347,14 @@ TEST(reads_a_process) {
   // The gap ends a read, and only those that touch it.
   std::vector<uint8_t> bytes(Child::kSize);
   EQUAL(memory->Read(0, bytes.data(), bytes.size()).value(), Child::kGap);
-  EQUAL(memory->Read(Child::kGap + 0x1000, bytes.data(), bytes.size()).value(), Child::kSize - Child::kGap - 0x1000);
+  EQUAL(memory->Read(Child::kGap + 0x1000, bytes.data(), bytes.size()).value(),
+        Child::kSize - Child::kGap - 0x1000);
 
   std::vector<ReadRequest> requests;
   std::vector<uint64_t> values(3000);
   for (size_t i = 0; i < values.size(); ++i) {
-    const uint64_t physical = i % 3 == 0 ? Child::kGap + i * 8 % 0x1000 : (i * 7919 * 8) % Child::kSize;
+    const uint64_t physical =
+        i % 3 == 0 ? Child::kGap + i * 8 % 0x1000 : (i * 7919 * 8) % Child::kSize;
     requests.push_back({physical, reinterpret_cast<uint8_t*>(&values[i]), 8, 99});
   }
   CHECK(memory->ReadMany(requests.data(), requests.size()).ok());
@@ -357,7 +369,8 @@ TEST(reads_a_process) {
   const uint64_t wanted = 0x200000 * 3;
   std::memcpy(request.pattern.data(), &wanted, 8);
   request.stride = 8;
-  CHECK(Scan(memory.get(), request, [] { return false; }).value() == std::vector<uint64_t>{0x200000});
+  CHECK(Scan(memory.get(), request, [] { return false; }).value() ==
+        std::vector<uint64_t>{0x200000});
 }
 
 // Batches of this size are split over two threads each.
@@ -391,7 +404,8 @@ TEST(large_batches_of_several_threads_do_not_mix) {
       std::memcpy(request.pattern.data(), &wanted, 8);
       request.stride = 8;
       request.threads = 3;
-      CHECK(Scan(memory.get(), request, [] { return false; }).value() == std::vector<uint64_t>{round * 0x50000});
+      CHECK(Scan(memory.get(), request, [] { return false; }).value() ==
+            std::vector<uint64_t>{round * 0x50000});
     }
   });
   for (std::thread& thread : threads) thread.join();
@@ -488,7 +502,8 @@ TEST(a_process_that_cannot_be_read_is_refused_at_once) {
   }
 }
 
-// hugetlbfs: SEEK_DATA calls everything data there, and a touched hole allocates a huge page or raises SIGBUS.
+// hugetlbfs: SEEK_DATA calls everything data there, and a touched hole allocates a huge page or
+// raises SIGBUS.
 TEST(holes_of_huge_pages_are_not_touched) {
   const int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
   const bool sized = fd >= 0 && ftruncate(fd, 4 << 20) == 0;
@@ -508,7 +523,8 @@ TEST(holes_of_huge_pages_are_not_touched) {
     fstat(fd, &status);
     EQUAL(status.st_blocks, 0);
     const uint64_t value = 0x1234;
-    auto* page = static_cast<uint8_t*>(mmap(nullptr, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 2 << 20));
+    auto* page = static_cast<uint8_t*>(
+        mmap(nullptr, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 2 << 20));
     CHECK(page != MAP_FAILED);
     std::memcpy(page + 0x5000, &value, 8);
     munmap(page, 2 << 20);

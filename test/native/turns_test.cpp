@@ -8,7 +8,8 @@ namespace vmi::test {
 namespace {
 
 // Which of so many jobs were done in turns.
-std::vector<bool> Run(Turns* turns, int jobs, int64_t at_once, int64_t in_turns, size_t blocks = 17) {
+std::vector<bool> Run(Turns* turns, int jobs, int64_t at_once, int64_t in_turns,
+                      size_t blocks = 17) {
   std::vector<bool> ways;
   for (int i = 0; i < jobs; ++i) {
     ways.push_back(turns->Next(blocks));

@@ -44,7 +44,8 @@ const roomy = await statfs('/dev/shm').then(
 );
 const folder = mkdtempSync(join(roomy ? '/dev/shm' : tmpdir(), 'node-libvmi-bent-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM'])) process.on(signal, () => process.exit(1));
+for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM']))
+  process.on(signal, () => process.exit(1));
 
 const jobs = Number(values.jobs);
 const totals = {
@@ -59,7 +60,11 @@ const totals = {
 const outcomes = new Map();
 await Promise.all(Array.from({ length: jobs }, (_, job) => work(job)));
 console.log(
-  JSON.stringify({ suite: values.suite, ...totals, outcomes: Object.fromEntries([...outcomes].sort()) }),
+  JSON.stringify({
+    suite: values.suite,
+    ...totals,
+    outcomes: Object.fromEntries([...outcomes].sort()),
+  }),
 );
 process.exitCode = totals.failures === 0 ? 0 : 1;
 
@@ -86,7 +91,13 @@ async function work(job) {
 
 /** @param {Done} done */
 function add(done) {
-  for (const key of /** @type {const} */ (['operations', 'bends', 'attaches', 'attached', 'failures']))
+  for (const key of /** @type {const} */ ([
+    'operations',
+    'bends',
+    'attaches',
+    'attached',
+    'failures',
+  ]))
     totals[key] += done[key];
   if (done.slowest.milliseconds > totals.slowest.milliseconds) totals.slowest = done.slowest;
   for (const [name, count] of Object.entries(done.outcomes))

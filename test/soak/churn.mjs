@@ -43,9 +43,15 @@ try {
   check(result, before, after);
   const { seen: _, unfound: __, ...told } = result;
   console.log(
-    JSON.stringify({ source: values.source, backend: values.backend, suite: values.suite, ...told }),
+    JSON.stringify({
+      source: values.source,
+      backend: values.backend,
+      suite: values.suite,
+      ...told,
+    }),
   );
-  if (result.wrong.length > 0 || result.errorCount > result.walks * MAX_ERRORS) process.exitCode = 1;
+  if (result.wrong.length > 0 || result.errorCount > result.walks * MAX_ERRORS)
+    process.exitCode = 1;
 } finally {
   await lab.close();
 }
@@ -128,7 +134,9 @@ async function churn(walks, before) {
       const used = (user + system) / 1_000;
       result.mostCpu = Math.max(result.mostCpu, used);
       if (used > HANG || took > HANG_ON_THE_CLOCK)
-        result.wrong.push(`walk ${walk} took ${Math.round(took)} ms, ${Math.round(used)} of them on a CPU`);
+        result.wrong.push(
+          `walk ${walk} took ${Math.round(took)} ms, ${Math.round(used)} of them on a CPU`,
+        );
       // Lets the guest run: a walk that spins on every core of the host sees no churn.
       if (walk % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     }
@@ -156,7 +164,8 @@ function check(result, before, after) {
     if (unfound > 0) wrong.push(`PID ${task.pid} was not found ${unfound} times`);
     const answers = seen.get(`${task.pid} ${task.startTime}`) ?? new Map();
     const count = [...answers.values()].reduce((sum, n) => sum + n, 0);
-    if (count !== result.walks) wrong.push(`PID ${task.pid} is in ${count} of ${result.walks} walks`);
+    if (count !== result.walks)
+      wrong.push(`PID ${task.pid} is in ${count} of ${result.walks} walks`);
     // A task that executed something else between the two tables has two address spaces.
     if (later.mm !== task.mm || later.cr3 !== task.cr3) continue;
     for (const [facts, n] of answers) {

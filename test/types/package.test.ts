@@ -1,5 +1,14 @@
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -24,7 +33,9 @@ beforeAll(async () => {
     join(project, 'package.json'),
     '{ "name": "consumer", "version": "1.0.0", "private": true }\n',
   );
-  const dependencies = ['bindings', 'node-addon-api', 'file-uri-to-path'].map((name) => join(modules, name));
+  const dependencies = ['bindings', 'node-addon-api', 'file-uri-to-path'].map((name) =>
+    join(modules, name),
+  );
   await run('npm', [
     'install',
     `./${packed!.filename}`,
@@ -42,12 +53,17 @@ interface Result {
   readonly stderr: string;
 }
 
-function run(command: string, args: readonly string[], expected: number | 'any' = 0): Promise<Result> {
+function run(
+  command: string,
+  args: readonly string[],
+  expected: number | 'any' = 0,
+): Promise<Result> {
   return new Promise((resolve, reject) => {
     execFile(command, args, { cwd: project, timeout: 40_000 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
       if (expected === 'any' || code === expected) resolve({ code, stdout, stderr });
-      else reject(new Error(`${command} ${args.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`));
+      else
+        reject(new Error(`${command} ${args.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`));
     });
   });
 }
@@ -72,7 +88,10 @@ async function typecheck(name: string, source: string, options: object): Promise
     types: ['node'],
     ...options,
   };
-  await writeFile(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [name] }));
+  await writeFile(
+    join(folder, 'tsconfig.json'),
+    JSON.stringify({ compilerOptions, files: [name] }),
+  );
   const { stdout, stderr } = await run(
     process.execPath,
     [join(modules, 'typescript', 'bin', 'tsc'), '-p', folder],
@@ -112,7 +131,13 @@ ${USE}`;
 describe('the packed package', () => {
   it('holds what it needs to be built and used, and nothing else', async () => {
     expect(files).toEqual(
-      expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'binding.gyp', 'types/addon.d.ts']),
+      expect.arrayContaining([
+        'package.json',
+        'README.md',
+        'LICENSE',
+        'binding.gyp',
+        'types/addon.d.ts',
+      ]),
     );
     const strangers = files.filter(
       (path) =>
@@ -200,7 +225,9 @@ describe('the installed package', () => {
       version: string;
     };
     expect((await run(vmi, ['--version'])).stdout).toContain(version);
-    expect((await run(vmi, ['doctor'], 'any')).stdout).toMatch(/ok\s+addon\s+the native addon loads/);
+    expect((await run(vmi, ['doctor'], 'any')).stdout).toMatch(
+      /ok\s+addon\s+the native addon loads/,
+    );
     const { stderr } = await run(vmi, ['ps', 'image:/nowhere'], 3);
     expect(stderr).toMatch(/^vmi: .*\/nowhere/);
   });

@@ -1,6 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { fullTable, type MatrixRow, parseTable, readmeTable, withTable } from '../lab/matrix-table.mjs';
+import {
+  fullTable,
+  type MatrixRow,
+  parseTable,
+  readmeTable,
+  withTable,
+} from '../lab/matrix-table.mjs';
 
 const text = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
 

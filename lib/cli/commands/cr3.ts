@@ -9,14 +9,21 @@ import { answerEach } from '../each.js';
 export const cr3: Command = {
   name: 'cr3',
   summary: 'PID to CR3: the value CR3 holds while a task runs',
-  operands: [TARGET, { name: 'PID', many: true, summary: 'PID or TID in the initial PID namespace' }],
+  operands: [
+    TARGET,
+    { name: 'PID', many: true, summary: 'PID or TID in the initial PID namespace' },
+  ],
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   details: [
     'One PID prints the value alone; several print PID, CR3 and where it comes from. "none" is an answer: a kernel thread off the CPU has no address space, and an exited task no longer has one.',
     "The value is the physical address of the page global directory, without PCID. Under page-table isolation it is the kernel's half; --json has the user's half as userCr3.",
     'In a PV guest of Xen it is the machine address of the page global directory that the kernel runs on; the one of user mode is userCr3.',
   ],
-  examples: ['vmi cr3 qemu:4242 1', 'vmi cr3 qemu:4242 1 2 871', 'vmi cr3 image:/tmp/guest.elf 1 --json'],
+  examples: [
+    'vmi cr3 qemu:4242 1',
+    'vmi cr3 qemu:4242 1 2 871',
+    'vmi cr3 image:/tmp/guest.elf 1 --json',
+  ],
   run({ operands, has, out, withGuest }) {
     const pids = operands.slice(1).map((text) => parsePid(text));
     return withGuest((guest) => {

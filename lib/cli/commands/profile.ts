@@ -17,7 +17,10 @@ export const profile: Command = {
   operands: [TARGET],
   options: {
     format: { value: 'FORMAT', summary: `one of ${PROFILE_FORMATS.join(', ')}` },
-    name: { value: 'NAME', summary: "libvmi-conf: the guest's name for libvmi; by default the target's" },
+    name: {
+      value: 'NAME',
+      summary: "libvmi-conf: the guest's name for libvmi; by default the target's",
+    },
     sysmap: { value: 'FILE', summary: 'libvmi-conf: the System.map that the entry names' },
     ...ATTACH_OPTIONS,
   },

@@ -15,7 +15,9 @@ export const ps: Command = {
   operands: [TARGET],
   options: {
     threads: { short: 't', summary: 'every thread of every process, not only processes' },
-    cross: { summary: 'compare every list that the kernel keeps of its tasks; show those that one lacks' },
+    cross: {
+      summary: 'compare every list that the kernel keeps of its tasks; show those that one lacks',
+    },
     ...JSON_OPTION,
     ...ATTACH_OPTIONS,
   },
@@ -65,6 +67,7 @@ function print(tasks: readonly TaskJson[], out: Output, json: boolean): void {
 function tellBroken(tasks: readonly TaskJson[], out: Output): number {
   const broken = tasks.filter((task) => task.error !== undefined);
   for (const task of broken.slice(0, MAX_NAMED)) out.error(task.error!);
-  if (broken.length > MAX_NAMED) out.error(`… and ${broken.length - MAX_NAMED} more tasks like these`);
+  if (broken.length > MAX_NAMED)
+    out.error(`… and ${broken.length - MAX_NAMED} more tasks like these`);
   return broken.length > 0 ? EXIT.memory : EXIT.done;
 }

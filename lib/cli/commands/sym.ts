@@ -17,12 +17,18 @@ export const sym: Command = {
   summary: "look up kernel symbols: a name's address, an address's name",
   operands: [
     TARGET,
-    { name: 'NAME|ADDRESS', many: true, summary: 'a symbol, or an address (0x…, or sixteen hex digits)' },
+    {
+      name: 'NAME|ADDRESS',
+      many: true,
+      summary: 'a symbol, or an address (0x…, or sixteen hex digits)',
+    },
   ],
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   examples: ['vmi sym qemu:4242 init_task', 'vmi sym qemu:4242 0xffffffff81e0a590 schedule'],
   run({ operands, has, out, withGuest }) {
-    const queries = operands.slice(1).map((text) => (isAddress(text) ? parseAddressOperand(text) : text));
+    const queries = operands
+      .slice(1)
+      .map((text) => (isAddress(text) ? parseAddressOperand(text) : text));
     return withGuest((guest) => {
       const answers: Answer[] = [];
       const code = answerEach(out, queries, (query) => {
@@ -56,6 +62,7 @@ function byName(guest: Guest, name: string): Answer {
 
 function byAddress(guest: Guest, address: bigint): Answer {
   const place = guest.symbolAt(address);
-  if (place === undefined) throw new VmiError('VMI_SYMBOL', `no symbol at or below ${hex(address)}`);
+  if (place === undefined)
+    throw new VmiError('VMI_SYMBOL', `no symbol at or below ${hex(address)}`);
   return { query: hex(address), address, symbol: place.name, offset: Number(place.offset) };
 }

@@ -15,10 +15,17 @@ export const translate: Command = {
   name: 'translate',
   summary:
     'virtual to physical: every level of the page walk; of a PV guest of Xen, machine addresses both ways',
-  operands: [TARGET, { name: 'ADDRESS', summary: 'virtual address, or a symbol with or without +OFFSET' }],
+  operands: [
+    TARGET,
+    { name: 'ADDRESS', summary: 'virtual address, or a symbol with or without +OFFSET' },
+  ],
   options: {
-    machine: { summary: "ADDRESS is the machine's: print what a PV guest of Xen calls its physical address" },
-    physical: { summary: 'ADDRESS is what a PV guest of Xen calls physical: print the machine address' },
+    machine: {
+      summary: "ADDRESS is the machine's: print what a PV guest of Xen calls its physical address",
+    },
+    physical: {
+      summary: 'ADDRESS is what a PV guest of Xen calls physical: print the machine address',
+    },
     ...SPACE_OPTIONS,
     ...JSON_OPTION,
     ...ATTACH_OPTIONS,
@@ -61,7 +68,9 @@ export const translate: Command = {
             pageSize: walk.pageSize === undefined ? null : Number(walk.pageSize),
             ...(own === undefined
               ? {}
-              : { pseudoPhysical: own.pseudoPhysical === undefined ? null : hex(own.pseudoPhysical) }),
+              : {
+                  pseudoPhysical: own.pseudoPhysical === undefined ? null : hex(own.pseudoPhysical),
+                }),
           },
         ]);
       } else {

@@ -7,7 +7,10 @@ import { EXIT } from '../exit-code.js';
 export const who: Command = {
   name: 'who',
   summary: 'CR3 to tasks: every task that runs on an address space',
-  operands: [TARGET, { name: 'CR3', many: true, summary: 'any value a CR3 register or event can hold' }],
+  operands: [
+    TARGET,
+    { name: 'CR3', many: true, summary: 'any value a CR3 register or event can hold' },
+  ],
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   details: [
     "PCID, no-flush and LAM bits are ignored, and the user's half of a page-table pair counts as its kernel half. Threads, vfork and CLONE_VM children share one CR3; a kernel thread that is on a CPU borrows one.",

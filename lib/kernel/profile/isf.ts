@@ -1,7 +1,14 @@
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import { VmiError } from '../../errors.js';
 import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
-import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from '../types/table.js';
+import {
+  BaseTypes,
+  bareName,
+  type Member,
+  Struct,
+  type StructType,
+  type TypeRef,
+} from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** Largest JSON unpacked: a whole kernel's is 40–60 MB. */
@@ -71,7 +78,9 @@ export function parseIsf(bytes: Buffer, source = 'ISF'): Profile {
   const symbols = Object.entries(isf.symbols ?? {}).flatMap(([name, raw]) => symbol(name, raw));
   const constant = isf.symbols?.linux_banner?.constant_data;
   const banner =
-    constant === undefined ? undefined : Buffer.from(constant, 'base64').toString('latin1').split('\0')[0]!;
+    constant === undefined
+      ? undefined
+      : Buffer.from(constant, 'base64').toString('latin1').split('\0')[0]!;
   return {
     source,
     types: new IsfTypes(source, isf),
@@ -88,7 +97,8 @@ function unpack(bytes: Buffer, source: string): Buffer {
     );
   }
   try {
-    if (bytes[0] === 0x1f && bytes[1] === 0x8b) return gunzipSync(bytes, { maxOutputLength: MAX_BYTES });
+    if (bytes[0] === 0x1f && bytes[1] === 0x8b)
+      return gunzipSync(bytes, { maxOutputLength: MAX_BYTES });
     if (source.endsWith('.br')) return brotliDecompressSync(bytes, { maxOutputLength: MAX_BYTES });
   } catch (error) {
     throw new VmiError('VMI_ATTACH', `cannot unpack ${source}: ${(error as Error).message}`, {
@@ -101,9 +111,13 @@ function unpack(bytes: Buffer, source: string): Buffer {
 /** Addresses beyond 2^53 lose digits as numbers, so they are made strings before the text is parsed. */
 function parseJson(bytes: Buffer, source: string): RawIsf {
   try {
-    return JSON.parse(bytes.toString('utf8').replace(/("address"\s*:\s*)(\d{16,20})/g, '$1"$2"')) as RawIsf;
+    return JSON.parse(
+      bytes.toString('utf8').replace(/("address"\s*:\s*)(\d{16,20})/g, '$1"$2"'),
+    ) as RawIsf;
   } catch (error) {
-    throw new VmiError('VMI_ATTACH', `${source} is no JSON: ${(error as Error).message}`, { cause: error });
+    throw new VmiError('VMI_ATTACH', `${source} is no JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
 }
 
@@ -136,7 +150,11 @@ class IsfTypes extends BaseTypes {
     if (known !== undefined) return known;
     const types = this.#isf.user_types!;
     const raw = Object.hasOwn(types, bare) ? types[bare] : undefined;
-    if (raw === undefined || (raw.kind !== 'struct' && raw.kind !== 'union') || typeof raw.size !== 'number')
+    if (
+      raw === undefined ||
+      (raw.kind !== 'struct' && raw.kind !== 'union') ||
+      typeof raw.size !== 'number'
+    )
       return undefined;
     // dwarf2json calls unnamed types unnamed_0123456789abcdef.
     const spelled = /^unnamed_/.test(bare) ? '' : bare;
@@ -159,7 +177,8 @@ class IsfTypes extends BaseTypes {
   #members(raw: RawStruct): Member[] {
     const members: Member[] = [];
     for (const [name, field] of Object.entries(raw.fields ?? {})) {
-      if (!Number.isInteger(field.offset) || field.offset! < 0 || field.type === undefined) continue;
+      if (!Number.isInteger(field.offset) || field.offset! < 0 || field.type === undefined)
+        continue;
       const bits = field.type.kind === 'bitfield' ? field.type : undefined;
       const type = this.#ref(bits?.type ?? field.type, 0);
       const bitOffset = field.offset! * 8 + (bits?.bit_position ?? 0);
@@ -177,7 +196,8 @@ class IsfTypes extends BaseTypes {
 
   #ref(raw: RawType, depth: number): TypeRef {
     const name = raw.name ?? '';
-    if (depth > MAX_DEPTH) throw new VmiError('VMI_ATTACH', `${this.source}: a type refers to itself`);
+    if (depth > MAX_DEPTH)
+      throw new VmiError('VMI_ATTACH', `${this.source}: a type refers to itself`);
     switch (raw.kind) {
       case 'pointer': {
         const self = this;
@@ -218,7 +238,10 @@ class IsfTypes extends BaseTypes {
       case 'enum': {
         const found = this.#isf.enums?.[name];
         const values = new Map(
-          Object.entries(found?.constants ?? {}).map(([key, value]) => [key, BigInt(Math.trunc(value))]),
+          Object.entries(found?.constants ?? {}).map(([key, value]) => [
+            key,
+            BigInt(Math.trunc(value)),
+          ]),
         );
         const base = this.#isf.base_types?.[found?.base ?? ''];
         return {

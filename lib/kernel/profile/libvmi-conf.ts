@@ -10,13 +10,14 @@ export interface ConfEntry {
 }
 
 /** Keys of libvmi.conf (libvmi/os/linux/core.c, linux_configure) and the member each one is the offset of. */
-const MEMBERS: Readonly<Record<string, readonly [struct: string, member: string, type: TypeRef]>> = {
-  linux_tasks: ['task_struct', 'tasks', plain('struct list_head', 16)],
-  linux_mm: ['task_struct', 'mm', plain('struct mm_struct *', 8)],
-  linux_pid: ['task_struct', 'pid', plain('pid_t', 4)],
-  linux_name: ['task_struct', 'comm', plain('char[16]', 16)],
-  linux_pgd: ['mm_struct', 'pgd', plain('pgd_t *', 8)],
-};
+const MEMBERS: Readonly<Record<string, readonly [struct: string, member: string, type: TypeRef]>> =
+  {
+    linux_tasks: ['task_struct', 'tasks', plain('struct list_head', 16)],
+    linux_mm: ['task_struct', 'mm', plain('struct mm_struct *', 8)],
+    linux_pid: ['task_struct', 'pid', plain('pid_t', 4)],
+    linux_name: ['task_struct', 'comm', plain('char[16]', 16)],
+    linux_pgd: ['mm_struct', 'pgd', plain('pgd_t *', 8)],
+  };
 
 function plain(name: string, size: number): TypeRef {
   return { kind: 'int', name, size, signed: false, encoding: 'int' };
@@ -43,13 +44,18 @@ export function parseConf(text: string, source = 'libvmi.conf'): ConfEntry[] {
     if (match === null) throw bad(source, line, `unexpected ${JSON.stringify(char)}`);
     at = token.lastIndex;
     if (!match[0].startsWith('#')) {
-      tokens.push({ text: match[1] ?? match[2] ?? match[3]!, quoted: match[1] !== undefined, line });
+      tokens.push({
+        text: match[1] ?? match[2] ?? match[3]!,
+        quoted: match[1] !== undefined,
+        line,
+      });
     }
   }
   let at = 0;
   const next = (expected?: string) => {
     const found = tokens[at++];
-    if (found === undefined) throw bad(source, line, `the file ends where ${expected ?? 'a word'} belongs`);
+    if (found === undefined)
+      throw bad(source, line, `the file ends where ${expected ?? 'a word'} belongs`);
     if (expected !== undefined && (found.quoted || found.text !== expected)) {
       throw bad(source, found.line, `expected ${expected} but found '${found.text}'`);
     }
@@ -88,23 +94,33 @@ export function confProfile(
   source = 'libvmi.conf',
 ): Profile & { readonly sysmap?: string } {
   const entry =
-    name === undefined && entries.length === 1 ? entries[0] : entries.find((one) => one.name === name);
+    name === undefined && entries.length === 1
+      ? entries[0]
+      : entries.find((one) => one.name === name);
   if (entry === undefined) {
     const names = entries.map((one) => one.name);
     const which =
-      name === undefined ? 'an entry must be named' : `no entry '${name}'${didYouMean(name, names)}`;
+      name === undefined
+        ? 'an entry must be named'
+        : `no entry '${name}'${didYouMean(name, names)}`;
     throw new VmiError('VMI_ATTACH', `${source}: ${which} (it has ${names.join(', ') || 'none'})`);
   }
   const ostype = entry.values.get('ostype') ?? entry.values.get('os_type');
   if (ostype !== undefined && String(ostype).toLowerCase() !== 'linux') {
-    throw new VmiError('VMI_ATTACH', `${source}: entry '${entry.name}' is for ${ostype}, not for Linux`);
+    throw new VmiError(
+      'VMI_ATTACH',
+      `${source}: entry '${entry.name}' is for ${ostype}, not for Linux`,
+    );
   }
   const members = new Map<string, Member[]>();
   for (const [key, [struct, member, type]] of Object.entries(MEMBERS)) {
     const value = entry.values.get(key);
     if (value === undefined) continue;
     if (typeof value !== 'bigint' || value > 0xffffn) {
-      throw new VmiError('VMI_ATTACH', `${source}: ${key} of entry '${entry.name}' is no offset: ${value}`);
+      throw new VmiError(
+        'VMI_ATTACH',
+        `${source}: ${key} of entry '${entry.name}' is no offset: ${value}`,
+      );
     }
     const offset = Number(value);
     const list = members.get(struct) ?? [];

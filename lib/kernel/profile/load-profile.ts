@@ -47,8 +47,12 @@ async function read(path: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (error) {
-    throw new VmiError('VMI_ATTACH', `cannot read the profile ${path}: ${(error as Error).message}`, {
-      cause: error,
-    });
+    throw new VmiError(
+      'VMI_ATTACH',
+      `cannot read the profile ${path}: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
   }
 }

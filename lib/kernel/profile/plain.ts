@@ -1,6 +1,13 @@
 import { VmiError } from '../../errors.js';
 import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
-import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from '../types/table.js';
+import {
+  BaseTypes,
+  bareName,
+  type Member,
+  Struct,
+  type StructType,
+  type TypeRef,
+} from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** Says that a JSON file is what `vmi profile --format json` writes. */
@@ -38,13 +45,23 @@ export function parsePlain(bytes: Buffer, source = 'profile'): Profile {
   try {
     raw = JSON.parse(bytes.toString('utf8')) as RawProfile;
   } catch (error) {
-    throw new VmiError('VMI_ATTACH', `${source} is no JSON: ${(error as Error).message}`, { cause: error });
+    throw new VmiError('VMI_ATTACH', `${source} is no JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
-  if (raw?.format !== PLAIN_FORMAT || typeof raw.types !== 'object' || !Array.isArray(raw.symbols)) {
+  if (
+    raw?.format !== PLAIN_FORMAT ||
+    typeof raw.types !== 'object' ||
+    !Array.isArray(raw.symbols)
+  ) {
     throw new VmiError('VMI_ATTACH', `${source} is no profile of the format ${PLAIN_FORMAT}`);
   }
   const symbols = raw.symbols.map(({ name, address, type }): KernelSymbol => {
-    if (typeof name !== 'string' || typeof address !== 'string' || !/^0x[0-9a-f]{1,16}$/.test(address)) {
+    if (
+      typeof name !== 'string' ||
+      typeof address !== 'string' ||
+      !/^0x[0-9a-f]{1,16}$/.test(address)
+    ) {
       throw new VmiError(
         'VMI_ATTACH',
         `${source} has a symbol without name or address: ${JSON.stringify({ name, address })}`,

@@ -61,7 +61,10 @@ const SEARCH = [
 const MAX_TOKEN_TABLE = 8192;
 
 /** Characters that occur in symbols keep themselves as tokens, and digits do: ten tokens in a row. */
-export const TOKEN_PATTERN = Buffer.from('0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0', 'latin1');
+export const TOKEN_PATTERN = Buffer.from(
+  '0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0',
+  'latin1',
+);
 const DIGIT_ZERO = 0x30;
 
 /**
@@ -70,7 +73,10 @@ const DIGIT_ZERO = 0x30;
  * @param bytes 8 KiB before the hit and 8 KiB behind it, where there are so many
  * @returns index of token 0 and of `kallsyms_token_index`, or `undefined` when it is no token table
  */
-export function tokenTableAround(bytes: Buffer, hit: number): { table: number; index: number } | undefined {
+export function tokenTableAround(
+  bytes: Buffer,
+  hit: number,
+): { table: number; index: number } | undefined {
   let at = hit;
   for (let token = DIGIT_ZERO; token < TOKENS; token++) {
     const end = tokenEnd(bytes, at);
@@ -124,7 +130,12 @@ interface ProvenTables {
 }
 
 /** Finds all tables around a token table, in bytes in hand, and proves that they agree. */
-function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, image: AddressRange): ProvenTables {
+function tablesIn(
+  bytes: Buffer,
+  address: bigint,
+  tokenTable: number,
+  image: AddressRange,
+): ProvenTables {
   const where = address + BigInt(tokenTable);
   const tokens = checkTokens(bytes, tokenTable);
   if (tokens === undefined) throw broken(where, 'its token index does not agree');
@@ -168,10 +179,14 @@ function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, image: Add
           seqs: seqsAt === undefined ? undefined : copyOf(bytes, seqsAt, seqsAt + count * 3),
         };
       }
-      reasons.add(`${count} names, but no table of their addresses that lies in the kernel's image`);
+      reasons.add(
+        `${count} names, but no table of their addresses that lies in the kernel's image`,
+      );
     }
     if (reasons.size === 0) {
-      reasons.add(`markers at ${hex(address + BigInt(markers))}, but no names that agree with them`);
+      reasons.add(
+        `markers at ${hex(address + BigInt(markers))}, but no names that agree with them`,
+      );
     }
   }
   throw broken(where, [...reasons].join('; ') || 'no table of markers near it');
@@ -180,14 +195,16 @@ function tablesIn(bytes: Buffer, address: bigint, tokenTable: number, image: Add
 /** Reads the tables where they are said to be, and proves that they agree. */
 function readTables(source: ByteSource, tables: KallsymsTables, image: AddressRange): ProvenTables {
   const { count } = tables;
-  if (!(count >= MIN_SYMBOLS && count <= MAX_SYMBOLS)) throw broken(tables.tokenTable, `${count} symbols`);
+  if (!(count >= MIN_SYMBOLS && count <= MAX_SYMBOLS))
+    throw broken(tables.tokenTable, `${count} symbols`);
   const span = tables.tokenIndex - tables.tokenTable;
   if (span < 0n || span > BigInt(MAX_TOKEN_TABLE) + 8n) {
     throw broken(tables.tokenTable, `its token index is at ${hex(tables.tokenIndex)}`);
   }
   const tokens = source.read(tables.tokenTable, Number(span) + TOKENS * 2);
   const checked = checkTokens(tokens, 0);
-  if (checked?.index !== Number(span)) throw broken(tables.tokenTable, 'its token index does not agree');
+  if (checked?.index !== Number(span))
+    throw broken(tables.tokenTable, 'its token index does not agree');
   const offsets = int32Copy(source.read(tables.offsets, count * 4), 0, count);
   if (provenForm(offsets, tables.base, tables.offsets, [tables.form], image) === undefined) {
     throw broken(
@@ -223,7 +240,8 @@ function broken(tokenTable: bigint, why: string): CorruptError {
 
 /** The buffer as aligned words; its length may not be a multiple of 4. */
 function wordsOf(bytes: Buffer): Uint32Array {
-  if (bytes.byteOffset % 4 === 0) return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
+  if (bytes.byteOffset % 4 === 0)
+    return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
   const copy = new Uint8Array(bytes.length & ~3);
   copy.set(bytes.subarray(0, copy.length));
   return new Uint32Array(copy.buffer);
@@ -254,7 +272,10 @@ function* nameTables(
 ): Iterable<{ names: number; count: number; countAt: number }> {
   const first = markers >>> 2;
   let most = 1;
-  while (most < MAX_SYMBOLS / MARKER_STEP && grows(words[first + most - 1]!, words[first + most] ?? 0))
+  while (
+    most < MAX_SYMBOLS / MARKER_STEP &&
+    grows(words[first + most - 1]!, words[first + most] ?? 0)
+  )
     most++;
   // The last marker is the offset of a name among the last 256: so far back are the names at least.
   const lastMarker = words[first + most - 1]!;
@@ -262,12 +283,14 @@ function* nameTables(
   const farthest = Math.max(0, nearest - MARKER_STEP * 128);
   for (let i = nearest; i >= farthest; i--) {
     const count = words[i]!;
-    if (count < MIN_SYMBOLS || count > most * MARKER_STEP || count <= (most - 1) * MARKER_STEP) continue;
+    if (count < MIN_SYMBOLS || count > most * MARKER_STEP || count <= (most - 1) * MARKER_STEP)
+      continue;
     // 8-byte alignment pads the count (up to 6.x); 7.x does not.
     for (const names of [i * 4 + 8, i * 4 + 4]) {
       if (names === i * 4 + 8 && words[i + 1] !== 0) continue;
       const end = skipNames(bytes, names, Math.min(count, MARKER_STEP));
-      if (end !== undefined && end - names === words[first + 1]) yield { names, count, countAt: i * 4 };
+      if (end !== undefined && end - names === words[first + 1])
+        yield { names, count, countAt: i * 4 };
     }
   }
 }
@@ -306,7 +329,12 @@ function nameStarts(
   return { starts, end: at };
 }
 
-function markersAgree(starts: Uint32Array, words: Uint32Array, markers: number, count: number): boolean {
+function markersAgree(
+  starts: Uint32Array,
+  words: Uint32Array,
+  markers: number,
+  count: number,
+): boolean {
   const first = markers >>> 2;
   for (let i = 0; i < count; i += MARKER_STEP) {
     if (words[first + i / MARKER_STEP] !== starts[i]) return false;
@@ -480,7 +508,8 @@ export class Kallsyms implements SymbolTable {
   }
 
   find(name: string): bigint | undefined {
-    const index = this.#seqs === undefined ? this.#findByHash(name) : this.#findByOrder(name, this.#seqs);
+    const index =
+      this.#seqs === undefined ? this.#findByHash(name) : this.#findByOrder(name, this.#seqs);
     return index === undefined ? undefined : this.#addressAt(index);
   }
 
@@ -527,7 +556,8 @@ export class Kallsyms implements SymbolTable {
   #addressAt(index: number): bigint {
     const offset = this.#offsets[index]!;
     const { form, base } = this.tables;
-    if (form === 'place') return BigInt.asUintN(64, this.tables.offsets + BigInt(index * 4 + offset));
+    if (form === 'place')
+      return BigInt.asUintN(64, this.tables.offsets + BigInt(index * 4 + offset));
     if (form === 'base') return BigInt.asUintN(64, base + BigInt(offset >>> 0));
     return offset >= 0 ? BigInt(offset) : BigInt.asUintN(64, base - 1n - BigInt(offset));
   }
@@ -571,7 +601,11 @@ export class Kallsyms implements SymbolTable {
 
   #findByOrder(name: string, seqs: Buffer): number | undefined {
     let lowest: number | undefined;
-    for (let i = this.#lowerBound(name, seqs); i < this.count && this.#nameBySeq(i, seqs) === name; i++) {
+    for (
+      let i = this.#lowerBound(name, seqs);
+      i < this.count && this.#nameBySeq(i, seqs) === name;
+      i++
+    ) {
       const index = seqAt(seqs, 0, i);
       if (lowest === undefined || index < lowest) lowest = index;
     }

@@ -57,7 +57,9 @@ export class ListedSymbols implements SymbolTable {
 
   constructor(source: string, symbols: Iterable<KernelSymbol>) {
     this.source = source;
-    this.#sorted = [...symbols].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : 0));
+    this.#sorted = [...symbols].sort((a, b) =>
+      a.address < b.address ? -1 : a.address > b.address ? 1 : 0,
+    );
     for (const symbol of this.#sorted) {
       if (!this.#byName.has(symbol.name)) this.#byName.set(symbol.name, symbol);
     }

@@ -1,5 +1,12 @@
 import { CorruptError, hex } from '../../errors.js';
-import { BaseTypes, bareName, type Member, Struct, type StructType, type TypeRef } from './table.js';
+import {
+  BaseTypes,
+  bareName,
+  type Member,
+  Struct,
+  type StructType,
+  type TypeRef,
+} from './table.js';
 
 /** `9f eb 01`: magic and version. Documentation/bpf/btf.rst, 2.1; include/uapi/linux/btf.h. */
 export const BTF_MAGIC = Buffer.from([0x9f, 0xeb, 0x01]);
@@ -153,7 +160,8 @@ export class Btf extends BaseTypes {
     while (at < length) {
       const info = words[at + 1]!;
       const kind = (info >>> 24) & 0x1f;
-      if (kind === 0 || kind > ENUM64) throw corrupt(this.source, `type ${id} has the unknown kind ${kind}`);
+      if (kind === 0 || kind > ENUM64)
+        throw corrupt(this.source, `type ${id} has the unknown kind ${kind}`);
       const next = at + 3 + ((FIXED_EXTRA[kind]! + PER_MEMBER[kind]! * (info & 0xffff)) >>> 2);
       if (next > length || id >= most)
         throw corrupt(this.source, `type ${id} goes beyond the end of the types`);
@@ -197,7 +205,11 @@ export class Btf extends BaseTypes {
     for (let hops = 0; hops < MAX_CHAIN; hops++) {
       const kind = this.#kind(id);
       const passes =
-        kind === TYPEDEF || kind === VOLATILE || kind === CONST || kind === RESTRICT || kind === TYPE_TAG;
+        kind === TYPEDEF ||
+        kind === VOLATILE ||
+        kind === CONST ||
+        kind === RESTRICT ||
+        kind === TYPE_TAG;
       if (!passes) return id;
       id = this.#check(this.#third(id));
     }
@@ -256,7 +268,13 @@ export class Btf extends BaseTypes {
   #rank(id: number, keyword: string | undefined, structs: boolean): number | undefined {
     const kind = this.#kind(id);
     const spelled =
-      kind === STRUCT ? 'struct' : kind === UNION ? 'union' : kind === ENUM || kind === ENUM64 ? 'enum' : '';
+      kind === STRUCT
+        ? 'struct'
+        : kind === UNION
+          ? 'union'
+          : kind === ENUM || kind === ENUM64
+            ? 'enum'
+            : '';
     if (keyword !== undefined && keyword !== spelled) return undefined;
     if (kind === STRUCT || kind === UNION) return this.#third(id) === 0 ? 3 : 0;
     if (kind === TYPEDEF) {
@@ -475,7 +493,10 @@ export class Btf extends BaseTypes {
     for (let i = 0, p = at + 3; i < (info & 0xffff); i++, p += wide ? 3 : 2) {
       const low = BigInt(this.#words[p + 1]!);
       const value = wide ? (BigInt(this.#words[p + 2]!) << 32n) | low : low;
-      values.set(this.#string(this.#words[p]!), signed ? BigInt.asIntN(wide ? 64 : 32, value) : value);
+      values.set(
+        this.#string(this.#words[p]!),
+        signed ? BigInt.asIntN(wide ? 64 : 32, value) : value,
+      );
     }
     return values;
   }

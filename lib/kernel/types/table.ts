@@ -12,7 +12,12 @@ export type TypeRef =
       readonly encoding: 'int' | 'char' | 'bool';
     } // prettier-ignore
   | { readonly kind: 'float'; readonly name: string; readonly size: number }
-  | { readonly kind: 'pointer'; readonly name: string; readonly size: number; readonly target: TypeRef }
+  | {
+      readonly kind: 'pointer';
+      readonly name: string;
+      readonly size: number;
+      readonly target: TypeRef;
+    }
   | {
       readonly kind: 'array';
       readonly name: string;
@@ -141,7 +146,13 @@ export class Struct implements StructType {
         // count 0: a flexible array, as long as its allocation
         if (count !== 0 && step >= count) return undefined;
         const bitOffset = at.bitOffset + step * element.size * 8;
-        at = { name: at.name, offset: bitOffset >>> 3, bitOffset, size: element.size, type: element };
+        at = {
+          name: at.name,
+          offset: bitOffset >>> 3,
+          bitOffset,
+          size: element.size,
+          type: element,
+        };
       }
     }
     return at;
@@ -176,14 +187,20 @@ export class Struct implements StructType {
     return this.#byName;
   }
 
-  #collect(members: readonly Member[], bits: number, into: Map<string, Member>, depth: number): void {
+  #collect(
+    members: readonly Member[],
+    bits: number,
+    into: Map<string, Member>,
+    depth: number,
+  ): void {
     for (const member of members) {
       if (member.name !== '') {
         if (!into.has(member.name)) into.set(member.name, shifted(member, bits));
         if (into.size > MAX_MEMBERS)
           throw new CorruptError(`${this.kind} ${this.name} has too many members`, 0n);
       } else if (member.type.kind === 'struct' || member.type.kind === 'union') {
-        if (depth >= MAX_NESTING) throw new CorruptError(`${this.kind} ${this.name} nests for ever`, 0n);
+        if (depth >= MAX_NESTING)
+          throw new CorruptError(`${this.kind} ${this.name} nests for ever`, 0n);
         this.#collect(member.type.struct.members, bits + member.bitOffset, into, depth + 1);
       }
     }
@@ -239,7 +256,10 @@ export abstract class BaseTypes implements TypeTable {
 
 /** The error for a type that is absent. */
 export function noType(name: string, source: string, names: Iterable<string>): VmiError {
-  return new VmiError('VMI_TYPE', `no type '${name}' in ${source}${didYouMean(bareName(name), names)}`);
+  return new VmiError(
+    'VMI_TYPE',
+    `no type '${name}' in ${source}${didYouMean(bareName(name), names)}`,
+  );
 }
 
 /** A type's name without the keyword before it. */

@@ -49,7 +49,8 @@ export function readElfCore(readAt: ReadAt, fileSize: bigint, path: string): Elf
       'it is not a 64-bit little-endian ELF file; dump with paging off: dump-guest-memory -p is not needed',
     );
   }
-  if (head.readUInt16LE(16) !== ET_CORE) throw fail('it is an ELF file but no core (e_type is not ET_CORE)');
+  if (head.readUInt16LE(16) !== ET_CORE)
+    throw fail('it is an ELF file but no core (e_type is not ET_CORE)');
   if (head.readUInt16LE(18) !== EM_X86_64) throw fail('it is no core of an x86-64 machine');
   const phoff = head.readBigUInt64LE(32);
   const phentsize = head.readUInt16LE(54);
@@ -111,7 +112,11 @@ export function readQemuNotes(notes: Buffer): VcpuRegisters[] {
     const descAt = nameAt + ((nameSize + 3) & ~3);
     const next = descAt + ((descSize + 3) & ~3);
     if (nameSize > notes.length || descSize > notes.length || next > notes.length) break;
-    if (nameSize === 5 && notes.toString('latin1', nameAt, nameAt + 4) === 'QEMU' && descSize >= STATE_SIZE) {
+    if (
+      nameSize === 5 &&
+      notes.toString('latin1', nameAt, nameAt + 4) === 'QEMU' &&
+      descSize >= STATE_SIZE
+    ) {
       const cr = (n: number) => notes.readBigUInt64LE(descAt + STATE_CR + 8 * n);
       rows.push({
         vcpu: rows.length,

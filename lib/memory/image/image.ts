@@ -41,7 +41,10 @@ export function openImage(path: string): Source {
     if (isLime(head)) {
       const ranges = readLime(readAt, size, path);
       const open = () => openRanges(path, ranges, 'LiME dump', []);
-      return { candidates: [{ assumption: 'LiME dump', proven: true, open }], close: async () => {} };
+      return {
+        candidates: [{ assumption: 'LiME dump', proven: true, open }],
+        close: async () => {},
+      };
     }
     if (isKdump(head)) {
       const { fd: unpacked, ranges, registers } = unpackKdump(readAt, size, path);
@@ -66,7 +69,10 @@ function rawSource(path: string, size: bigint, head: Buffer): Source {
   const start = head.toString('latin1', 0, 16);
   for (const [magic, name, advice] of FOREIGN) {
     if (start.startsWith(magic)) {
-      throw new VmiError('VMI_ATTACH', `${path} is ${name}, which cannot be read as it is: ${advice}`);
+      throw new VmiError(
+        'VMI_ATTACH',
+        `${path} is ${name}, which cannot be read as it is: ${advice}`,
+      );
     }
   }
   if (size < MIN_IMAGE) {
@@ -116,7 +122,9 @@ function openDescriptor(
     );
     const native = addon().openMemory({ segments });
     const machine: Machine | undefined =
-      registers.length > 0 ? { registers: async () => [...registers], close: async () => {} } : undefined;
+      registers.length > 0
+        ? { registers: async () => [...registers], close: async () => {} }
+        : undefined;
     return new PhysicalMemory({
       native,
       source: 'image',
@@ -152,5 +160,7 @@ function openFile(path: string): number {
 function wholePages({ physical, length, offset }: FileRange): FileRange[] {
   const start = (physical + PAGE_MASK) & ~PAGE_MASK;
   const end = (physical + length) & ~PAGE_MASK;
-  return end > start ? [{ physical: start, length: end - start, offset: offset + (start - physical) }] : [];
+  return end > start
+    ? [{ physical: start, length: end - start, offset: offset + (start - physical) }]
+    : [];
 }

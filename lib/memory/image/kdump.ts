@@ -49,7 +49,8 @@ export function unpackKdump(readAt: ReadAt, fileSize: bigint, path: string): Unp
   const read = start.startsWith('makedumpfile') ? flattened(readAt, fileSize, fail) : readAt;
   const exactly = (offset: bigint, length: number, what: string) => {
     const bytes = read(offset, length);
-    if (bytes.length < length) throw fail(`it is truncated within its ${what}. Copy it again, whole`);
+    if (bytes.length < length)
+      throw fail(`it is truncated within its ${what}. Copy it again, whole`);
     return bytes;
   };
   const header = exactly(0n, PAGE, 'header');
@@ -60,7 +61,8 @@ export function unpackKdump(readAt: ReadAt, fileSize: bigint, path: string): Unp
   const bitmapBlocks = header.readUInt32LE(BITMAP_BLOCKS_AT);
   const maxPfn = header.readUInt32LE(MAX_MAPNR_AT);
   const half = (bitmapBlocks >> 1) * PAGE;
-  if (bitmapBlocks < 2 || half * 8 < maxPfn) throw fail('its page bitmap is smaller than its memory');
+  if (bitmapBlocks < 2 || half * 8 < maxPfn)
+    throw fail('its page bitmap is smaller than its memory');
   const bitmapAt = (1n + subBlocks) * BigInt(PAGE);
   const present = exactly(bitmapAt, half, 'page bitmap');
   const dumped = exactly(bitmapAt + BigInt(half), half, 'page bitmap');
@@ -81,8 +83,13 @@ export function unpackKdump(readAt: ReadAt, fileSize: bigint, path: string): Unp
     let waiting: number[] = [];
     const flush = () => {
       if (waiting.length === 0) return;
-      const descriptors = exactly(descriptorAt, waiting.length * DESCRIPTOR_SIZE, 'page descriptors');
-      for (const [i, pfn] of waiting.entries()) pages(pfn, descriptors.subarray(i * DESCRIPTOR_SIZE));
+      const descriptors = exactly(
+        descriptorAt,
+        waiting.length * DESCRIPTOR_SIZE,
+        'page descriptors',
+      );
+      for (const [i, pfn] of waiting.entries())
+        pages(pfn, descriptors.subarray(i * DESCRIPTOR_SIZE));
       descriptorAt += BigInt(waiting.length * DESCRIPTOR_SIZE);
       waiting = [];
     };
@@ -158,7 +165,8 @@ function flattened(readAt: ReadAt, fileSize: bigint, fail: (why: string) => VmiE
   const records: { offset: bigint; size: bigint; at: bigint }[] = [];
   for (let at = BigInt(FLAT_HEADER); ; ) {
     const head = readAt(at, 16);
-    if (head.length < 16) throw fail('it is truncated: its end marker is missing. Copy it again, whole');
+    if (head.length < 16)
+      throw fail('it is truncated: its end marker is missing. Copy it again, whole');
     const offset = head.readBigInt64BE(0);
     const size = head.readBigInt64BE(8);
     if (offset === -1n) break;

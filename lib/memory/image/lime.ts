@@ -22,7 +22,8 @@ export function readLime(readAt: ReadAt, fileSize: bigint, path: string): FileRa
   const ranges: FileRange[] = [];
   for (let at = 0n; at < fileSize; ) {
     const header = readAt(at, Number(HEADER_SIZE));
-    if (header.length < Number(HEADER_SIZE)) throw fail(`it is truncated within the range header at ${at}`);
+    if (header.length < Number(HEADER_SIZE))
+      throw fail(`it is truncated within the range header at ${at}`);
     const start = header.readBigUInt64LE(8);
     const last = header.readBigUInt64LE(16);
     if (header.readUInt32LE(0) !== MAGIC || header.readUInt32LE(4) !== VERSION || last < start) {

@@ -6,7 +6,12 @@ import { type Cr3WriteOptions, Cr3WriteStream } from '../../libvmi/cr3-writes.js
 import { REGISTERS } from '../../libvmi/registers.js';
 import { LibvmiSession, withLog } from '../../libvmi/session.js';
 import { PauseGuard } from '../pause-guard.js';
-import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
+import {
+  type AbortOptions,
+  type Machine,
+  PhysicalMemory,
+  type VcpuRegisters,
+} from '../physical-memory.js';
 import { isSuspended } from '../qemu/libvirt.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { kvmRanges } from './kvm-ranges.js';
@@ -55,7 +60,10 @@ const COMPARED_PAGES = 16n;
  * @throws {VmiError} `VMI_LIBRARY_MISSING`: libvmi is not installed or too old
  * @throws {VmiError} `VMI_ATTACH`: libvmi cannot attach, with its reason; `VMI_BUSY`: it did not return; `VMI_ABORTED`
  */
-export async function openLibvmi(target: LibvmiTarget, options: AbortOptions = {}): Promise<PhysicalMemory> {
+export async function openLibvmi(
+  target: LibvmiTarget,
+  options: AbortOptions = {},
+): Promise<PhysicalMemory> {
   const session = await LibvmiSession.open({ ...target, signal: options.signal });
   try {
     if (target.driver !== 'file') return await domainMemory(session, target);
@@ -71,12 +79,18 @@ export async function openLibvmi(target: LibvmiTarget, options: AbortOptions = {
  * The same as a {@link Source}: for a file whose layout is open, one candidate for every layout a PC can have.
  * @throws {VmiError} as {@link openLibvmi}
  */
-export async function openLibvmiSource(target: LibvmiTarget, options: AbortOptions = {}): Promise<Source> {
+export async function openLibvmiSource(
+  target: LibvmiTarget,
+  options: AbortOptions = {},
+): Promise<Source> {
   const memory = await openLibvmi(target, options);
   const choices = target.driver === 'file' ? layouts(rawSize(target.name), target.split) : [];
   if (choices.length <= 1) {
     const assumption = choices[0]?.assumption ?? "libvmi's own memory map";
-    return { candidates: [{ assumption, proven: true, open: () => memory }], close: () => memory.close() };
+    return {
+      candidates: [{ assumption, proven: true, open: () => memory }],
+      close: () => memory.close(),
+    };
   }
   // libvmi can attach, so each candidate may do it for itself.
   await memory.close();
@@ -92,7 +106,11 @@ export async function openLibvmiSource(target: LibvmiTarget, options: AbortOptio
 
 interface Layout {
   readonly assumption: string;
-  readonly ranges: readonly { readonly physical: bigint; readonly length: bigint; readonly offset: bigint }[];
+  readonly ranges: readonly {
+    readonly physical: bigint;
+    readonly length: bigint;
+    readonly offset: bigint;
+  }[];
 }
 
 /** How the file may be laid out: what all layouts agree on first, then each of them. One, where there is no doubt. */
@@ -112,7 +130,11 @@ function layouts(size: bigint, split: bigint | undefined): Layout[] {
 }
 
 function fileMemory(session: LibvmiSession, target: LibvmiTarget, layout: Layout): PhysicalMemory {
-  const segments = layout.ranges.flatMap(({ physical, length, offset }) => [physical, length, offset]);
+  const segments = layout.ranges.flatMap(({ physical, length, offset }) => [
+    physical,
+    length,
+    offset,
+  ]);
   const read = session.memory(BigUint64Array.from(segments));
   const mapped = target.map === false ? undefined : mapFile(target.name, layout, read);
   if (mapped !== undefined) read.close();
@@ -132,7 +154,9 @@ function mapFile(path: string, layout: Layout, read: NativeMemory): NativeMemory
   const fd = openSync(path, 'r');
   let mapped: NativeMemory;
   try {
-    mapped = addon().openMemory({ segments: layout.ranges.map((range) => ({ ...range, kind: 'file', fd })) });
+    mapped = addon().openMemory({
+      segments: layout.ranges.map((range) => ({ ...range, kind: 'file', fd })),
+    });
   } catch (error) {
     throw fromNative(error);
   } finally {
@@ -144,7 +168,11 @@ function mapFile(path: string, layout: Layout, read: NativeMemory): NativeMemory
 }
 
 /** Compares pages spread over a run; on a live guest one may change between two looks, not every time. */
-function agree(one: NativeMemory, other: NativeMemory, range: { physical: bigint; length: bigint }): boolean {
+function agree(
+  one: NativeMemory,
+  other: NativeMemory,
+  range: { physical: bigint; length: bigint },
+): boolean {
   const pages = range.length / PAGE_SIZE;
   const [a, b] = [Buffer.alloc(Number(PAGE_SIZE)), Buffer.alloc(Number(PAGE_SIZE))];
   for (let k = 0n; k <= COMPARED_PAGES; k++) {
@@ -165,8 +193,10 @@ async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promi
   const size = await number('vmi_get_memsize');
   const vcpus = Number(await number('vmi_get_num_vcpus'));
   const what = `${target.driver}:${target.name}`;
-  if (end === 0n) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no memory`);
-  if (vcpus === 0) throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no vCPU`);
+  if (end === 0n)
+    throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no memory`);
+  if (vcpus === 0)
+    throw new VmiError('VMI_ATTACH', `${what}: libvmi says that the guest has no vCPU`);
   const ranges = target.driver === 'kvm' ? kvmRanges(size, end) : [[0n, end]];
   const native = session.memory(
     BigUint64Array.from(ranges.flatMap(([start, end]) => [start!, end! - start!, start!])),
@@ -193,7 +223,12 @@ async function isPv(session: LibvmiSession): Promise<boolean> {
   return (await has('CR3')) && !(await has('MSR_EFER'));
 }
 
-const EVENT_CALLS = ['vmi_events_version', 'vmi_register_event', 'vmi_clear_event', 'vmi_events_listen'];
+const EVENT_CALLS = [
+  'vmi_events_version',
+  'vmi_register_event',
+  'vmi_clear_event',
+  'vmi_events_listen',
+];
 
 class Domain implements Machine {
   readonly #session: LibvmiSession;
@@ -303,7 +338,10 @@ class Domain implements Machine {
     this.#begin();
     const { failed, log } = await this.#session.call(name);
     if (failed)
-      throw new VmiError('VMI_UNSUPPORTED', withLog(`${this.#what}: libvmi cannot ${verb} the guest`, log));
+      throw new VmiError(
+        'VMI_UNSUPPORTED',
+        withLog(`${this.#what}: libvmi cannot ${verb} the guest`, log),
+      );
   }
 }
 

@@ -40,7 +40,10 @@ export function xenHost(): XenHost {
 }
 
 /** The guests of the Xen that this host is the dom0 of, by number; none elsewhere. Asks xl, or xenstore-ls where there is no xl. */
-export function xenDomains(host: XenHost = xenHost(), env: NodeJS.ProcessEnv = process.env): XenDomain[] {
+export function xenDomains(
+  host: XenHost = xenHost(),
+  env: NodeJS.ProcessEnv = process.env,
+): XenDomain[] {
   if (!host.xen || !host.control) return [];
   const list = ask('xl', ['list', '-l'], env);
   const domains = list === undefined ? undefined : parseXlList(list);
@@ -78,9 +81,12 @@ export function parseXenstore(text: string): XenDomain[] {
     const [, id, key, value = ''] =
       /^\/local\/domain\/(\d+)\/(name|memory\/target) = "(.*)"$/.exec(line) ?? [];
     if (key === 'name') names.set(Number(id), unescaped(value));
-    else if (key !== undefined && /^\d+$/.test(value)) memory.set(Number(id), BigInt(value) * 1024n);
+    else if (key !== undefined && /^\d+$/.test(value))
+      memory.set(Number(id), BigInt(value) * 1024n);
   }
-  return guests([...names].map(([id, name]) => ({ id, name, type: undefined, memory: memory.get(id) })));
+  return guests(
+    [...names].map(([id, name]) => ({ id, name, type: undefined, memory: memory.get(id) })),
+  );
 }
 
 /** Without dom0, which cannot look at itself, and those that are being made or die. */

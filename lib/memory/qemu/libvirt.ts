@@ -64,7 +64,8 @@ export async function findDomain(
       : error;
   });
   const domain =
-    names.find(({ name }) => name === target.name) ?? names.find(({ uuid }) => uuid === target.name);
+    names.find(({ name }) => name === target.name) ??
+    names.find(({ uuid }) => uuid === target.name);
   if (domain === undefined)
     throw new VmiError('VMI_ATTACH', `${what}: ${unknownDomain(uri, target.name, names)}`);
   const process = processOf(domain, uri);

@@ -57,7 +57,10 @@ export function qemuProcess(pid: number): QemuProcess {
     );
   }
   const executable = executableOf(pid) ?? args[0] ?? '';
-  if (!/(^|\/)(qemu-system-[\w-]+|qemu-kvm|kvm)( \(deleted\))?$/.test(executable) && !isQemuName(args[0])) {
+  if (
+    !/(^|\/)(qemu-system-[\w-]+|qemu-kvm|kvm)( \(deleted\))?$/.test(executable) &&
+    !isQemuName(args[0])
+  ) {
     throw new VmiError(
       'VMI_ATTACH',
       `process ${pid} is no QEMU system emulator (it runs '${executable}'); 'vmi list' shows the guests that run here`,
@@ -113,7 +116,8 @@ export function listenerOf(socketPath: string): number | undefined {
   const inodes = new Set<string>();
   for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
     const fields = line.trim().split(/\s+/);
-    if (fields.length >= 8 && fields.slice(7).join(' ') === socketPath) inodes.add(`socket:[${fields[6]}]`);
+    if (fields.length >= 8 && fields.slice(7).join(' ') === socketPath)
+      inodes.add(`socket:[${fields[6]}]`);
   }
   if (inodes.size === 0) return undefined;
   for (const entry of readdirSync('/proc')) {
@@ -191,7 +195,8 @@ export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigi
  * @returns `undefined` when neither is to be had
  */
 export function openMapping(pid: number, mapping: HostMapping): number | undefined {
-  const isIt = ({ ino, dev }: BigIntStats) => ino === mapping.inode && deviceName(dev) === mapping.device;
+  const isIt = ({ ino, dev }: BigIntStats) =>
+    ino === mapping.inode && deviceName(dev) === mapping.device;
   const open = (path: string): number | undefined => {
     try {
       if (!isIt(statSync(path, { bigint: true }))) return undefined;

@@ -3,7 +3,12 @@ import type { NativeSegment } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative, hex, VmiError } from '../../errors.js';
 import { PauseGuard } from '../pause-guard.js';
-import { type AbortOptions, type Machine, PhysicalMemory, type VcpuRegisters } from '../physical-memory.js';
+import {
+  type AbortOptions,
+  type Machine,
+  PhysicalMemory,
+  type VcpuRegisters,
+} from '../physical-memory.js';
 import { type Candidate, ramSplits, type Source, splitRanges, type Waiting } from '../source.js';
 import { findDomain, type LibvirtTarget } from './libvirt.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
@@ -144,7 +149,8 @@ async function hostRanges(
     if (bases.has(block)) continue;
     const shown = sharedBlock(process, ranges, mappings, block);
     const ask = async () => {
-      const answer = physical === 0n && first !== undefined ? first : await monitor.human(whereIs(physical));
+      const answer =
+        physical === 0n && first !== undefined ? first : await monitor.human(whereIs(physical));
       return parseHostAddress(answer) - offset;
     };
     bases.set(block, shown ?? (await ask()));
@@ -165,7 +171,9 @@ function sharedBlock(
 ): bigint | undefined {
   // Some machines call it by its path. QEMU hw/core/machine.c, `machine_consume_memdev`.
   if (!process.sharedBackends.includes(block.replace(/^\/objects\//, ''))) return undefined;
-  const ends = ranges.filter((range) => range.block === block).map(({ offset, length }) => offset + length);
+  const ends = ranges
+    .filter((range) => range.block === block)
+    .map(({ offset, length }) => offset + length);
   const size = ends.reduce((longest, end) => (end > longest ? end : longest), 0n);
   const starts = runsOfSize(
     mappings.filter(({ shared }) => shared),
@@ -185,7 +193,10 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
   if (size === undefined) {
     throw new VmiError('VMI_ATTACH', `cannot tell how much RAM QEMU ${process.pid} has: ${advice}`);
   }
-  if (process.args.some((arg) => /^--?(numa|device)$/.test(arg)) && hasMemoryDevices(process.args)) {
+  if (
+    process.args.some((arg) => /^--?(numa|device)$/.test(arg)) &&
+    hasMemoryDevices(process.args)
+  ) {
     throw new VmiError(
       'VMI_ATTACH',
       `QEMU ${process.pid} has several memory blocks, whose places only its monitor tells: ${advice}`,
@@ -204,7 +215,8 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
     splits.map(({ low, assumption }) => ({
       assumption: blocks.length === 1 ? assumption : `${assumption}, mapped at ${hex(block)}`,
       // Below 2.75 GiB every PC keeps its RAM in one piece.
-      proven: blocks.length === 1 && splits.length === 1 && low === size && process.machine !== undefined,
+      proven:
+        blocks.length === 1 && splits.length === 1 && low === size && process.machine !== undefined,
       open: () =>
         openRanges(
           process,
@@ -262,7 +274,13 @@ function openRanges(
           });
         } else {
           const offset = piece.mapping!.offset + (piece.host - piece.mapping!.start);
-          segments.push({ physical: piece.physical, length: piece.length, kind: 'file', fd, offset });
+          segments.push({
+            physical: piece.physical,
+            length: piece.length,
+            kind: 'file',
+            fd,
+            offset,
+          });
         }
       }
     }
@@ -278,7 +296,9 @@ function openRanges(
     });
   } catch (error) {
     const native = fromNative(error) as NodeJS.ErrnoException;
-    throw native.code === 'EACCES' || native.code === 'EPERM' ? noRight(process.pid, error) : native;
+    throw native.code === 'EACCES' || native.code === 'EPERM'
+      ? noRight(process.pid, error)
+      : native;
   } finally {
     for (const fd of descriptors) closeSync(fd);
   }

@@ -52,7 +52,9 @@ export class QmpClient implements Monitor {
     socket.on('data', (text: string) => this.#receive(text));
     socket.on('error', (error) => this.#fail(describeConnect(socketPath, error)));
     socket.on('close', () => {
-      this.#fail(new VmiError('VMI_CLOSED', `QEMU closed its monitor at ${socketPath}; the guest has ended`));
+      this.#fail(
+        new VmiError('VMI_CLOSED', `QEMU closed its monitor at ${socketPath}; the guest has ended`),
+      );
     });
   }
 
@@ -115,7 +117,10 @@ export class QmpClient implements Monitor {
   }
 
   close(): void {
-    this.#failure ??= new VmiError('VMI_CLOSED', `the monitor connection to ${this.socketPath} is closed`);
+    this.#failure ??= new VmiError(
+      'VMI_CLOSED',
+      `the monitor connection to ${this.socketPath} is closed`,
+    );
     this.#socket.destroy();
   }
 
@@ -142,7 +147,10 @@ export class QmpClient implements Monitor {
     this.#buffer += text;
     if (this.#buffer.length > MAX_LINE) {
       this.#fail(
-        new VmiError('VMI_ATTACH', `${this.socketPath} sent a line of over ${MAX_LINE} characters: no QMP`),
+        new VmiError(
+          'VMI_ATTACH',
+          `${this.socketPath} sent a line of over ${MAX_LINE} characters: no QMP`,
+        ),
       );
       this.#socket.destroy();
       return;
@@ -162,7 +170,10 @@ export class QmpClient implements Monitor {
       message = JSON.parse(line) as QmpMessage;
     } catch {
       this.#fail(
-        new VmiError('VMI_ATTACH', `${this.socketPath} does not speak QMP: it sent '${line.slice(0, 60)}'`),
+        new VmiError(
+          'VMI_ATTACH',
+          `${this.socketPath} does not speak QMP: it sent '${line.slice(0, 60)}'`,
+        ),
       );
       this.#socket.destroy();
       return;

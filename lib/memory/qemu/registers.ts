@@ -15,8 +15,16 @@ export function parseRegisters(text: string): VcpuRegisters[] {
       return match === null ? undefined : BigInt(`0x${match[1]}`);
     };
     const [cr0, cr3, cr4] = [value('CR0'), value('CR3'), value('CR4')];
-    if (!Number.isInteger(vcpu) || cr0 === undefined || cr3 === undefined || cr4 === undefined) continue;
-    rows.push({ vcpu, cr0, cr3, cr4, rip: value('RIP') ?? value('EIP') ?? 0n, efer: value('EFER') ?? 0n });
+    if (!Number.isInteger(vcpu) || cr0 === undefined || cr3 === undefined || cr4 === undefined)
+      continue;
+    rows.push({
+      vcpu,
+      cr0,
+      cr3,
+      cr4,
+      rip: value('RIP') ?? value('EIP') ?? 0n,
+      efer: value('EFER') ?? 0n,
+    });
   }
   if (rows.length === 0) {
     throw new VmiError(

@@ -41,7 +41,11 @@ export class VirshError extends VmiError {
  * @throws {VirshError} `VMI_ATTACH`, `VMI_CLOSED` (the domain has ended), `VMI_UNSUPPORTED`, `VMI_BUSY`
  * @throws {VmiError} `VMI_ABORTED`
  */
-export function virsh(uri: string, args: readonly string[], { signal }: AbortOptions = {}): Promise<string> {
+export function virsh(
+  uri: string,
+  args: readonly string[],
+  { signal }: AbortOptions = {},
+): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(
       'virsh',
@@ -58,7 +62,9 @@ export function virsh(uri: string, args: readonly string[], { signal }: AbortOpt
       (error, stdout, stderr) => {
         if (error === null) resolve(stdout);
         else if (signal?.aborted === true) {
-          reject(new VmiError('VMI_ABORTED', `virsh ${args[0]} was aborted`, { cause: signal.reason }));
+          reject(
+            new VmiError('VMI_ABORTED', `virsh ${args[0]} was aborted`, { cause: signal.reason }),
+          );
         } else reject(explain(uri, args[0] ?? '', error, stderr));
       },
     );
@@ -119,7 +125,12 @@ function explain(uri: string, command: string, error: Error, stderr: string): Vi
   }
   const known = PROBLEMS.find(([pattern]) => pattern.test(said));
   if (known === undefined)
-    return new VirshError('failed', 'VMI_ATTACH', `${what} failed: ${said || error.message}`, error);
+    return new VirshError(
+      'failed',
+      'VMI_ATTACH',
+      `${what} failed: ${said || error.message}`,
+      error,
+    );
   const [, problem, errorCode, advice] = known;
   return new VirshError(problem, errorCode, `${what}: ${advice} (${said})`, error);
 }
@@ -152,7 +163,13 @@ export class LibvirtDomain implements MonitorAccess, Monitor {
     if (!this.#alive())
       throw new VmiError('VMI_CLOSED', 'the domain has ended, or was started anew: attach again');
     const request = JSON.stringify({ execute: command, arguments: args });
-    const text = await virsh(this.#uri, ['qemu-monitor-command', '--domain', this.#uuid, '--cmd', request]);
+    const text = await virsh(this.#uri, [
+      'qemu-monitor-command',
+      '--domain',
+      this.#uuid,
+      '--cmd',
+      request,
+    ]);
     let answer: QmpAnswer;
     try {
       answer = JSON.parse(text) as QmpAnswer;

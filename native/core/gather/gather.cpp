@@ -17,7 +17,8 @@ namespace {
 // The rows being filled, as plain pointers: usable under a BusGuard.
 struct Rows {
   // From row `first` on.
-  Rows(const Plan& plan, const RowBuffer& buffer, size_t first) : masks(buffer.bytes + first * sizeof(uint32_t)) {
+  Rows(const Plan& plan, const RowBuffer& buffer, size_t first)
+      : masks(buffer.bytes + first * sizeof(uint32_t)) {
     const RowLayout layout(plan, buffer.capacity);
     bases = buffer.bytes + layout.bases + first * sizeof(uint64_t);
     for (size_t k = 0; k < plan.columns().size(); ++k) {
@@ -28,7 +29,9 @@ struct Rows {
 
   uint8_t* Cell(size_t row, size_t column) const { return columns[column] + row * sizes[column]; }
   uint64_t Base(size_t row) const { return Load(bases + row * sizeof(uint64_t)); }
-  uint64_t Pointer(size_t row, size_t column) const { return Load(columns[column] + row * sizeof(uint64_t)); }
+  uint64_t Pointer(size_t row, size_t column) const {
+    return Load(columns[column] + row * sizeof(uint64_t));
+  }
   bool IsFaulty(size_t row, size_t column) const {
     uint32_t mask;
     std::memcpy(&mask, masks + row * sizeof mask, sizeof mask);
@@ -53,7 +56,8 @@ struct Rows {
   uint32_t sizes[Plan::kMaxColumns];
 };
 
-// A NULL pointer leads to zeroes that are not a fault; so does one that could not be read, whose own bit says it.
+// A NULL pointer leads to zeroes that are not a fault; so does one that could not be read, whose
+// own bit says it.
 bool FindStart(const Rows& rows, const ColumnWindow& window, size_t row, uint64_t* start) {
   uint64_t pointer;
   if (window.from < 0) {
@@ -67,11 +71,13 @@ bool FindStart(const Rows& rows, const ColumnWindow& window, size_t row, uint64_
 }
 
 void ZeroParts(const Rows& rows, const ColumnWindow& window, size_t row) {
-  for (const ColumnWindow::Part& part : window.parts) std::memset(rows.Cell(row, part.column), 0, part.size);
+  for (const ColumnWindow::Part& part : window.parts)
+    std::memset(rows.Cell(row, part.column), 0, part.size);
 }
 
 // Column by column, each as far as it goes: where a window cannot be loaded in one piece.
-void CopyParts(AddressSpace* space, const Rows& rows, const ColumnWindow& window, size_t row, uint64_t start) {
+void CopyParts(AddressSpace* space, const Rows& rows, const ColumnWindow& window, size_t row,
+               uint64_t start) {
   for (const ColumnWindow::Part& part : window.parts) {
     uint8_t* cell = rows.Cell(row, part.column);
     int level;
@@ -81,29 +87,35 @@ void CopyParts(AddressSpace* space, const Rows& rows, const ColumnWindow& window
   }
 }
 
-// Rows whose windows are found before any of their columns is copied: enough for their cache misses to overlap. A bit each.
+// Rows whose windows are found before any of their columns is copied: enough for their cache misses
+// to overlap. A bit each.
 constexpr size_t kDirectBlock = 16;
 
 // What a NULL pointer leads to.
 alignas(64) constexpr uint8_t kZeroes[Plan::kMaxWindow] = {};
 
 // Where the window of most rows lies. A NULL pointer leads to nothing, whatever lies at 0.
-AddressSpace::FlatFinder MakeFinder(const AddressSpace::FlatWindow& flat, const ColumnWindow& window) {
-  const AddressSpace::FlatFinder finder(flat, static_cast<uint64_t>(int64_t{window.offset}), window.length);
+AddressSpace::FlatFinder MakeFinder(const AddressSpace::FlatWindow& flat,
+                                    const ColumnWindow& window) {
+  const AddressSpace::FlatFinder finder(flat, static_cast<uint64_t>(int64_t{window.offset}),
+                                        window.length);
   return window.from >= 0 && finder.Holds(0) ? AddressSpace::FlatFinder() : finder;
 }
 
 // Any other's: nullptr where it is not in one piece.
-[[gnu::noinline]] const uint8_t* FindElsewhere(AddressSpace* space, const ColumnWindow& window, uint64_t pointer) {
+[[gnu::noinline]] const uint8_t* FindElsewhere(AddressSpace* space, const ColumnWindow& window,
+                                               uint64_t pointer) {
   if (pointer == 0 && window.from >= 0) return kZeroes;
   return space->Direct(pointer + static_cast<uint64_t>(int64_t{window.offset}), window.length);
 }
 
-// Where a window lies in each row of a block. Returns the rows where that is not in one piece, which have zeroes instead.
-uint64_t FindWindows(AddressSpace* space, AddressSpace::FlatFinder finder, const Rows& rows, const ColumnWindow& window,
-                     size_t first, size_t count, const uint8_t** found) {
-  const uint8_t* pointers =
-      window.from >= 0 ? rows.Cell(first, static_cast<size_t>(window.from)) : rows.bases + first * sizeof(uint64_t);
+// Where a window lies in each row of a block. Returns the rows where that is not in one piece,
+// which have zeroes instead.
+uint64_t FindWindows(AddressSpace* space, AddressSpace::FlatFinder finder, const Rows& rows,
+                     const ColumnWindow& window, size_t first, size_t count,
+                     const uint8_t** found) {
+  const uint8_t* pointers = window.from >= 0 ? rows.Cell(first, static_cast<size_t>(window.from))
+                                             : rows.bases + first * sizeof(uint64_t);
   uint64_t elsewhere = 0;
   for (size_t i = 0; i < count; ++i) {
     const uint64_t pointer = Rows::Load(pointers + i * sizeof pointer);
@@ -122,7 +134,8 @@ uint64_t FindWindows(AddressSpace* space, AddressSpace::FlatFinder finder, const
 }
 
 template <size_t kSize>
-void CopyColumn(uint8_t* __restrict cells, const uint8_t* const* __restrict windows, size_t offset, size_t count) {
+void CopyColumn(uint8_t* __restrict cells, const uint8_t* const* __restrict windows, size_t offset,
+                size_t count) {
   size_t i = 0;
   for (; i + 4 <= count; i += 4) {
     std::memcpy(cells + i * kSize, windows[i] + offset, kSize);
@@ -133,7 +146,8 @@ void CopyColumn(uint8_t* __restrict cells, const uint8_t* const* __restrict wind
   for (; i < count; ++i) std::memcpy(cells + i * kSize, windows[i] + offset, kSize);
 }
 
-void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindow::Part& part, size_t count) {
+void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindow::Part& part,
+                size_t count) {
   // The usual sizes as loads and stores of their own; a call of memcpy costs more than those.
   switch (part.size) {
     case 8:
@@ -143,17 +157,20 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
     case 16:
       return CopyColumn<16>(cells, windows, part.offset, count);
     default:
-      for (size_t i = 0; i < count; ++i) std::memcpy(cells + i * part.size, windows[i] + part.offset, part.size);
+      for (size_t i = 0; i < count; ++i)
+        std::memcpy(cells + i * part.size, windows[i] + part.offset, part.size);
   }
 }
 
-// Memory that is mapped: plain loads. Only trivial objects live in here, SIGBUS jumps out of it. Not inlined, since where sigsetjmp is
-// called variables lie in memory.
-[[gnu::noinline]] void GatherDirect(AddressSpace* space, const ColumnWindow* windows, size_t window_count, const Rows& rows, size_t count) {
+// Memory that is mapped: plain loads. Only trivial objects live in here, SIGBUS jumps out of it.
+// Not inlined, since where sigsetjmp is called variables lie in memory.
+[[gnu::noinline]] void GatherDirect(AddressSpace* space, const ColumnWindow* windows,
+                                    size_t window_count, const Rows& rows, size_t count) {
   const uint8_t* found[Plan::kMaxColumns][kDirectBlock];
   uint64_t elsewhere[Plan::kMaxColumns];
   AddressSpace::FlatFinder finders[Plan::kMaxColumns];
-  for (size_t w = 0; w < window_count; ++w) finders[w] = MakeFinder(space->WidestFlat(), windows[w]);
+  for (size_t w = 0; w < window_count; ++w)
+    finders[w] = MakeFinder(space->WidestFlat(), windows[w]);
   for (size_t first = 0; first < count; first += kDirectBlock) {
     const size_t block = std::min(kDirectBlock, count - first);
     for (size_t w = 0; w < window_count;) {
@@ -163,11 +180,13 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
         elsewhere[w] = FindWindows(space, finders[w], rows, windows[w], first, block, found[w]);
       }
       for (size_t k = begin; k < w; ++k) {
-        for (const ColumnWindow::Part& part : windows[k].parts) CopyColumn(rows.Cell(first, part.column), found[k], part, block);
+        for (const ColumnWindow::Part& part : windows[k].parts)
+          CopyColumn(rows.Cell(first, part.column), found[k], part, block);
         for (uint64_t left = elsewhere[k]; left != 0; left &= left - 1) {
           const size_t row = first + static_cast<size_t>(__builtin_ctzll(left));
           uint64_t start;
-          if (FindStart(rows, windows[k], row, &start)) CopyParts(space, rows, windows[k], row, start);
+          if (FindStart(rows, windows[k], row, &start))
+            CopyParts(space, rows, windows[k], row, start);
         }
       }
     }
@@ -194,7 +213,8 @@ class BatchGather {
         repeats_(lane->repeats),
         slots_(lane->slots) {}
 
-  void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end, Skipped skipped = {}) {
+  void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end,
+           Skipped skipped = {}) {
     windows_ = windows;
     pieces_.clear();
     requests_.clear();
@@ -202,7 +222,8 @@ class BatchGather {
     any_fault_ = false;
     slots_.assign(kFirstSlots, kNone);
     last_request_.fill(0);
-    for (size_t w = 0; w < window_count; ++w) AddWindows(w, first, end, w == skipped.window ? skipped.rows : nullptr);
+    for (size_t w = 0; w < window_count; ++w)
+      AddWindows(w, first, end, w == skipped.window ? skipped.rows : nullptr);
     ReadAll();
     if (any_fault_) ZeroFaulty(window_count, first, end);
     for (const Repeat& repeat : repeats_) CopyRow(windows[repeat.window], repeat.row);
@@ -253,7 +274,8 @@ class BatchGather {
       const uint64_t address = start + offset;
       AddressSpace::Run run;
       // Addresses wrap as pointers do, but nothing lies across 2^64.
-      if (address == 0) window.ForPartsAcross(offset, [&](const auto& part) { SetFaulty(row, part.column); });
+      if (address == 0)
+        window.ForPartsAcross(offset, [&](const auto& part) { SetFaulty(row, part.column); });
       bool is_mapped;
       if (is_owner_) {
         is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
@@ -263,9 +285,11 @@ class BatchGather {
       }
       uint64_t run_length = kPageSize - (address & kPageMask);
       if (is_mapped) run_length = std::min(run.length, kPageSize - (run.physical & kPageMask));
-      const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
+      const auto length =
+          static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
       if (is_mapped) {
-        AddPiece({run.physical, static_cast<uint32_t>(row), length, static_cast<uint16_t>(w), static_cast<uint16_t>(offset), kNone});
+        AddPiece({run.physical, static_cast<uint32_t>(row), length, static_cast<uint16_t>(w),
+                  static_cast<uint16_t>(offset), kNone});
       } else {
         MarkFaulty(window, row, offset, offset + length);
       }
@@ -305,13 +329,15 @@ class BatchGather {
 
   uint32_t* FindSlot(uint64_t page) {
     size_t i = static_cast<size_t>((page * 0x9e37'79b9'7f4a'7c15) >> 32) & (slots_.size() - 1);
-    while (slots_[i] != kNone && requests_[slots_[i]].physical / kPageSize != page) i = (i + 1) & (slots_.size() - 1);
+    while (slots_[i] != kNone && requests_[slots_[i]].physical / kPageSize != page)
+      i = (i + 1) & (slots_.size() - 1);
     return &slots_[i];
   }
 
   void GrowSlots() {
     slots_.assign(slots_.size() * 4, kNone);
-    for (uint32_t i = 0; i < requests_.size(); ++i) *FindSlot(requests_[i].physical / kPageSize) = i;
+    for (uint32_t i = 0; i < requests_.size(); ++i)
+      *FindSlot(requests_[i].physical / kPageSize) = i;
   }
 
   void ReadAll() {
@@ -321,19 +347,24 @@ class BatchGather {
     const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
     // A few are steps of a look-up, perhaps.
     const bool along = is_owner_ && requests_.size() <= size;
-    for (size_t first = 0; first < requests_.size(); first += size) ReadBlock(first, std::min(size, requests_.size() - first), along);
+    for (size_t first = 0; first < requests_.size(); first += size)
+      ReadBlock(first, std::min(size, requests_.size() - first), along);
   }
 
   void ReadBlock(size_t first, size_t count, bool along) {
     std::vector<ReadRequest>& reads = lane_.reads;
     std::vector<uint8_t>& buffer = lane_.buffer;
     Request* requests = requests_.data() + first;
-    if (!along) std::sort(requests, requests + count, [](const Request& a, const Request& b) { return a.physical < b.physical; });
+    if (!along)
+      std::sort(requests, requests + count,
+                [](const Request& a, const Request& b) { return a.physical < b.physical; });
     reads.clear();
     size_t bytes = 0;
     for (size_t i = 0; i < count; ++i) {
       const Request& request = requests[i];
-      const uint64_t gap = reads.empty() ? UINT64_MAX : request.physical - (reads.back().physical + reads.back().length);
+      const uint64_t gap = reads.empty()
+                               ? UINT64_MAX
+                               : request.physical - (reads.back().physical + reads.back().length);
       const bool joins = !along && gap <= kMaxGap;
       const size_t more = request.length + (joins ? static_cast<size_t>(gap) : 0);
       if (joins) {
@@ -356,13 +387,16 @@ class BatchGather {
     }
     const Request* request = requests;
     for (const ReadRequest& read : reads) {
-      for (; request != requests + count && request->physical - read.physical < read.length; ++request) {
+      for (; request != requests + count && request->physical - read.physical < read.length;
+           ++request) {
         const auto skipped = static_cast<size_t>(request->physical - read.physical);
         ReadRequest part{request->physical, read.into + skipped, request->length, 0};
-        if (read.transferred > skipped) part.transferred = std::min<size_t>(read.transferred - skipped, request->length);
+        if (read.transferred > skipped)
+          part.transferred = std::min<size_t>(read.transferred - skipped, request->length);
         // A read ends at the first page that cannot be read; this one may lie behind it.
         if (read.transferred < skipped) space_->memory()->CopyBlock(&part, 1);
-        for (uint32_t p = request->first_piece; p != kNone; p = pieces_[p].next) Scatter(pieces_[p], part);
+        for (uint32_t p = request->first_piece; p != kNone; p = pieces_[p].next)
+          Scatter(pieces_[p], part);
       }
     }
   }
@@ -382,9 +416,11 @@ class BatchGather {
       const uint32_t start = std::max<uint32_t>(part.offset, piece.offset);
       const uint32_t end = std::min<uint32_t>(part.offset + part.size, piece_end);
       if (start >= end) continue;
-      std::memcpy(rows_.Cell(piece.row, part.column) + (start - part.offset), from + (start - piece.offset), end - start);
+      std::memcpy(rows_.Cell(piece.row, part.column) + (start - part.offset),
+                  from + (start - piece.offset), end - start);
     }
-    if (readable < piece.length) MarkFaulty(window, piece.row, piece_end, piece.offset + piece.length);
+    if (readable < piece.length)
+      MarkFaulty(window, piece.row, piece_end, piece.offset + piece.length);
   }
 
   static void Store(uint8_t* cell, const uint8_t* from, uint32_t size) {
@@ -404,7 +440,8 @@ class BatchGather {
     for (size_t row = first; row < end; ++row) {
       for (size_t w = 0; w < window_count; ++w) {
         for (const ColumnWindow::Part& part : windows_[w].parts) {
-          if (rows_.IsFaulty(row, part.column)) std::memset(rows_.Cell(row, part.column), 0, part.size);
+          if (rows_.IsFaulty(row, part.column))
+            std::memset(rows_.Cell(row, part.column), 0, part.size);
         }
       }
     }
@@ -444,12 +481,15 @@ class BatchGather {
 // The first window of `depth` or more.
 size_t FirstAtDepth(const Plan& plan, int depth) {
   const std::vector<ColumnWindow>& windows = plan.windows();
-  const auto first = std::find_if(windows.begin(), windows.end(), [depth](const ColumnWindow& window) { return window.depth >= depth; });
+  const auto first =
+      std::find_if(windows.begin(), windows.end(),
+                   [depth](const ColumnWindow& window) { return window.depth >= depth; });
   return static_cast<size_t>(first - windows.begin());
 }
 
 // Rows [first, end) of `rows`, one depth after the other.
-void GatherDepths(const Plan& plan, int first_depth, int last_depth, size_t first, size_t end, BatchGather* batch) {
+void GatherDepths(const Plan& plan, int first_depth, int last_depth, size_t first, size_t end,
+                  BatchGather* batch) {
   for (int depth = first_depth; depth <= last_depth; ++depth) {
     const size_t window = FirstAtDepth(plan, depth);
     const size_t window_count = FirstAtDepth(plan, depth + 1) - window;
@@ -472,7 +512,8 @@ void ClearFaults(const Plan& plan, const Rows& rows, size_t row, int first_depth
   std::memcpy(rows.masks + row * sizeof mask, &mask, sizeof mask);
 }
 
-void GatherMapped(AddressSpace* space, const Plan& plan, const Rows& rows, size_t count, int first_depth) {
+void GatherMapped(AddressSpace* space, const Plan& plan, const Rows& rows, size_t count,
+                  int first_depth) {
   const size_t first = FirstAtDepth(plan, first_depth);
   const ColumnWindow* windows = plan.windows().data() + first;
   const size_t window_count = plan.windows().size() - first;
@@ -493,17 +534,19 @@ void GatherMapped(AddressSpace* space, const Plan& plan, const Rows& rows, size_
 }
 
 // On two threads, then what they left.
-void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first_row, size_t count, int first_depth) {
+void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buffer,
+                    size_t first_row, size_t count, int first_depth) {
   constexpr size_t kBlock = GatherScratch::kBlock;
   auto& lanes = space->gather_scratch()->lanes;
   for (GatherScratch::Lane& lane : lanes) lane.left.clear();
   space->memory()->ForBlocks((count + kBlock - 1) / kBlock, [&](size_t block, int thread) {
     const size_t first = block * kBlock;
-    GatherBlock(space, plan, buffer, first_row + first, first_row + std::min(count, first + kBlock), first_depth,
-                &lanes[static_cast<size_t>(thread)], nullptr);
+    GatherBlock(space, plan, buffer, first_row + first, first_row + std::min(count, first + kBlock),
+                first_depth, &lanes[static_cast<size_t>(thread)], nullptr);
   });
   std::vector<uint32_t> left;
-  for (GatherScratch::Lane& lane : lanes) left.insert(left.end(), lane.left.begin(), lane.left.end());
+  for (GatherScratch::Lane& lane : lanes)
+    left.insert(left.end(), lane.left.begin(), lane.left.end());
   std::sort(left.begin(), left.end());
   left.erase(std::unique(left.begin(), left.end()), left.end());
   const Rows rows(plan, buffer, 0);
@@ -518,11 +561,12 @@ void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buff
 
 }  // namespace
 
-void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first, size_t end, int first_depth,
-                 GatherScratch::Lane* lane, Proofs* proofs) {
+void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first,
+                 size_t end, int first_depth, GatherScratch::Lane* lane, Proofs* proofs) {
   const Rows rows(plan, buffer, 0);
   BatchGather batch(space, rows, false, lane);
-  if (proofs == nullptr) return GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
+  if (proofs == nullptr)
+    return GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
   const uint32_t column = plan.proof()->column;
   const int depth = plan.columns()[column].depth;
   GatherDepths(plan, first_depth, depth - 1, first, end, &batch);
@@ -530,9 +574,12 @@ void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer,
   proofs->Recall(plan, buffer, first, end, lane->proved.data());
   const size_t begin = FirstAtDepth(plan, depth);
   const ColumnWindow* windows = plan.windows().data() + begin;
-  const auto is_its = [column](const ColumnWindow& window) { return window.parts[0].column == column; };
+  const auto is_its = [column](const ColumnWindow& window) {
+    return window.parts[0].column == column;
+  };
   const size_t window_count = FirstAtDepth(plan, depth + 1) - begin;
-  const auto window = static_cast<size_t>(std::find_if(windows, windows + window_count, is_its) - windows);
+  const auto window =
+      static_cast<size_t>(std::find_if(windows, windows + window_count, is_its) - windows);
   batch.Run(windows, window_count, first, end, {window, lane->proved.data()});
   // Of what is left nothing was read, and nothing is to be kept.
   for (const uint32_t row : lane->left) lane->proved[row - first] = 1;
@@ -540,9 +587,11 @@ void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer,
   GatherDepths(plan, depth + 1, plan.max_depth(), first, end, &batch);
 }
 
-void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first, size_t end, int first_depth) {
+void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first,
+                   size_t end, int first_depth) {
   const size_t count = end - first;
-  if (space->memory()->mapped()) return GatherMapped(space, plan, Rows(plan, buffer, first), count, first_depth);
+  if (space->memory()->mapped())
+    return GatherMapped(space, plan, Rows(plan, buffer, first), count, first_depth);
   if (space->memory()->parallel() && count > GatherScratch::kBlock) {
     return GatherParallel(space, plan, buffer, first, count, first_depth);
   }
@@ -554,7 +603,8 @@ void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffe
 namespace {
 
 // Rows whose bases are there.
-Status GatherBased(AddressSpace* space, const Plan& plan, size_t count, const RowBuffer& rows, size_t first) {
+Status GatherBased(AddressSpace* space, const Plan& plan, size_t count, const RowBuffer& rows,
+                   size_t first) {
   const ReadPaths::Along along(space->paths());
   std::memset(rows.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
   GatherColumns(space, plan, rows, first, first + count, 0);
@@ -567,7 +617,8 @@ uint8_t* Bases(const Plan& plan, const RowBuffer& rows, size_t first) {
 
 }  // namespace
 
-Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count, const RowBuffer& rows, size_t first) {
+Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size_t count,
+              const RowBuffer& rows, size_t first) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   if (count == 0) return {};
@@ -575,8 +626,8 @@ Status Gather(AddressSpace* space, const Plan& plan, const uint64_t* bases, size
   return GatherBased(space, plan, count, rows, first);
 }
 
-Status GatherNodes(AddressSpace* space, const Plan& plan, const uint64_t* nodes, size_t count, uint64_t link, const RowBuffer& rows,
-                   size_t first) {
+Status GatherNodes(AddressSpace* space, const Plan& plan, const uint64_t* nodes, size_t count,
+                   uint64_t link, const RowBuffer& rows, size_t first) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   uint8_t* bases = Bases(plan, rows, first);

@@ -1,4 +1,5 @@
-// What a gather from memory that is read needs for itself, kept for the next one: see list_scratch.h.
+// What a gather from memory that is read needs for itself, kept for the next one: see
+// list_scratch.h.
 #pragma once
 
 #include <array>
@@ -13,7 +14,8 @@ namespace vmi {
 
 struct GatherScratch {
   static constexpr uint32_t kNone = UINT32_MAX;
-  // Rows that a thread fills at once, and elements that it reads at once: then it takes them apart while they are in its cache.
+  // Rows that a thread fills at once, and elements that it reads at once: then it takes them apart
+  // while they are in its cache.
   static constexpr size_t kBlock = 128;
   // Where one batch for more is better: the source reads a page once, whoever asks for it.
   static constexpr size_t kSerialBlock = 1024;
@@ -28,7 +30,8 @@ struct GatherScratch {
     // Of the same request.
     uint32_t next = kNone;
   };
-  // An element of the batch: what is wanted of one page, and all between. A second element takes longer than to copy a page.
+  // An element of the batch: what is wanted of one page, and all between. A second element takes
+  // longer than to copy a page.
   struct Request {
     uint64_t physical = 0;
     uint32_t length = 0;

@@ -18,7 +18,8 @@ uint64_t RoundUp8(uint64_t value) { return (value + 7) & ~uint64_t{7}; }
 Result<std::unique_ptr<Plan>> Plan::Create(const int32_t* triples, size_t count) {
   if (count % 3 != 0 || count == 0 || count / 3 > kMaxColumns) {
     return {Code::kMisuse, "Expected columns as 1 to " + std::to_string(kMaxColumns) +
-                               " triples (from, offset, size) but received " + std::to_string(count) + " numbers"};
+                               " triples (from, offset, size) but received " +
+                               std::to_string(count) + " numbers"};
   }
   auto plan = std::make_unique<Plan>();
   static std::atomic<uint64_t> last_number{0};
@@ -29,11 +30,13 @@ Result<std::unique_ptr<Plan>> Plan::Create(const int32_t* triples, size_t count)
     const int32_t size = triples[k * 3 + 2];
     const std::string where = "column " + std::to_string(k);
     if (from < -1 || from >= static_cast<int32_t>(k)) {
-      return {Code::kMisuse, "Expected " + where + " to start from -1 or an earlier column but received " +
+      return {Code::kMisuse, "Expected " + where +
+                                 " to start from -1 or an earlier column but received " +
                                  std::to_string(from)};
     }
     if (from >= 0 && plan->columns_[static_cast<size_t>(from)].size != 8) {
-      return {Code::kMisuse, "Expected " + where + " to start from a column of 8 bytes but received one of " +
+      return {Code::kMisuse, "Expected " + where +
+                                 " to start from a column of 8 bytes but received one of " +
                                  std::to_string(plan->columns_[static_cast<size_t>(from)].size)};
     }
     if (size < 1 || size > static_cast<int32_t>(kMaxSize)) {
@@ -45,7 +48,8 @@ Result<std::unique_ptr<Plan>> Plan::Create(const int32_t* triples, size_t count)
     plan->max_depth_ = std::max(plan->max_depth_, depth);
   }
   for (int depth = 0; depth <= plan->max_depth_; ++depth) {
-    for (ColumnWindow& window : MakeWindows(plan->columns_, depth)) plan->windows_.push_back(std::move(window));
+    for (ColumnWindow& window : MakeWindows(plan->columns_, depth))
+      plan->windows_.push_back(std::move(window));
   }
   return plan;
 }
@@ -67,12 +71,16 @@ std::vector<ColumnWindow> Plan::MakeWindows(const std::vector<Column>& columns, 
       const int64_t from_start = int64_t{column.offset} - window.offset;
       if (window.from == column.from && from_start + column.size <= kMaxWindow) {
         window.length = std::max(window.length, static_cast<uint32_t>(from_start) + column.size);
-        window.parts.push_back({k, static_cast<uint16_t>(from_start), static_cast<uint16_t>(column.size)});
+        window.parts.push_back(
+            {k, static_cast<uint16_t>(from_start), static_cast<uint16_t>(column.size)});
         continue;
       }
     }
-    windows.push_back(
-        {column.from, column.offset, column.size, depth, {{k, 0, static_cast<uint16_t>(column.size)}}});
+    windows.push_back({column.from,
+                       column.offset,
+                       column.size,
+                       depth,
+                       {{k, 0, static_cast<uint16_t>(column.size)}}});
   }
   return windows;
 }
@@ -80,18 +88,22 @@ std::vector<ColumnWindow> Plan::MakeWindows(const std::vector<Column>& columns, 
 Status Plan::Expect(const uint64_t* quadruples, size_t count) {
   if (count % 4 != 0 || count / 4 > kMaxExpectations) {
     return {Code::kMisuse, "Expected expectations as up to " + std::to_string(kMaxExpectations) +
-                               " quadruples (column, mask, min, max) but received " + std::to_string(count) + " numbers"};
+                               " quadruples (column, mask, min, max) but received " +
+                               std::to_string(count) + " numbers"};
   }
   proof_.reset();
   expectations_.clear();
   for (const uint64_t* at = quadruples; at != quadruples + count; at += 4) {
     const std::string where = "expectation " + std::to_string((at - quadruples) / 4);
     if (at[0] >= columns_.size() || (columns_[at[0]].size != 4 && columns_[at[0]].size != 8)) {
-      return {Code::kMisuse, "Expected " + where + " of a column of 4 or 8 bytes but received column " + std::to_string(at[0])};
+      return {Code::kMisuse, "Expected " + where +
+                                 " of a column of 4 or 8 bytes but received column " +
+                                 std::to_string(at[0])};
     }
     if (at[3] < at[2] || at[3] - at[2] > INT64_MAX) {
-      return {Code::kMisuse, "Expected " + where + " with a max less than 2^63 above its min but received " + Hex(at[2]) +
-                                 " and " + Hex(at[3])};
+      return {Code::kMisuse, "Expected " + where +
+                                 " with a max less than 2^63 above its min but received " +
+                                 Hex(at[2]) + " and " + Hex(at[3])};
     }
     expectations_.push_back({static_cast<uint32_t>(at[0]), at[1], at[2], at[3] - at[2]});
   }
@@ -100,12 +112,14 @@ Status Plan::Expect(const uint64_t* quadruples, size_t count) {
 
 Status Plan::Prove(const int32_t* columns, size_t count) {
   if (count < 1 || count > 1 + kMaxKeys) {
-    return {Code::kMisuse, "Expected proof as a column and up to " + std::to_string(kMaxKeys) + " keys but received " +
-                               std::to_string(count) + " numbers"};
+    return {Code::kMisuse, "Expected proof as a column and up to " + std::to_string(kMaxKeys) +
+                               " keys but received " + std::to_string(count) + " numbers"};
   }
   for (const int32_t* at = columns; at != columns + count; ++at) {
-    if (*at < 0 || static_cast<size_t>(*at) >= columns_.size() || columns_[static_cast<size_t>(*at)].size != 8) {
-      return {Code::kMisuse, "Expected proof of columns of 8 bytes but received column " + std::to_string(*at)};
+    if (*at < 0 || static_cast<size_t>(*at) >= columns_.size() ||
+        columns_[static_cast<size_t>(*at)].size != 8) {
+      return {Code::kMisuse,
+              "Expected proof of columns of 8 bytes but received column " + std::to_string(*at)};
     }
   }
   Proof proof;
@@ -115,18 +129,22 @@ Status Plan::Prove(const int32_t* columns, size_t count) {
   const std::string where = "column " + std::to_string(proof.column);
   for (const uint32_t key : proof.keys) {
     if (columns_[key].depth < column.depth) continue;
-    return {Code::kMisuse, "Expected keys that are read before " + where + " but received column " + std::to_string(key)};
+    return {Code::kMisuse, "Expected keys that are read before " + where + " but received column " +
+                               std::to_string(key)};
   }
   if (std::find(columns + 1, columns + count, column.from) == columns + count) {
     return {Code::kMisuse, "Expected the key that " + where + " is read from but received others"};
   }
-  const auto is_alone = [&](const ColumnWindow& window) { return window.parts.size() == 1 && window.parts[0].column == proof.column; };
+  const auto is_alone = [&](const ColumnWindow& window) {
+    return window.parts.size() == 1 && window.parts[0].column == proof.column;
+  };
   if (!std::any_of(windows_.begin(), windows_.end(), is_alone)) {
     return {Code::kMisuse, "Expected a proof that is read by itself but received " + where};
   }
   const auto is_its = [&](const Expectation& expected) { return expected.column == proof.column; };
   if (!std::any_of(expectations_.begin(), expectations_.end(), is_its)) {
-    return {Code::kMisuse, "Expected a proof that is expected to hold something but received " + where};
+    return {Code::kMisuse,
+            "Expected a proof that is expected to hold something but received " + where};
   }
   proof_ = std::move(proof);
   return {};
@@ -134,7 +152,8 @@ Status Plan::Prove(const int32_t* columns, size_t count) {
 
 bool Plan::IsProof(uint64_t value) const {
   return std::all_of(expectations_.begin(), expectations_.end(), [&](const Expectation& expected) {
-    return expected.column != proof_->column || (value & expected.mask) - expected.min <= expected.span;
+    return expected.column != proof_->column ||
+           (value & expected.mask) - expected.min <= expected.span;
   });
 }
 
@@ -158,13 +177,15 @@ RowLayout::RowLayout(const Plan& plan, uint64_t count) {
 namespace {
 
 template <typename T>
-void AddDoubts(const uint8_t* cells, const Expectation& expected, size_t count, uint64_t* __restrict doubts) {
+void AddDoubts(const uint8_t* cells, const Expectation& expected, size_t count,
+               uint64_t* __restrict doubts) {
   const auto [column, mask, min, span] = expected;
   for (size_t i = 0; i < count; ++i) {
     T value;
     std::memcpy(&value, cells + i * sizeof value, sizeof value);
     const uint64_t above = (uint64_t{value} & mask) - min;
-    // Its top bit, or that of the difference, where it is not within the span: no branch, and two rows at a time.
+    // Its top bit, or that of the difference, where it is not within the span: no branch, and two
+    // rows at a time.
     doubts[i] |= above | (span - above);
   }
 }

@@ -49,7 +49,8 @@ struct ColumnWindow {
   }
 };
 
-// What nearly all rows hold: min <= (value & mask) <= min + span, unsigned. A column of 4 or 8 bytes.
+// What nearly all rows hold: min <= (value & mask) <= min + span, unsigned. A column of 4 or 8
+// bytes.
 struct Expectation {
   uint32_t column = 0;
   uint64_t mask = 0;
@@ -58,8 +59,9 @@ struct Expectation {
   uint64_t span = 0;
 };
 
-// A column of 8 bytes that proves something of columns that were read before it: as long as a row's base and those are what they
-// were, what it held need not be read each time. Where reads are system calls, a walk that is told so does not (see Proofs).
+// A column of 8 bytes that proves something of columns that were read before it: as long as a row's
+// base and those are what they were, what it held need not be read each time. Where reads are
+// system calls, a walk that is told so does not (see Proofs).
 struct Proof {
   uint32_t column = 0;
   std::vector<uint32_t> keys;
@@ -94,7 +96,8 @@ class Plan {
   // Of this plan and its copies alone, as long as the process lives.
   uint64_t number() const { return number_; }
 
-  // Windows of the columns at one depth of `columns`; the indices of their parts are those of `columns`.
+  // Windows of the columns at one depth of `columns`; the indices of their parts are those of
+  // `columns`.
   static std::vector<ColumnWindow> MakeWindows(const std::vector<Column>& columns, int depth);
 
  private:
@@ -126,7 +129,8 @@ struct RowBuffer {
 // As many rows as `length` bytes have room for.
 size_t RowsThatFit(const Plan& plan, uint64_t length);
 
-// Numbers of the first `count` rows that have a fault or are not as expected, ascending. `into`: room for `count`. Returns how many.
+// Numbers of the first `count` rows that have a fault or are not as expected, ascending. `into`:
+// room for `count`. Returns how many.
 size_t FindUnexpected(const Plan& plan, const RowBuffer& rows, size_t count, uint32_t* into);
 
 }  // namespace vmi

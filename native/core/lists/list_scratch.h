@@ -1,5 +1,5 @@
-// What a list walk needs for itself, kept for the next one: memory that is new from the host costs a page fault each 4 KiB,
-// as much as some ten nodes.
+// What a list walk needs for itself, kept for the next one: memory that is new from the host costs
+// a page fault each 4 KiB, as much as some ten nodes.
 #pragma once
 
 #include <cstddef>
@@ -60,7 +60,8 @@ class AddressMap {
   Slot& Find(uint64_t address) {
     // Nodes lie at multiples of the slab's object size: multiply, take the high bits.
     size_t i = static_cast<size_t>((address * 0x9e37'79b9'7f4a'7c15) >> 32) & (slots_.size() - 1);
-    while (slots_[i].address != 0 && slots_[i].address != address) i = (i + 1) & (slots_.size() - 1);
+    while (slots_[i].address != 0 && slots_[i].address != address)
+      i = (i + 1) & (slots_.size() - 1);
     return slots_[i];
   }
 

@@ -23,13 +23,14 @@ constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
 
 // One call of WalkLists.
 //
-// A node counts as linked when its `prev` is the node it was reached from; the `next` to follow is the one
-// read together with that `prev`. Where `prev` is another node, the list changed, is changing or is
-// broken: the walk goes back to the last node that still is where it was, and on from there.
+// A node counts as linked when its `prev` is the node it was reached from; the `next` to follow is
+// the one read together with that `prev`. Where `prev` is another node, the list changed, is
+// changing or is broken: the walk goes back to the last node that still is where it was, and on
+// from there.
 class Walker {
  public:
-  Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count, uint64_t link, size_t max,
-         const RowBuffer& room, int64_t proof_age)
+  Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
+         uint64_t link, size_t max, const RowBuffer& room, int64_t proof_age)
       : space_(space),
         plan_(plan),
         heads_(heads, heads + head_count),
@@ -46,7 +47,8 @@ class Walker {
 
   Result<ListWalk> Run() {
     for (const uint64_t head : heads_) {
-      if (!IsPlausible(head)) return Corrupt(head, "the list head " + Hex(head) + " is not a kernel address");
+      if (!IsPlausible(head))
+        return Corrupt(head, "the list head " + Hex(head) + " is not a kernel address");
     }
     if (!heads_.empty()) trail_ = &space_->TrailOf(heads_.front(), link_);
     follows_trail_ = heads_.size() == 1 && !trail_->nodes.empty();
@@ -74,8 +76,8 @@ class Walker {
 
  private:
   static constexpr uint32_t kHead = UINT32_MAX - 1;
-  // Times a place is looked at again before it counts as broken. With the pauses below that outlasts a
-  // vCPU that was scheduled away inside list_del, in most cases.
+  // Times a place is looked at again before it counts as broken. With the pauses below that
+  // outlasts a vCPU that was scheduled away inside list_del, in most cases.
   static constexpr int kAttempts = 10;
   static constexpr int kRestarts = 3;
   static constexpr size_t kSprint = 256;
@@ -167,14 +169,17 @@ class Walker {
     }
   }
 
-  // Up to kSprint nodes from `next_` on; `end`: where the last one leads. No system call, no allocation, nothing to destroy:
-  // SIGBUS jumps out of it. Not inlined, since where sigsetjmp is called variables lie in memory.
+  // Up to kSprint nodes from `next_` on; `end`: where the last one leads. No system call, no
+  // allocation, nothing to destroy: SIGBUS jumps out of it. Not inlined, since where sigsetjmp is
+  // called variables lie in memory.
   [[gnu::noinline]] size_t FollowLinks(uint64_t* block, uint64_t* end) {
     const AddressSpace::FlatFinder finder(space_->WidestFlat(), 0, sizeof(ListLink));
     const uint64_t* trail = trail_ == nullptr ? nullptr : trail_->nodes.data();
     const size_t first = nodes_.size();
     // Nodes of the trail that lie ahead of the first.
-    const size_t ahead = trail_ == nullptr || trail_->nodes.size() < first + kAhead ? 0 : trail_->nodes.size() - first - kAhead;
+    const size_t ahead = trail_ == nullptr || trail_->nodes.size() < first + kAhead
+                             ? 0
+                             : trail_->nodes.size() - first - kAhead;
     uint64_t at = at_;
     uint64_t next = next_;
     size_t count = 0;
@@ -182,11 +187,12 @@ class Walker {
       const uint8_t* bytes = finder.Find(next);
       if (bytes == nullptr) bytes = space_->Direct(next, sizeof(ListLink));
       if (bytes == nullptr) break;
-      // Where the list led last time it most likely leads again: no load waits for the one before it. A hint brings no page in
-      // that is not there.
+      // Where the list led last time it most likely leads again: no load waits for the one before
+      // it. A hint brings no page in that is not there.
       if (count < ahead) finder.Prefetch(trail[first + count + kAhead]);
       ListLink link;
-      // `next` first: were it read after `prev`, the node could have moved to another place between.
+      // `next` first: were it read after `prev`, the node could have moved to another place
+      // between.
       std::memcpy(&link.next, bytes, sizeof link.next);
       std::atomic_thread_fence(std::memory_order_acquire);
       std::memcpy(&link.prev, bytes + sizeof link.next, sizeof link.prev);
@@ -199,12 +205,14 @@ class Walker {
     return count;
   }
 
-  // The walk has just brought the nodes' pages in; a second look at all of them in the end would bring them in again.
+  // The walk has just brought the nodes' pages in; a second look at all of them in the end would
+  // bring them in again.
   void GatherBlock() {
     const size_t count = nodes_.size() - gathered_;
     if (!gathers_ || count < kSprint || nodes_.size() > room_.capacity) return;
     // A source that is gone is noticed at the end of the walk.
-    if (!GatherNodes(space_, plan_, nodes_.data() + gathered_, count, link_, room_, gathered_).ok()) return ForgetGathered();
+    if (!GatherNodes(space_, plan_, nodes_.data() + gathered_, count, link_, room_, gathered_).ok())
+      return ForgetGathered();
     gathered_ = nodes_.size();
   }
 
@@ -229,35 +237,41 @@ class Walker {
     if (!IsPlausible(next_)) return Recover(Trouble::kWild);
     ListLink link;
     // Only a node that fits is taken from what was read ahead; about any other the guest is asked.
-    if (captures_ && reader_.TakeAhead(next_, &link) && link.prev == at_) return Visit(next_, link.next);
-    const bool is_readable = captures_ ? reader_.Read(next_, &link) : reader_.ReadLink(next_, &link);
+    if (captures_ && reader_.TakeAhead(next_, &link) && link.prev == at_)
+      return Visit(next_, link.next);
+    const bool is_readable =
+        captures_ ? reader_.Read(next_, &link) : reader_.ReadLink(next_, &link);
     if (!is_readable) {
       Status usable = space_->memory()->Check();
       return usable.ok() ? Recover(Trouble::kUnreadable) : std::move(usable);
     }
     if (link.prev != at_) {
       found_prev_ = link.prev;
-      if (!IsHalfDone(link.prev) || Number(next_) != AddressMap::kAbsent) return Recover(Trouble::kBackPointer);
+      if (!IsHalfDone(link.prev) || Number(next_) != AddressMap::kAbsent)
+        return Recover(Trouble::kBackPointer);
     }
     return Visit(next_, link.next);
   }
 
-  // Whether next->prev is the node before `at_`, and stays so: the guest was stopped within list_add_rcu or
-  // list_del_rcu of `at_`, with half of the pointers set. All but `at_` itself agree on the order.
+  // Whether next->prev is the node before `at_`, and stays so: the guest was stopped within
+  // list_add_rcu or list_del_rcu of `at_`, with half of the pointers set. All but `at_` itself
+  // agree on the order.
   bool IsHalfDone(uint64_t next_prev) const {
     return attempts_ >= kAttempts && at_ != head_ && next_prev == Before(nodes_.size() - 1);
   }
 
-  // As long as the nodes are those of the last walk, in their order, none of them can come twice, and nothing need be
-  // remembered of them.
+  // As long as the nodes are those of the last walk, in their order, none of them can come twice,
+  // and nothing need be remembered of them.
   bool IsNextOnTrail(uint64_t node) const {
-    return follows_trail_ && nodes_.size() < trail_->nodes.size() && trail_->nodes[nodes_.size()] == node;
+    return follows_trail_ && nodes_.size() < trail_->nodes.size() &&
+           trail_->nodes[nodes_.size()] == node;
   }
 
   // The same for some that follow each other, none of them one too many.
   bool FollowsTrail(const uint64_t* nodes, size_t count) const {
     const size_t first = nodes_.size();
-    return count > 0 && follows_trail_ && live_ + count <= max_ && first + count <= trail_->nodes.size() &&
+    return count > 0 && follows_trail_ && live_ + count <= max_ &&
+           first + count <= trail_->nodes.size() &&
            std::memcmp(trail_->nodes.data() + first, nodes, count * sizeof *nodes) == 0;
   }
 
@@ -328,7 +342,8 @@ class Walker {
 
   enum class Trouble { kBackPointer, kUnreadable, kWild };
 
-  // `next_` is no successor of `at_`: finds the last node that is still linked, and what follows it now.
+  // `next_` is no successor of `at_`: finds the last node that is still linked, and what follows it
+  // now.
   Status Recover(Trouble trouble) {
     Status status = CountRetry();
     if (!status.ok()) return status;
@@ -342,7 +357,8 @@ class Walker {
       if (at_ == head_) {
         if (!is_readable) {
           status = space_->memory()->Check();
-          return status.ok() ? Status(Broken(head_, "its head cannot be read any more")) : std::move(status);
+          return status.ok() ? Status(Broken(head_, "its head cannot be read any more"))
+                             : std::move(status);
         }
         head_prev_ = link.prev;
         next_ = link.next;
@@ -364,14 +380,16 @@ class Walker {
   Status GiveUp(Trouble trouble) const {
     switch (trouble) {
       case Trouble::kWild:
-        return Broken(at_, Hex(at_) + " points to " + Hex(next_) + ", which is not a kernel address");
+        return Broken(at_,
+                      Hex(at_) + " points to " + Hex(next_) + ", which is not a kernel address");
       case Trouble::kUnreadable:
         return Broken(next_, Hex(at_) + " points to " + Hex(next_) + ", which cannot be read");
       case Trouble::kBackPointer:
         break;
     }
     const char* why = found_prev_ == kListPoison2 ? " (unlinked)" : "";
-    return Broken(next_, Hex(at_) + " points to " + Hex(next_) + ", which points back to " + Hex(found_prev_) + why);
+    return Broken(next_, Hex(at_) + " points to " + Hex(next_) + ", which points back to " +
+                             Hex(found_prev_) + why);
   }
 
   // Bounded however the guest behaves.
@@ -445,7 +463,8 @@ class Walker {
     if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->nodes.size())) {
       trail_->nodes.assign(walk.bases.begin(), walk.bases.end());
       for (uint64_t& node : trail_->nodes) node += link_;
-      if (captures_ && plan_.proof().has_value() && proof_age_ > 0) trail_->proofs.Reorder(numbers_);
+      if (captures_ && plan_.proof().has_value() && proof_age_ > 0)
+        trail_->proofs.Reorder(numbers_);
     }
     if (captures_) {
       walk.captured = reader_.TakeCaptured();
@@ -501,8 +520,9 @@ class Walker {
 
 }  // namespace
 
-Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
-                           uint64_t link, size_t max, const RowBuffer& room, int64_t proof_age) {
+Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads,
+                           size_t head_count, uint64_t link, size_t max, const RowBuffer& room,
+                           int64_t proof_age) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   return Walker(space, plan, heads, head_count, link, max, room, proof_age).Run();
@@ -524,7 +544,8 @@ std::vector<CapturedRun> FindRuns(const ListWalk::Captured& captured) {
     const uint32_t number = captured.numbers[row];
     const bool is_ahead = number < captured.ahead_count;
     const bool is_deep = is_ahead && captured.is_deep[number] != 0;
-    if (is_ahead && !runs.empty() && runs.back().number + runs.back().count == number && runs.back().is_deep == is_deep) {
+    if (is_ahead && !runs.empty() && runs.back().number + runs.back().count == number &&
+        runs.back().is_deep == is_deep) {
       ++runs.back().count;
     } else {
       runs.push_back({row, number, 1, is_deep});
@@ -537,16 +558,18 @@ void Move(uint8_t* to, const uint8_t* from, size_t bytes) {
   if (to != from) std::memmove(to, from, bytes);
 }
 
-// Whether rows can be moved to where they belong, the first first, with none written over before it was moved: none goes up.
+// Whether rows can be moved to where they belong, the first first, with none written over before it
+// was moved: none goes up.
 bool CanMove(const ListWalk::Captured& captured, const std::vector<CapturedRun>& runs) {
-  return std::all_of(runs.begin(), runs.end(),
-                     [&](const CapturedRun& run) { return run.number >= captured.ahead_count || run.number >= run.row; });
+  return std::all_of(runs.begin(), runs.end(), [&](const CapturedRun& run) {
+    return run.number >= captured.ahead_count || run.number >= run.row;
+  });
 }
 
-// Masks, and the columns that are there. `ahead`: the rows of `captured` that were read ahead; they may lie over `rows` where they
-// can be moved.
-void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured, const uint8_t* ahead,
-                  const std::vector<CapturedRun>& runs, uint8_t* rows) {
+// Masks, and the columns that are there. `ahead`: the rows of `captured` that were read ahead; they
+// may lie over `rows` where they can be moved.
+void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Captured& captured,
+                  const uint8_t* ahead, const std::vector<CapturedRun>& runs, uint8_t* rows) {
   size_t single_size = sizeof(uint32_t);
   for (const Column& column : plan.columns()) single_size += column.depth == 0 ? column.size : 0;
   const RowLayout from(plan, captured.ahead_capacity());
@@ -571,7 +594,8 @@ void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Cap
       if (column.depth != 0 && !run.is_deep) continue;
       uint8_t* cells = rows + layout.columns[k] + run.row * column.size;
       const bool is_ahead = run.number < captured.ahead_count;
-      const uint8_t* source = is_ahead ? ahead + from.columns[k] + run.number * column.size : single(run) + single_offset;
+      const uint8_t* source = is_ahead ? ahead + from.columns[k] + run.number * column.size
+                                       : single(run) + single_offset;
       Move(cells, source, run.count * column.size);
     }
     if (column.depth == 0) single_offset += column.size;
@@ -580,7 +604,8 @@ void FillCaptured(const Plan& plan, const RowLayout& layout, const ListWalk::Cap
 
 }  // namespace
 
-Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk, const RowBuffer& rows) {
+Status FillRows(AddressSpace* space, const Plan& plan, const ListWalk& walk,
+                const RowBuffer& rows) {
   const size_t count = walk.bases.size();
   if (walk.captured.numbers.empty()) {
     const size_t gathered = walk.room == rows.bytes ? walk.gathered : 0;

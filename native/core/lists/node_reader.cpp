@@ -23,9 +23,10 @@ void CopyCells(uint8_t* cells, const std::vector<const uint8_t*>& nodes, size_t 
   }
 }
 
-// Zeroes where there is no node, so that nothing is followed from there. The usual sizes as loads and stores of their own; a call
-// of memcpy costs more than those.
-void CopyCells(uint8_t* cells, size_t size, const std::vector<const uint8_t*>& nodes, size_t offset) {
+// Zeroes where there is no node, so that nothing is followed from there. The usual sizes as loads
+// and stores of their own; a call of memcpy costs more than those.
+void CopyCells(uint8_t* cells, size_t size, const std::vector<const uint8_t*>& nodes,
+               size_t offset) {
   switch (size) {
     case 4:
       return CopyCells<4>(cells, nodes, offset);
@@ -104,7 +105,8 @@ void NodeReader::ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room, in
   });
 }
 
-// On two threads at once, perhaps: of this object it changes what belongs to its own nodes, and its lane.
+// On two threads at once, perhaps: of this object it changes what belongs to its own nodes, and its
+// lane.
 void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t count, int thread) {
   Lane* lane = &space_->scratch()->lanes[static_cast<size_t>(thread)];
   const std::vector<uint64_t>& trail = *trail_;
@@ -116,7 +118,8 @@ void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t co
     uint8_t* into = lane->buffer.data() + i * window_bytes_;
     lane->first.push_back(lane->requests.size());
     lane->nodes.push_back(into);
-    if (!AddRequests(trail[first + i], into, &lane->requests)) lane->requests.resize(lane->first.back());
+    if (!AddRequests(trail[first + i], into, &lane->requests))
+      lane->requests.resize(lane->first.back());
   }
   lane->first.push_back(lane->requests.size());
   Memory& memory = *space_->memory();
@@ -136,7 +139,8 @@ void NodeReader::ReadAheadBlock(const RowLayout& layout, size_t first, size_t co
   for (const ColumnWindow& window : windows_) {
     for (const ColumnWindow::Part& part : window.parts) {
       const uint8_t number = numbers_[part.column];
-      uint8_t* cells = number == kLinkColumn ? reinterpret_cast<uint8_t*>(links_.data()) : ahead_.bytes + layout.columns[number];
+      uint8_t* cells = number == kLinkColumn ? reinterpret_cast<uint8_t*>(links_.data())
+                                             : ahead_.bytes + layout.columns[number];
       CopyCells(cells + first * part.size, part.size, lane->nodes, window_at + part.offset);
     }
     window_at += window.length;
@@ -162,7 +166,8 @@ void NodeReader::ReadDeepBlock(size_t first, size_t count, int thread) {
   for (const uint32_t row : lane->left) captured_.is_deep[row] = 0;
 }
 
-// false when a part of it is not mapped, or where two threads read, in no window: a TLB is of one thread.
+// false when a part of it is not mapped, or where two threads read, in no window: a TLB is of one
+// thread.
 bool NodeReader::AddRequests(uint64_t node, uint8_t* into, std::vector<ReadRequest>* requests) {
   const bool in_windows = space_->memory()->parallel();
   for (const ColumnWindow& window : windows_) {
@@ -171,10 +176,12 @@ bool NodeReader::AddRequests(uint64_t node, uint8_t* into, std::vector<ReadReque
       AddressSpace::Run run;
       const uint64_t address = start + offset;
       if (address < start) return false;
-      const bool is_resolved = in_windows ? space_->ResolveInWindows(address, &run)
-                                          : space_->Resolve(address, &run) == AddressSpace::kResolved;
+      const bool is_resolved = in_windows
+                                   ? space_->ResolveInWindows(address, &run)
+                                   : space_->Resolve(address, &run) == AddressSpace::kResolved;
       if (!is_resolved) return false;
-      const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run.length));
+      const auto length =
+          static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run.length));
       requests->push_back({run.physical, into + offset, length, 0});
       offset += length;
     }
@@ -240,10 +247,12 @@ bool NodeReader::Read(uint64_t node, ListLink* link) {
       AddressSpace::Run run;
       const uint64_t address = start + offset;
       // Addresses wrap as pointers do, but nothing lies across 2^64.
-      if (address == 0) window.ForPartsAcross(offset, [this](const auto& part) { MarkFaulty(part); });
+      if (address == 0)
+        window.ForPartsAcross(offset, [this](const auto& part) { MarkFaulty(part); });
       const bool is_mapped = space_->Resolve(address, &run) == AddressSpace::kResolved;
       const uint64_t run_length = is_mapped ? run.length : kPageSize - (address & kPageMask);
-      const auto length = static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
+      const auto length =
+          static_cast<uint32_t>(std::min<uint64_t>(window.length - offset, run_length));
       if (is_mapped) {
         pieces_.push_back({&window, offset});
         requests_.push_back({run.physical, buffer_.data() + at + offset, length, 0});
@@ -261,7 +270,9 @@ bool NodeReader::Read(uint64_t node, ListLink* link) {
   at = 0;
   for (const ColumnWindow& window : windows_) {
     for (const ColumnWindow::Part& part : window.parts) {
-      if (!IsFaulty(part)) std::memcpy(row_.data() + offsets_[part.column], buffer_.data() + at + part.offset, part.size);
+      if (!IsFaulty(part))
+        std::memcpy(row_.data() + offsets_[part.column], buffer_.data() + at + part.offset,
+                    part.size);
     }
     at += window.length;
   }
@@ -271,13 +282,16 @@ bool NodeReader::Read(uint64_t node, ListLink* link) {
   return true;
 }
 
-// A read ends at the first page that cannot be read. What the node has in pages behind it is there all the same.
+// A read ends at the first page that cannot be read. What the node has in pages behind it is there
+// all the same.
 void NodeReader::ReadBehindFaults(const Piece& piece, ReadRequest request) {
   auto start = piece.offset;
   while (request.transferred < request.length) {
     const uint64_t fault = request.physical + request.transferred;
-    const size_t skipped = std::min(request.length, request.transferred + static_cast<size_t>(kPageSize - (fault & kPageMask)));
-    MarkFaulty(*piece.window, start + static_cast<uint32_t>(request.transferred), start + static_cast<uint32_t>(skipped));
+    const size_t skipped = std::min(
+        request.length, request.transferred + static_cast<size_t>(kPageSize - (fault & kPageMask)));
+    MarkFaulty(*piece.window, start + static_cast<uint32_t>(request.transferred),
+               start + static_cast<uint32_t>(skipped));
     start += static_cast<uint32_t>(skipped);
     request = {request.physical + skipped, request.into + skipped, request.length - skipped, 0};
     if (request.length > 0) space_->memory()->CopyBatch(&request, 1);
@@ -292,7 +306,8 @@ bool NodeReader::ReadLink(uint64_t node, ListLink* link) {
 
 uint32_t NodeReader::Keep() {
   if (last_ != kSingle) return last_;
-  captured_.single.insert(captured_.single.end(), row_.begin(), row_.begin() + static_cast<ptrdiff_t>(captured_size_));
+  captured_.single.insert(captured_.single.end(), row_.begin(),
+                          row_.begin() + static_cast<ptrdiff_t>(captured_size_));
   return static_cast<uint32_t>(captured_.ahead_count) + single_count_++;
 }
 

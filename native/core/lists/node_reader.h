@@ -1,5 +1,5 @@
-// Reads nodes of lists where a read is a system call: the link and the columns of a node at once, and what a list is likely to
-// have, many nodes at once and all that hangs on them.
+// Reads nodes of lists where a read is a system call: the link and the columns of a node at once,
+// and what a list is likely to have, many nodes at once and all that hangs on them.
 #pragma once
 
 #include <cstddef>
@@ -18,15 +18,17 @@ class NodeReader {
   // `capture`: columns of depth 0 are read with the links.
   NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, bool capture);
 
-  // Reads the nodes of an earlier walk, which must stay as they are, into `room` if they fit. What that brings is used once each, by
-  // TakeAhead and TakeRun. Proofs less than `proof_age` nanoseconds old are not read.
+  // Reads the nodes of an earlier walk, which must stay as they are, into `room` if they fit. What
+  // that brings is used once each, by TakeAhead and TakeRun. Proofs less than `proof_age`
+  // nanoseconds old are not read.
   void ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room, int64_t proof_age);
 
   // As Read, from what ReadAhead brought; false when it did not, or it was taken before.
   bool TakeAhead(uint64_t node, ListLink* link);
 
-  // The same for nodes number `first` and on of the trail, `max` at most, as long as each is the one to come next and points back at
-  // the one before. `at`: the last node, `next`: its successor. Returns how many; they are kept as their numbers.
+  // The same for nodes number `first` and on of the trail, `max` at most, as long as each is the
+  // one to come next and points back at the one before. `at`: the last node, `next`: its successor.
+  // Returns how many; they are kept as their numbers.
   size_t TakeRun(size_t first, size_t max, uint64_t* at, uint64_t* next);
 
   // Reads a node's link (and columns) at once; false when the link cannot be read.

@@ -52,18 +52,22 @@ void Proofs::Begin(const Plan& plan, size_t count, int64_t now, int64_t age) {
   entries_.resize(count);
 }
 
-void Proofs::Recall(const Plan& plan, const RowBuffer& rows, size_t first, size_t end, uint8_t* proved) const {
+void Proofs::Recall(const Plan& plan, const RowBuffer& rows, size_t first, size_t end,
+                    uint8_t* proved) const {
   const Cells cells(plan, rows);
   for (size_t row = first; row < end; ++row) {
     const Entry& entry = entries_[row];
-    bool same = entry.base != 0 && now_ - entry.time < age_ && Cells::Load(cells.bases, row) == entry.base;
-    for (size_t k = 0; k < Plan::kMaxKeys; ++k) same = same && Cells::Load(cells.keys[k], row) == entry.keys[k];
+    bool same =
+        entry.base != 0 && now_ - entry.time < age_ && Cells::Load(cells.bases, row) == entry.base;
+    for (size_t k = 0; k < Plan::kMaxKeys; ++k)
+      same = same && Cells::Load(cells.keys[k], row) == entry.keys[k];
     proved[row - first] = same;
     if (same) std::memcpy(cells.value + row * sizeof entry.value, &entry.value, sizeof entry.value);
   }
 }
 
-void Proofs::Keep(const Plan& plan, const RowBuffer& rows, size_t first, size_t end, const uint8_t* proved) {
+void Proofs::Keep(const Plan& plan, const RowBuffer& rows, size_t first, size_t end,
+                  const uint8_t* proved) {
   const Cells cells(plan, rows);
   for (size_t row = first; row < end; ++row) {
     if (proved[row - first] != 0) continue;

@@ -39,8 +39,9 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
   // Where a read is a system call, the whole node at once.
   const uint64_t node_length = tree.slots_offset + (slot_mask + 1) * sizeof entry;
   int level;
-  const bool whole = !space->memory()->mapped() && tree.shift_offset < node_length && node_length <= sizeof node &&
-                     space->Copy(top, node, static_cast<size_t>(node_length), &level) == node_length;
+  const bool whole =
+      !space->memory()->mapped() && tree.shift_offset < node_length && node_length <= sizeof node &&
+      space->Copy(top, node, static_cast<size_t>(node_length), &level) == node_length;
   uint8_t shift_byte = 0;
   if (whole) {
     shift_byte = node[tree.shift_offset];
@@ -51,7 +52,8 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
   // Levels follow each other without a gap: the top one's shift tells those of the others.
   uint32_t shift = shift_byte;
   if (shift > tree.max_shift || shift % tree.chunk_shift != 0) {
-    return Corrupt(top, "the top node of the tree at " + Hex(head) + " has the shift " + std::to_string(shift));
+    return Corrupt(top, "the top node of the tree at " + Hex(head) + " has the shift " +
+                            std::to_string(shift));
   }
   if (shift + tree.chunk_shift < 64 && index >> (shift + tree.chunk_shift) != 0) return uint64_t{0};
   while (true) {
@@ -59,7 +61,8 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
     if (whole && entry - tree.tag == top) {
       std::memcpy(&entry, node + at, sizeof entry);
     } else {
-      status = space->ReadExact(entry - tree.tag + at, reinterpret_cast<uint8_t*>(&entry), sizeof entry);
+      status =
+          space->ReadExact(entry - tree.tag + at, reinterpret_cast<uint8_t*>(&entry), sizeof entry);
       if (!status.ok()) return status;
     }
     if (shift == 0) return entry;
@@ -67,7 +70,8 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
     shift -= tree.chunk_shift;
   }
   if (entry == 0 || (entry & tree.tag_mask) != 0) return entry;
-  return Corrupt(head, "the tree at " + Hex(head) + " holds " + Hex(entry) + " above the slot of " + std::to_string(index));
+  return Corrupt(head, "the tree at " + Hex(head) + " holds " + Hex(entry) + " above the slot of " +
+                           std::to_string(index));
 }
 
 }  // namespace vmi

@@ -50,7 +50,9 @@ void ReadPaths::Begin(Memory* memory, uint64_t head, uint64_t index) {
 bool ReadPaths::Take(ReadRequest* request) {
   for (size_t i = 0; i < ahead_count_; ++i) {
     ReadRequest& ahead = ahead_[i];
-    if (ahead.into == nullptr || ahead.physical != request->physical || ahead.length != request->length) continue;
+    if (ahead.into == nullptr || ahead.physical != request->physical ||
+        ahead.length != request->length)
+      continue;
     // All of it or nothing: what is missing, a read of its own will tell.
     if (ahead.transferred != ahead.length) return false;
     std::memcpy(request->into, ahead.into, ahead.length);

@@ -1,5 +1,6 @@
-// Look-ups follow pointers, and where a read is a system call each step costs one. What the last look-up of the same thing read is
-// read first, in one batch; a step then takes its bytes from there when it leads to the same address, and reads itself when not.
+// Look-ups follow pointers, and where a read is a system call each step costs one. What the last
+// look-up of the same thing read is read first, in one batch; a step then takes its bytes from
+// there when it leads to the same address, and reads itself when not.
 #pragma once
 
 #include <array>
@@ -14,7 +15,8 @@ namespace vmi {
 // Of one thread. Only addresses are kept from one look-up to the next, no bytes.
 class ReadPaths {
  public:
-  // Starts a look-up of `index` under `head`: reads ahead, and keeps the addresses of the reads that follow.
+  // Starts a look-up of `index` under `head`: reads ahead, and keeps the addresses of the reads
+  // that follow.
   void Begin(Memory* memory, uint64_t head, uint64_t index);
 
   // From here on nothing that was read ahead is used.
@@ -35,7 +37,8 @@ class ReadPaths {
     ReadPaths* paths_;
   };
 
-  // As Memory::CopyBatch. Each read that was ahead is used once: whoever reads again wants to see what is there now.
+  // As Memory::CopyBatch. Each read that was ahead is used once: whoever reads again wants to see
+  // what is there now.
   void CopyBatch(Memory* memory, ReadRequest* requests, size_t count) {
     if (!is_along_) return memory->CopyBatch(requests, count);
     CopyAlong(memory, requests, count);

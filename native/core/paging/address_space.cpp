@@ -23,16 +23,21 @@ constexpr size_t kEntries = 512;
 int ShiftOf(int level) { return 12 + 9 * (level - 1); }
 uint64_t IndexOf(uint64_t address, int level) { return address >> ShiftOf(level) & 511; }
 uint64_t LeafLength(int level) { return uint64_t{1} << ShiftOf(level); }
-bool IsLeaf(uint64_t entry, int level) { return level == 1 || (level <= 3 && (entry & kPageSizeBit) != 0); }
+bool IsLeaf(uint64_t entry, int level) {
+  return level == 1 || (level <= 3 && (entry & kPageSizeBit) != 0);
+}
 // PS is reserved in a PML4E and a PML5E: the processor faults on it.
 bool IsPresent(uint64_t entry, int level) {
   return (entry & kPresent) != 0 && (level <= 3 || (entry & kPageSizeBit) == 0);
 }
-uint64_t LeafBase(uint64_t entry, int level) { return entry & kPhysicalMask & ~(LeafLength(level) - 1); }
+uint64_t LeafBase(uint64_t entry, int level) {
+  return entry & kPhysicalMask & ~(LeafLength(level) - 1);
+}
 
 }  // namespace
 
-Result<std::unique_ptr<AddressSpace>> AddressSpace::Create(std::shared_ptr<Memory> memory, uint64_t root, int levels) {
+Result<std::unique_ptr<AddressSpace>> AddressSpace::Create(std::shared_ptr<Memory> memory,
+                                                           uint64_t root, int levels) {
   if (levels != 4 && levels != 5) {
     return {Code::kMisuse, "Expected levels to be 4 or 5 but received " + std::to_string(levels)};
   }
@@ -44,15 +49,17 @@ Result<std::unique_ptr<AddressSpace>> AddressSpace::Create(std::shared_ptr<Memor
 
 Status AddressSpace::SetWindows(const std::vector<Window>& windows) {
   if (windows.size() > kMaxWindows) {
-    return {Code::kMisuse, "Expected at most " + std::to_string(kMaxWindows) + " windows but received " +
-                               std::to_string(windows.size())};
+    return {Code::kMisuse, "Expected at most " + std::to_string(kMaxWindows) +
+                               " windows but received " + std::to_string(windows.size())};
   }
   std::vector<Window> clipped;
   for (const Window& window : windows) {
     if (window.length == 0) continue;
-    if (window.length - 1 > UINT64_MAX - window.start || window.length - 1 > UINT64_MAX - window.physical) {
-      return {Code::kMisuse, "Expected windows that end within 64 bits but received " + Hex(window.length) +
-                                 " bytes at " + Hex(window.start) + " to " + Hex(window.physical)};
+    if (window.length - 1 > UINT64_MAX - window.start ||
+        window.length - 1 > UINT64_MAX - window.physical) {
+      return {Code::kMisuse, "Expected windows that end within 64 bits but received " +
+                                 Hex(window.length) + " bytes at " + Hex(window.start) + " to " +
+                                 Hex(window.physical)};
     }
     const uint64_t window_last = window.physical + (window.length - 1);
     for (const Range& range : memory_->ranges()) {
@@ -90,10 +97,12 @@ AddressSpace::Trail& AddressSpace::TrailOf(uint64_t head, uint64_t link) {
 bool AddressSpace::LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry) {
   if (!memory_->mapped()) {
     table_entries_.resize(kTableCacheSize);
-    std::unique_ptr<TableEntries>& entries = table_entries_[static_cast<size_t>(cached - &tables_[0])];
+    std::unique_ptr<TableEntries>& entries =
+        table_entries_[static_cast<size_t>(cached - &tables_[0])];
     if (entries == nullptr) entries = std::make_unique<TableEntries>();
     auto* bytes = reinterpret_cast<uint8_t*>(entries->data());
-    if (!cached->filled) cached->filled = memory_->Copy(cached->table, bytes, kPageSize) == kPageSize;
+    if (!cached->filled)
+      cached->filled = memory_->Copy(cached->table, bytes, kPageSize) == kPageSize;
     // What was not there when the table was read may be by now.
     if (cached->filled && ((*entries)[index] & kPresent) != 0) {
       *entry = (*entries)[index];
@@ -116,7 +125,9 @@ int AddressSpace::WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* len
   for (; level >= 1; --level) {
     uint64_t entry;
     const uint64_t index = IndexOf(address, level);
-    if (!(level == 1 ? LoadLastEntry(&cached, index, &entry) : memory_->LoadU64(table + index * 8, &entry))) return 0;
+    if (!(level == 1 ? LoadLastEntry(&cached, index, &entry)
+                     : memory_->LoadU64(table + index * 8, &entry)))
+      return 0;
     if (!IsPresent(entry, level)) return level;
     if (IsLeaf(entry, level)) {
       *length = LeafLength(level);
@@ -143,7 +154,8 @@ int AddressSpace::ResolveSlow(uint64_t address, Run* run) {
   return kResolved;
 }
 
-Error AddressSpace::MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const {
+Error AddressSpace::MakeFault(uint64_t address, uint64_t requested, uint64_t transferred,
+                              int level) const {
   Error error;
   error.code = Code::kFault;
   error.fault = {address, true, root_, requested, transferred, level};
@@ -189,7 +201,8 @@ size_t AddressSpace::Copy(uint64_t address, uint8_t* into, size_t length, int* l
   constexpr size_t kBatch = 64;
   size_t done = 0;
   // Addresses end at 2^64: what lies beyond is as absent as any page.
-  const size_t room = UINT64_MAX - address >= length ? length : static_cast<size_t>(UINT64_MAX - address) + 1;
+  const size_t room =
+      UINT64_MAX - address >= length ? length : static_cast<size_t>(UINT64_MAX - address) + 1;
   *level = levels_;
   while (done < room) {
     ReadRequest requests[kBatch];
@@ -250,7 +263,8 @@ Status AddressSpace::ReadExact(uint64_t address, uint8_t* into, size_t length) {
 struct AddressSpace::Collector {
   std::vector<Window> windows;
   size_t max;
-  // A table may point to itself, and 512 entries of each of 5 levels to one empty table: 2^45 loads.
+  // A table may point to itself, and 512 entries of each of 5 levels to one empty table: 2^45
+  // loads.
   size_t tables_left = size_t{1} << 20;
 };
 
@@ -265,8 +279,8 @@ Result<std::vector<Window>> AddressSpace::Mappings(uint64_t start, uint64_t last
   return std::move(collector.windows);
 }
 
-Status AddressSpace::Collect(Collector* out, uint64_t table, int level, uint64_t base, uint64_t start,
-                             uint64_t last) {
+Status AddressSpace::Collect(Collector* out, uint64_t table, int level, uint64_t base,
+                             uint64_t start, uint64_t last) {
   const auto corrupt = [&](uint64_t address, const std::string& what) {
     Error error;
     error.code = Code::kCorrupt;
@@ -279,7 +293,8 @@ Status AddressSpace::Collect(Collector* out, uint64_t table, int level, uint64_t
   --out->tables_left;
 
   uint64_t entries[kEntries];
-  const size_t read = memory_->Copy(table, reinterpret_cast<uint8_t*>(entries), sizeof entries) / sizeof entries[0];
+  const size_t read =
+      memory_->Copy(table, reinterpret_cast<uint8_t*>(entries), sizeof entries) / sizeof entries[0];
   for (uint64_t index = 0; index < read; ++index) {
     const uint64_t entry = entries[index];
     if (!IsPresent(entry, level)) continue;
@@ -303,7 +318,8 @@ Status AddressSpace::Collect(Collector* out, uint64_t table, int level, uint64_t
         continue;
       }
     }
-    if (out->windows.size() == out->max) return corrupt(from, std::to_string(out->max) + " runs of mappings");
+    if (out->windows.size() == out->max)
+      return corrupt(from, std::to_string(out->max) + " runs of mappings");
     out->windows.push_back({from, length, physical});
   }
   return {};

@@ -30,7 +30,8 @@ class AddressSpace {
   static constexpr size_t kMaxWindows = 64;
 
   // kMisuse for levels other than 4 and 5, and a root that is not page-aligned.
-  static Result<std::unique_ptr<AddressSpace>> Create(std::shared_ptr<Memory> memory, uint64_t root, int levels);
+  static Result<std::unique_ptr<AddressSpace>> Create(std::shared_ptr<Memory> memory, uint64_t root,
+                                                      int levels);
 
   const std::shared_ptr<Memory>& memory() const { return memory_; }
   uint64_t root() const { return root_; }
@@ -49,8 +50,8 @@ class AddressSpace {
     uint64_t entry_address;
     uint64_t entry;
   };
-  // Top first, ending with the leaf, the entry that is not present, or the last one whose successor is
-  // not in RAM. Empty for an address that is not canonical and for a root that is not in RAM.
+  // Top first, ending with the leaf, the entry that is not present, or the last one whose successor
+  // is not in RAM. Empty for an address that is not canonical and for a root that is not in RAM.
   Result<std::vector<Step>> Walk(uint64_t address);
 
   // Present mappings in [start, last], neighbours merged; kCorrupt beyond `max`.
@@ -72,7 +73,8 @@ class AddressSpace {
     if (ResolveInWindows(address, run)) return kResolved;
     const TlbEntry& entry = tlb_[Slot(address)];
     if (entry.page == (address & ~kPageMask) && entry.generation == generation_) {
-      *run = {entry.physical | (address & kPageMask), entry.length - (address & (entry.length - 1))};
+      *run = {entry.physical | (address & kPageMask),
+              entry.length - (address & (entry.length - 1))};
       return kResolved;
     }
     return ResolveSlow(address, run);
@@ -101,8 +103,8 @@ class AddressSpace {
       return from < length && bytes <= length - from;
     }
   };
-  // Finds what lies at one distance from a pointer, up to kPageSize bytes, in such a window. What is the same for all pointers is
-  // worked out before.
+  // Finds what lies at one distance from a pointer, up to kPageSize bytes, in such a window. What
+  // is the same for all pointers is worked out before.
   class FlatFinder {
    public:
     FlatFinder() = default;
@@ -117,7 +119,8 @@ class AddressSpace {
     bool Holds(uint64_t pointer) const { return pointer - origin_ < room_; }
     // Whatever it leads to: a hint.
     void Prefetch(uint64_t pointer) const {
-      if (Holds(pointer)) __builtin_prefetch(reinterpret_cast<const void*>(host_ + (pointer - origin_)));
+      if (Holds(pointer))
+        __builtin_prefetch(reinterpret_cast<const void*>(host_ + (pointer - origin_)));
     }
     // Its host address, or nullptr: ask AddressSpace::Direct.
     const uint8_t* Find(uint64_t pointer) const {
@@ -131,7 +134,8 @@ class AddressSpace {
 
    private:
     uint8_t Known(uintptr_t bytes) const {
-      return __atomic_load_n(reinterpret_cast<const uint8_t*>(known_ + bytes / kPageSize), __ATOMIC_RELAXED);
+      return __atomic_load_n(reinterpret_cast<const uint8_t*>(known_ + bytes / kPageSize),
+                             __ATOMIC_RELAXED);
     }
 
     uint64_t origin_ = 0;
@@ -182,7 +186,9 @@ class AddressSpace {
   // A look-up that pointers lead through, until the next Flush.
   void BeginLookUp(uint64_t head, uint64_t index) { paths_.Begin(memory_.get(), head, index); }
   ReadPaths* paths() { return &paths_; }
-  void CopyBatch(ReadRequest* requests, size_t count) { paths_.CopyBatch(memory_.get(), requests, count); }
+  void CopyBatch(ReadRequest* requests, size_t count) {
+    paths_.CopyBatch(memory_.get(), requests, count);
+  }
 
   // Bits 63 to 47 (4 levels) or 63 to 56 (5 levels) are the same. SDM vol. 1, 3.3.7.1.
   bool IsCanonical(uint64_t address) const {
@@ -205,8 +211,8 @@ class AddressSpace {
     uint64_t region = 0;
     uint64_t table = 0;
     uint64_t generation = 0;
-    // Whether its 512 entries are kept, where a load is a call into the source: a whole table costs no more, and its neighbours
-    // are asked for next.
+    // Whether its 512 entries are kept, where a load is a call into the source: a whole table costs
+    // no more, and its neighbours are asked for next.
     bool filled = false;
   };
   using TableEntries = std::array<uint64_t, 512>;
@@ -221,7 +227,8 @@ class AddressSpace {
   // -1 and the leaf, or the level of the fault.
   int WalkToLeaf(uint64_t address, uint64_t* physical, uint64_t* length);
   struct Collector;
-  Status Collect(Collector* out, uint64_t table, int level, uint64_t base, uint64_t start, uint64_t last);
+  Status Collect(Collector* out, uint64_t table, int level, uint64_t base, uint64_t start,
+                 uint64_t last);
 
   std::shared_ptr<Memory> memory_;
   uint64_t root_;

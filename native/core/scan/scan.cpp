@@ -44,7 +44,8 @@ bool AnySet(Bytes16 bytes) {
   return (words[0] | words[1]) != 0;
 }
 
-// Finds candidates in memory that can be loaded. Trivial, and allocates nothing: SIGBUS may jump out of it.
+// Finds candidates in memory that can be loaded. Trivial, and allocates nothing: SIGBUS may jump
+// out of it.
 class Matcher {
  public:
   Matcher(const ScanRequest& request, uint64_t* hits)
@@ -69,8 +70,8 @@ class Matcher {
   void set_count(size_t count) { count_ = count; }
   bool full() const { return count_ == max_; }
 
-  // Tries the addresses from `start` on, `count` of them; `bytes` are those at `start`, and the pattern's
-  // length less one more than `count`.
+  // Tries the addresses from `start` on, `count` of them; `bytes` are those at `start`, and the
+  // pattern's length less one more than `count`.
   void Match(const uint8_t* bytes, uint64_t start, uint64_t count) {
     if (stride_ == 1) {
       MatchEverywhere(bytes, start, count);
@@ -102,7 +103,8 @@ class Matcher {
       }
       const uint64_t end = std::min<uint64_t>(count, i + 64);
       for (; i < end && count_ < max_; ++i) {
-        if (bytes[i + first_] == pattern_[first_] && std::memcmp(bytes + i, pattern_, length_) == 0) {
+        if (bytes[i + first_] == pattern_[first_] &&
+            std::memcmp(bytes + i, pattern_, length_) == 0) {
           hits_[count_++] = start + i;
         }
       }
@@ -203,7 +205,8 @@ struct Shared {
   Memory* memory;
   const ScanRequest& request;
   Pieces pieces;
-  // Hits of all threads. Pieces are handed out in order: with `max` in those that were, no later one matters.
+  // Hits of all threads. Pieces are handed out in order: with `max` in those that were, no later
+  // one matters.
   std::atomic<size_t> found{0};
   std::atomic<bool> stopped{false};
 };
@@ -212,9 +215,13 @@ struct Shared {
 class Scanner {
  public:
   explicit Scanner(Shared* shared)
-      : shared_(shared), memory_(shared->memory), hits_(shared->request.max), matcher_(shared->request, hits_.data()) {}
+      : shared_(shared),
+        memory_(shared->memory),
+        hits_(shared->request.max),
+        matcher_(shared->request, hits_.data()) {}
 
-  // Until nothing is left, enough was found, the memory is closed, or another thread stops. `is_cancelled` may be null.
+  // Until nothing is left, enough was found, the memory is closed, or another thread stops.
+  // `is_cancelled` may be null.
   void Run(const std::function<bool()>* is_cancelled) {
     is_cancelled_ = is_cancelled;
     Piece piece;
@@ -236,14 +243,16 @@ class Scanner {
 
  private:
   bool Stopped() {
-    if (is_cancelled_ != nullptr && (*is_cancelled_)()) shared_->stopped.store(true, std::memory_order_relaxed);
+    if (is_cancelled_ != nullptr && (*is_cancelled_)())
+      shared_->stopped.store(true, std::memory_order_relaxed);
     return shared_->stopped.load(std::memory_order_relaxed) || !memory_->Check().ok();
   }
 
   void Try(const Piece& piece) {
     const uint64_t overlap = matcher_.length() - 1;
     const Range& run = piece.run;
-    // A pattern may begin in the zeroes before the run. Addresses from which it would leave the range are never tried.
+    // A pattern may begin in the zeroes before the run. Addresses from which it would leave the
+    // range are never tried.
     const uint64_t lead = std::min(overlap, run.start - piece.untried);
     if (lead > 0) TryCopied(run.start - lead, lead, piece.last);
     if (run.length > overlap) TryRun(run);
@@ -257,7 +266,8 @@ class Scanner {
     uint8_t bytes[2 * ScanRequest::kMaxPattern];
     const uint64_t wanted = std::min(count + matcher_.length() - 1, last - start + 1);
     const size_t read = memory_->Copy(start, bytes, static_cast<size_t>(wanted));
-    if (read >= matcher_.length()) matcher_.Match(bytes, start, std::min<uint64_t>(count, read - matcher_.length() + 1));
+    if (read >= matcher_.length())
+      matcher_.Match(bytes, start, std::min<uint64_t>(count, read - matcher_.length() + 1));
   }
 
   // All addresses from which the pattern stays within the run.
@@ -278,7 +288,8 @@ class Scanner {
     buffer_.resize(static_cast<size_t>(std::min(run.length, chunk + overlap)));
     for (uint64_t at = 0; at + overlap < run.length && !matcher_.full();) {
       const uint64_t wanted = std::min<uint64_t>(run.length - at, buffer_.size());
-      const size_t read = memory_->Copy(run.start + at, buffer_.data(), static_cast<size_t>(wanted));
+      const size_t read =
+          memory_->Copy(run.start + at, buffer_.data(), static_cast<size_t>(wanted));
       if (read > overlap) matcher_.Match(buffer_.data(), run.start + at, read - overlap);
       if (read == wanted) {
         at += wanted - overlap;
@@ -301,7 +312,8 @@ class Scanner {
 
 Status CheckRequest(const ScanRequest& request) {
   const auto misuse = [](const std::string& expected, uint64_t received) {
-    return Status(Code::kMisuse, "Expected " + expected + " but received " + std::to_string(received));
+    return Status(Code::kMisuse,
+                  "Expected " + expected + " but received " + std::to_string(received));
   };
   if (request.pattern.empty() || request.pattern.size() > ScanRequest::kMaxPattern) {
     return misuse("a pattern of 1 to 256 bytes", request.pattern.size());
@@ -315,8 +327,10 @@ Status CheckRequest(const ScanRequest& request) {
   for (const uint64_t offset : request.offsets) {
     if (offset >= request.stride) return misuse("offsets below the stride", offset);
   }
-  if (request.max < 1 || request.max > ScanRequest::kMaxHits) return misuse("max between 1 and 65536", request.max);
-  if (request.threads > ScanRequest::kMaxThreads) return misuse("at most 16 threads", request.threads);
+  if (request.max < 1 || request.max > ScanRequest::kMaxHits)
+    return misuse("max between 1 and 65536", request.max);
+  if (request.threads > ScanRequest::kMaxThreads)
+    return misuse("at most 16 threads", request.threads);
   return {};
 }
 
@@ -331,24 +345,28 @@ size_t CountThreads(const Memory& memory, const ScanRequest& request) {
     const uint64_t last = std::min(range.last(), request.last);
     if (first <= last) bytes += std::min(last - first, UINT64_MAX - 1 - bytes) + 1;
   }
-  const uint64_t wanted = std::min<uint64_t>(bytes / ScanRequest::kPerThread, ScanRequest::kUsualThreads);
+  const uint64_t wanted =
+      std::min<uint64_t>(bytes / ScanRequest::kPerThread, ScanRequest::kUsualThreads);
   return std::max<size_t>(1, std::min<size_t>(wanted, std::thread::hardware_concurrency()));
 }
 
 }  // namespace
 
-Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request, const std::function<bool()>& is_cancelled) {
+Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request,
+                                   const std::function<bool()>& is_cancelled) {
   Status status = CheckRequest(request);
   if (!status.ok()) return status;
   std::sort(request.offsets.begin(), request.offsets.end());
-  request.offsets.erase(std::unique(request.offsets.begin(), request.offsets.end()), request.offsets.end());
+  request.offsets.erase(std::unique(request.offsets.begin(), request.offsets.end()),
+                        request.offsets.end());
 
   const Memory::Use use(memory);
   if (!use.status().ok()) return Error(use.status().error());
   Shared shared{memory, request, Pieces(memory, request)};
   std::vector<std::unique_ptr<Scanner>> scanners(CountThreads(*memory, request));
   for (auto& scanner : scanners) scanner = std::make_unique<Scanner>(&shared);
-  // pthread_create and not std::thread, which throws where there is no thread to be had: then fewer do it.
+  // pthread_create and not std::thread, which throws where there is no thread to be had: then fewer
+  // do it.
   std::vector<pthread_t> threads;
   threads.reserve(scanners.size());
   for (size_t i = 1; i < scanners.size(); ++i) {
@@ -359,10 +377,12 @@ Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request, const st
   scanners[0]->Run(&is_cancelled);
   for (const pthread_t thread : threads) pthread_join(thread, nullptr);
 
-  if (shared.stopped.load(std::memory_order_relaxed) || is_cancelled()) return {Code::kAborted, "the scan was aborted"};
+  if (shared.stopped.load(std::memory_order_relaxed) || is_cancelled())
+    return {Code::kAborted, "the scan was aborted"};
   status = memory->Check();
   if (!status.ok()) return status;
-  // Each has the lowest of what it looked at, and together they looked at everything below the last that is kept.
+  // Each has the lowest of what it looked at, and together they looked at everything below the last
+  // that is kept.
   std::vector<uint64_t> hits;
   for (const auto& scanner : scanners) hits.insert(hits.end(), scanner->begin(), scanner->end());
   std::sort(hits.begin(), hits.end());

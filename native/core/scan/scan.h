@@ -32,10 +32,11 @@ struct ScanRequest {
   size_t threads = 0;
 };
 
-// Addresses where the whole pattern lies in RAM within [start, last], ascending. Holes of a file are not
-// read: a pattern of zeroes is not found in one, but one that begins or ends in data is. kAborted once
-// `is_cancelled` says so (it is asked every few megabytes, on the calling thread), kClosed once the memory is being
-// closed. Runs on any thread.
-Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request, const std::function<bool()>& is_cancelled);
+// Addresses where the whole pattern lies in RAM within [start, last], ascending. Holes of a file
+// are not read: a pattern of zeroes is not found in one, but one that begins or ends in data is.
+// kAborted once `is_cancelled` says so (it is asked every few megabytes, on the calling thread),
+// kClosed once the memory is being closed. Runs on any thread.
+Result<std::vector<uint64_t>> Scan(Memory* memory, ScanRequest request,
+                                   const std::function<bool()>& is_cancelled);
 
 }  // namespace vmi

@@ -47,8 +47,8 @@ Value NumberValue(T value) {
   return result;
 }
 
-// One parameter of a prototype: takes what it needs from the arguments, gives the call its value, and
-// adds what the call wrote to the results.
+// One parameter of a prototype: takes what it needs from the arguments, gives the call its value,
+// and adds what the call wrote to the results.
 template <class T, class = void>
 struct Slot;
 
@@ -245,7 +245,8 @@ const std::vector<Call>& AllCalls() {
 
 const Call* FindCall(const std::string& name) {
   const auto& calls = AllCalls();
-  const auto found = std::find_if(calls.begin(), calls.end(), [&](const Call& call) { return name == call.name; });
+  const auto found =
+      std::find_if(calls.begin(), calls.end(), [&](const Call& call) { return name == call.name; });
   return found != calls.end() ? &*found : nullptr;
 }
 
@@ -255,7 +256,8 @@ bool IsListed(const std::string& name) {
       LIBVMI_CALLS(LIBVMI_NAME)
 #undef LIBVMI_NAME
   };
-  return std::any_of(std::begin(names), std::end(names), [&](const char* one) { return name == one; });
+  return std::any_of(std::begin(names), std::end(names),
+                     [&](const char* one) { return name == one; });
 }
 
 }  // namespace libvmi

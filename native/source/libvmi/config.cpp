@@ -52,14 +52,16 @@ vmi::Error Refused(std::string why) {
 
 }  // namespace
 
-vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config, std::chrono::milliseconds patience) {
+vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config,
+                       std::chrono::milliseconds patience) {
   const Calls& calls = library.calls();
   if (calls.vmi_init_os == nullptr) return Refused("this libvmi has no vmi_init_os");
   InitError error = 0;
   Os os = 0;
   switch (config.mode) {
     case ConfigMode::kHashTable:
-      if (!library.glib().usable()) return Refused("this libvmi is linked to no GLib that takes a GHashTable");
+      if (!library.glib().usable())
+        return Refused("this libvmi is linked to no GLib that takes a GHashTable");
       os = RunWithTable(library, instance, &config, &error);
       break;
     case ConfigMode::kJsonPath:
@@ -68,7 +70,8 @@ vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config,
     case ConfigMode::kString:
     case ConfigMode::kGlobalFile: {
       std::unique_lock<std::timed_mutex> lock(ParserLock(), patience);
-      if (!lock.owns_lock()) return Refused("libvmi's configuration parser is busy in another instance");
+      if (!lock.owns_lock())
+        return Refused("libvmi's configuration parser is busy in another instance");
       void* text = config.mode == ConfigMode::kString ? config.text.data() : nullptr;
       os = calls.vmi_init_os(instance, config.mode, text, &error);
       break;

@@ -24,9 +24,10 @@ struct Config {
   std::string text;                  // kString: `{…}` as in libvmi.conf; kJsonPath: a path
 };
 
-// vmi_init_os(): the operating system that libvmi recognised, never 0, or kUnsupported with its reason.
-// kString and kGlobalFile go through libvmi's parser, which has global state: one at a time per process, and `patience` is
-// how long another one is waited for.
-vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config, std::chrono::milliseconds patience);
+// vmi_init_os(): the operating system that libvmi recognised, never 0, or kUnsupported with its
+// reason. kString and kGlobalFile go through libvmi's parser, which has global state: one at a time
+// per process, and `patience` is how long another one is waited for.
+vmi::Result<Os> InitOs(const Library& library, Instance instance, Config config,
+                       std::chrono::milliseconds patience);
 
 }  // namespace libvmi

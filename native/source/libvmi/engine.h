@@ -46,8 +46,9 @@ struct Cr3Write {
   uint32_t vcpu = 0;
 };
 
-// One instance of libvmi. Every call needs exclusive use. What libvmi itself reports is in the results, as is that nothing is
-// attached; an error means that there was no answer, or that libvmi refused with a reason.
+// One instance of libvmi. Every call needs exclusive use. What libvmi itself reports is in the
+// results, as is that nothing is attached; an error means that there was no answer, or that libvmi
+// refused with a reason.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -63,7 +64,8 @@ class Engine {
 
   virtual vmi::Status Attach() = 0;
   // `fresh`: libvmi's caches of guest memory are emptied first.
-  virtual vmi::Status Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh, Outcome* outcome) = 0;
+  virtual vmi::Status Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh,
+                             Outcome* outcome) = 0;
   virtual vmi::Status InitOs(const Config& config, Os* os) = 0;
   // vmi_read_pa. `stale`: the page cache is emptied first.
   virtual vmi::Status Read(Piece* pieces, size_t count, bool stale) = 0;

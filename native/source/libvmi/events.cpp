@@ -23,8 +23,9 @@ vmi::Status Cr3Events::Start(Instance instance) {
   const uint32_t version = calls.vmi_events_version();
   offset_ = RegisterEventOffset(version);
   if (offset_ == 0) {
-    return {vmi::Code::kUnsupported, "this libvmi has version " + std::to_string(version) +
-                                         " of the events interface; 7 (libvmi 0.14), 8 and 9 are known here"};
+    return {vmi::Code::kUnsupported,
+            "this libvmi has version " + std::to_string(version) +
+                " of the events interface; 7 (libvmi 0.14), 8 and 9 are known here"};
   }
   EventHead head = {};
   head.version = version;
@@ -53,16 +54,19 @@ uint32_t Cr3Events::OnEvent(Instance, Event* event) {
   auto* self = static_cast<Cr3Events*>(head.data);
   RegisterEvent written;
   memcpy(&written, bytes + self->offset_, sizeof written);
-  if (self->writes_.size() < kMaxWrites) self->writes_.push_back({written.value, written.previous, head.vcpu});
+  if (self->writes_.size() < kMaxWrites)
+    self->writes_.push_back({written.value, written.previous, head.vcpu});
   return 0;
 }
 
 vmi::Status Cr3Events::Listen(Instance instance, Duration timeout, std::vector<Cr3Write>* writes) {
   if (!registered_) return {vmi::Code::kUnsupported, "no writes to CR3 are listened for"};
-  const Status status = library_.calls().vmi_events_listen(instance, static_cast<uint32_t>(timeout.count()));
+  const Status status =
+      library_.calls().vmi_events_listen(instance, static_cast<uint32_t>(timeout.count()));
   writes->insert(writes->end(), writes_.begin(), writes_.end());
   writes_.clear();
-  if (status != Status::kSuccess) return {vmi::Code::kUnsupported, "vmi_events_listen of libvmi failed"};
+  if (status != Status::kSuccess)
+    return {vmi::Code::kUnsupported, "vmi_events_listen of libvmi failed"};
   return {};
 }
 
@@ -77,7 +81,8 @@ vmi::Status Cr3Events::Stop(Instance instance) {
   (void)calls.vmi_events_listen(instance, 0);
   if (paused) (void)calls.vmi_resume_vm(instance);
   writes_.clear();
-  if (cleared != Status::kSuccess) return {vmi::Code::kUnsupported, "vmi_clear_event of libvmi failed"};
+  if (cleared != Status::kSuccess)
+    return {vmi::Code::kUnsupported, "vmi_clear_event of libvmi failed"};
   return {};
 }
 

@@ -10,8 +10,9 @@
 
 namespace libvmi {
 
-// vmi_event_t changes between releases, and a library takes no layout but its own. It says which that is: vmi_events_version()
-// is asked before anything is registered, and one whose layout is not known here is not used.
+// vmi_event_t changes between releases, and a library takes no layout but its own. It says which
+// that is: vmi_events_version() is asked before anything is registered, and one whose layout is not
+// known here is not used.
 class Cr3Events {
  public:
   explicit Cr3Events(const Library& library) : library_(library) {}
@@ -20,7 +21,8 @@ class Cr3Events {
   // kUnsupported, with the reason.
   vmi::Status Start(Instance instance);
   vmi::Status Listen(Instance instance, Duration timeout, std::vector<Cr3Write>* writes);
-  // Lets no vCPU wait for an answer that nobody gives: the guest is paused while what is left is taken.
+  // Lets no vCPU wait for an answer that nobody gives: the guest is paused while what is left is
+  // taken.
   vmi::Status Stop(Instance instance);
 
  private:

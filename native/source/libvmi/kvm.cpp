@@ -12,7 +12,9 @@ bool Answers(Mode mode, const Calls& calls, Instance instance) {
          transferred == sizeof(bytes);
 }
 
-bool AsksRegister(const std::string& call) { return call == "vmi_get_vcpureg" || call == "vmi_init_paging"; }
+bool AsksRegister(const std::string& call) {
+  return call == "vmi_get_vcpureg" || call == "vmi_init_paging";
+}
 
 std::string Refusal(Mode mode, const Library& library, const std::string& call) {
   if (mode != Mode::kKvm || !library.legacy_kvm() || call.rfind("vmi_write_", 0) != 0) return {};

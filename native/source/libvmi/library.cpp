@@ -48,13 +48,15 @@ std::vector<std::string> MissingForXen() {
 std::vector<std::string> MissingForKvm() {
   std::vector<std::string> missing;
   if (!Opens("libvirt.so.0") && !Opens("libvirt.so")) missing.emplace_back("libvirt.so.0");
-  if (!Opens("libvirt-qemu.so.0") && !Opens("libvirt-qemu.so")) missing.emplace_back("libvirt-qemu.so.0");
+  if (!Opens("libvirt-qemu.so.0") && !Opens("libvirt-qemu.so"))
+    missing.emplace_back("libvirt-qemu.so.0");
   return missing;
 }
 
 }  // namespace
 
-std::shared_ptr<const Library> Library::Open(const std::string& path, std::vector<Attempt>* attempts) {
+std::shared_ptr<const Library> Library::Open(const std::string& path,
+                                             std::vector<Attempt>* attempts) {
   std::string name = path;
   if (name.empty()) {
     const char* variable = getenv("LIBVMI_LIBRARY");
@@ -74,7 +76,8 @@ std::shared_ptr<const Library> Library::Open(const std::string& path, std::vecto
 #define LIBVMI_NEEDED(since, returns, name, parameters) \
   if (!Resolve(handle, #name, &library->calls_.name)) library->missing_needed_.emplace_back(#name);
 #define LIBVMI_OPTIONAL(since, returns, name, parameters) \
-  if (!Resolve(handle, #name, &library->calls_.name)) library->missing_optional_.emplace_back(#name);
+  if (!Resolve(handle, #name, &library->calls_.name))     \
+    library->missing_optional_.emplace_back(#name);
   LIBVMI_LIFE_CALLS(LIBVMI_NEEDED)
   LIBVMI_NEEDED_CALLS(LIBVMI_NEEDED)
   LIBVMI_CONFIG_CALLS(LIBVMI_OPTIONAL)
@@ -98,7 +101,8 @@ vmi::Result<std::shared_ptr<const Library>> Library::OpenUsable(const std::strin
   std::shared_ptr<const Library> library = Open(path, &attempts);
   if (library == nullptr) {
     std::string message = "cannot load libvmi:";
-    for (const Attempt& attempt : attempts) message += " tried " + attempt.name + " (" + attempt.error + ")";
+    for (const Attempt& attempt : attempts)
+      message += " tried " + attempt.name + " (" + attempt.error + ")";
     return {vmi::Code::kLibraryMissing, std::move(message)};
   }
   if (!library->missing_needed().empty()) {
@@ -137,8 +141,10 @@ std::vector<Driver> Library::ProbeDrivers() const {
     return found ? Driver::Presence::kYes : Driver::Presence::kNo;
   };
   std::vector<Driver> drivers;
-  drivers.push_back({"xen", presence(xen), xen || !any ? MissingForXen() : std::vector<std::string>()});
-  drivers.push_back({"kvm", presence(kvm), kvm || !any ? MissingForKvm() : std::vector<std::string>()});
+  drivers.push_back(
+      {"xen", presence(xen), xen || !any ? MissingForXen() : std::vector<std::string>()});
+  drivers.push_back(
+      {"kvm", presence(kvm), kvm || !any ? MissingForKvm() : std::vector<std::string>()});
   drivers.push_back({"file", presence(file), {}});
   return drivers;
 }

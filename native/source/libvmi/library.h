@@ -27,7 +27,8 @@ struct Glib {
   Equal g_str_equal = nullptr;
 
   bool usable() const {
-    return g_hash_table_new && g_hash_table_insert && g_hash_table_destroy && g_str_hash && g_str_equal;
+    return g_hash_table_new && g_hash_table_insert && g_hash_table_destroy && g_str_hash &&
+           g_str_equal;
   }
 };
 
@@ -57,12 +58,14 @@ struct Facts {
   bool Has(const std::string& symbol) const;
 };
 
-// libvmi as found on this host. Stays loaded for good: its threads and atexit handlers cannot be undone.
+// libvmi as found on this host. Stays loaded for good: its threads and atexit handlers cannot be
+// undone.
 class Library {
  public:
   // Tries `path` alone when it is not empty, else $LIBVMI_LIBRARY alone when that is set, else
   // kSoname. Null when nothing could be opened; `attempts` tells why in either case.
-  static std::shared_ptr<const Library> Open(const std::string& path, std::vector<Attempt>* attempts);
+  static std::shared_ptr<const Library> Open(const std::string& path,
+                                             std::vector<Attempt>* attempts);
 
   // The same for who needs all of it: kLibraryMissing, with what was tried or what it lacks.
   static vmi::Result<std::shared_ptr<const Library>> OpenUsable(const std::string& path);
@@ -73,7 +76,8 @@ class Library {
   const Glib& glib() const { return glib_; }
   // Absolute path of the file that was loaded.
   const std::string& path() const { return path_; }
-  // Absent symbols of LIBVMI_LIFE_CALLS and LIBVMI_NEEDED_CALLS; the library is of use only when there are none.
+  // Absent symbols of LIBVMI_LIFE_CALLS and LIBVMI_NEEDED_CALLS; the library is of use only when
+  // there are none.
   const std::vector<std::string>& missing_needed() const { return missing_needed_; }
   const std::vector<std::string>& missing_optional() const { return missing_optional_; }
   std::string version() const;

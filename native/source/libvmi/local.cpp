@@ -52,10 +52,11 @@ std::string InitErrorText(InitError error, const Domain& domain) {
   }
 }
 
-// libvmi frees its file driver twice when it cannot open the file, and cuts names at 500 bytes: neither may
-// reach it. Empty when it may try.
+// libvmi frees its file driver twice when it cannot open the file, and cuts names at 500 bytes:
+// neither may reach it. Empty when it may try.
 std::string FileProblem(const std::string& path) {
-  if (path.size() > kMaxFileName) return "its path has more than " + std::to_string(kMaxFileName) + " bytes";
+  if (path.size() > kMaxFileName)
+    return "its path has more than " + std::to_string(kMaxFileName) + " bytes";
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return strerror(errno);
   struct stat status = {};
@@ -72,7 +73,8 @@ vmi::Status NotAttached() { return {vmi::Code::kAttach, "this libvmi instance is
 }  // namespace
 
 std::string Domain::Title() const {
-  return std::string(mode == Mode::kFile ? "libvmi" : ModeName(mode)) + ":" + (by_id ? std::to_string(id) : name);
+  return std::string(mode == Mode::kFile ? "libvmi" : ModeName(mode)) + ":" +
+         (by_id ? std::to_string(id) : name);
 }
 
 LocalEngine::LocalEngine(std::shared_ptr<const Library> library, Domain domain, Duration patience)
@@ -85,10 +87,12 @@ LocalEngine::LocalEngine(std::shared_ptr<const Library> library, Domain domain, 
 vmi::Status LocalEngine::Attach() {
   if (domain_.mode == Mode::kFile) {
     const std::string problem = domain_.by_id ? "a file has no id" : FileProblem(domain_.name);
-    if (!problem.empty()) return {vmi::Code::kAttach, "cannot read " + domain_.name + ": " + problem};
+    if (!problem.empty())
+      return {vmi::Code::kAttach, "cannot read " + domain_.name + ": " + problem};
   }
   const void* domain = domain_.by_id ? static_cast<const void*>(&domain_.id) : domain_.name.c_str();
-  const uint64_t flags = (domain_.by_id ? kInitDomainId : kInitDomainName) | (domain_.events ? kInitEvents : 0);
+  const uint64_t flags =
+      (domain_.by_id ? kInitDomainId : kInitDomainName) | (domain_.events ? kInitEvents : 0);
   Instance instance = nullptr;
   InitError error = 0;
   const Calls& calls = library_->calls();
@@ -96,7 +100,8 @@ vmi::Status LocalEngine::Attach() {
   if (domain_.mode == Mode::kXen && calls.vmi_get_vmid != nullptr) limits.emplace();
   const std::vector<XenLimit> before = limits ? limits->All() : std::vector<XenLimit>();
   const Status status = calls.vmi_init(&instance, domain_.mode, domain, flags, nullptr, &error);
-  if (status != Status::kSuccess || instance == nullptr) return {vmi::Code::kAttach, InitErrorText(error, domain_)};
+  if (status != Status::kSuccess || instance == nullptr)
+    return {vmi::Code::kAttach, InitErrorText(error, domain_)};
   instance_ = instance;
   for (const XenLimit& limit : before) {
     if (limit.domain != calls.vmi_get_vmid(instance)) continue;
@@ -106,7 +111,8 @@ vmi::Status LocalEngine::Attach() {
   return {};
 }
 
-vmi::Status LocalEngine::Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh, Outcome* outcome) {
+vmi::Status LocalEngine::Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh,
+                                Outcome* outcome) {
   if (instance_ == nullptr) {
     outcome->failed = true;
     return {};
@@ -152,7 +158,8 @@ vmi::Status LocalEngine::Read(Piece* pieces, size_t count, bool stale) {
     Piece& piece = pieces[i];
     size_t transferred = 0;
     (void)calls.vmi_read_pa(instance_, piece.address, piece.length, piece.into, &transferred);
-    // libvmi reports success for a short read too; a report of more than was asked for proves nothing.
+    // libvmi reports success for a short read too; a report of more than was asked for proves
+    // nothing.
     piece.transferred = transferred > piece.length ? 0 : transferred;
   }
   return {};
@@ -172,13 +179,17 @@ vmi::Status LocalEngine::FlushCaches() {
   return {};
 }
 
-vmi::Status LocalEngine::StartCr3Writes() { return instance_ == nullptr ? NotAttached() : events_.Start(instance_); }
+vmi::Status LocalEngine::StartCr3Writes() {
+  return instance_ == nullptr ? NotAttached() : events_.Start(instance_);
+}
 
 vmi::Status LocalEngine::Listen(Duration timeout, std::vector<Cr3Write>* writes) {
   return instance_ == nullptr ? NotAttached() : events_.Listen(instance_, timeout, writes);
 }
 
-vmi::Status LocalEngine::StopCr3Writes() { return instance_ == nullptr ? vmi::Status() : events_.Stop(instance_); }
+vmi::Status LocalEngine::StopCr3Writes() {
+  return instance_ == nullptr ? vmi::Status() : events_.Stop(instance_);
+}
 
 void LocalEngine::End() {
   const Instance instance = std::exchange(instance_, nullptr);

@@ -21,7 +21,8 @@ class LocalEngine final : public Engine {
   void NotePaused() { paused_ = true; }
 
   vmi::Status Attach() override;
-  vmi::Status Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh, Outcome* outcome) override;
+  vmi::Status Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh,
+                     Outcome* outcome) override;
   vmi::Status InitOs(const Config& config, Os* os) override;
   vmi::Status Read(Piece* pieces, size_t count, bool stale) override;
   vmi::Status FlushCaches() override;

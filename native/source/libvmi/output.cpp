@@ -13,7 +13,8 @@ namespace {
 
 thread_local std::string* log_of_this_thread = nullptr;
 
-// One of the process's two streams. Its stand-in is never closed: a thread may have read the variable just before it was put back.
+// One of the process's two streams. Its stand-in is never closed: a thread may have read the
+// variable just before it was put back.
 struct Stream {
   FILE** variable;
   int descriptor;

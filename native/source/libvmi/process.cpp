@@ -57,7 +57,8 @@ class Descriptor {
 // The program stands beside the addon.
 std::string ProgramPath() {
   Dl_info info = {};
-  if (dladdr(reinterpret_cast<const void*>(&ProgramPath), &info) == 0 || info.dli_fname == nullptr) return kProgram;
+  if (dladdr(reinterpret_cast<const void*>(&ProgramPath), &info) == 0 || info.dli_fname == nullptr)
+    return kProgram;
   char real[PATH_MAX];
   const std::string addon = realpath(info.dli_fname, real) != nullptr ? real : info.dli_fname;
   return addon.substr(0, addon.rfind('/') + 1) + kProgram;
@@ -89,7 +90,8 @@ std::string SignalName(int signal) {
   }
 }
 
-// Children that a signal could not end at once (in the kernel, uninterruptibly). They are collected later.
+// Children that a signal could not end at once (in the kernel, uninterruptibly). They are collected
+// later.
 struct Leftovers {
   std::mutex mutex;
   std::vector<pid_t> pids;
@@ -104,7 +106,8 @@ void CollectLeftovers() {
   Leftovers& leftovers = TheLeftovers();
   const std::lock_guard<std::mutex> lock(leftovers.mutex);
   auto& pids = leftovers.pids;
-  pids.erase(std::remove_if(pids.begin(), pids.end(), [](pid_t pid) { return waitpid(pid, nullptr, WNOHANG) != 0; }),
+  pids.erase(std::remove_if(pids.begin(), pids.end(),
+                            [](pid_t pid) { return waitpid(pid, nullptr, WNOHANG) != 0; }),
              pids.end());
 }
 
@@ -116,7 +119,8 @@ vmi::Error Failed(const std::string& what, int code) {
 }
 
 int64_t MillisecondsUntil(HostProcess::TimePoint until) {
-  return std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
+  return std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now())
+      .count();
 }
 
 }  // namespace
@@ -125,25 +129,29 @@ vmi::Result<std::unique_ptr<HostProcess>> HostProcess::Start(const std::string& 
   CollectLeftovers();
   const std::string program = ProgramPath();
   if (access(program.c_str(), X_OK) != 0) {
-    return {vmi::Code::kUnsupported,
-            "cannot run " + program + " (" + strerror(errno) + "); build it with 'npm rebuild node-libvmi'"};
+    return {vmi::Code::kUnsupported, "cannot run " + program + " (" + strerror(errno) +
+                                         "); build it with 'npm rebuild node-libvmi'"};
   }
   int sockets[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) return Failed("socketpair", errno);
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
+    return Failed("socketpair", errno);
   Descriptor ours(sockets[0]);
   Descriptor theirs(sockets[1]);
   int pipes[2];
   if (pipe2(pipes, O_CLOEXEC | O_NONBLOCK) != 0) return Failed("pipe", errno);
   Descriptor output(pipes[0]);
   Descriptor their_output(pipes[1]);
-  Descriptor memory(static_cast<int>(syscall(SYS_memfd_create, "libvmi", 3u /* MFD_CLOEXEC | MFD_ALLOW_SEALING */)));
-  if (memory.get() < 0 || ftruncate(memory.get(), wire::kSharedSize) != 0) return Failed("memfd_create", errno);
+  Descriptor memory(static_cast<int>(
+      syscall(SYS_memfd_create, "libvmi", 3u /* MFD_CLOEXEC | MFD_ALLOW_SEALING */)));
+  if (memory.get() < 0 || ftruncate(memory.get(), wire::kSharedSize) != 0)
+    return Failed("memfd_create", errno);
   // The other side cannot cut it off under a copy.
   constexpr int kSeals = 1 | 2 | 4;  // F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW
   fcntl(memory.get(), 1033 /* F_ADD_SEALS */, kSeals);
 
   std::unique_ptr<HostProcess> process(new HostProcess);
-  void* shared = mmap(nullptr, wire::kSharedSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
+  void* shared =
+      mmap(nullptr, wire::kSharedSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
   if (shared == MAP_FAILED) return Failed("mmap", errno);
   process->shared_ = static_cast<uint8_t*>(shared);
 
@@ -162,7 +170,8 @@ vmi::Result<std::unique_ptr<HostProcess>> HostProcess::Start(const std::string& 
   sigfillset(&all);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
   const char* arguments[] = {kProgram, title.c_str(), nullptr};
   const int status = posix_spawn(&process->pid_, program.c_str(), &actions, &attributes,
                                  const_cast<char* const*>(arguments), environ);
@@ -191,7 +200,8 @@ void HostProcess::SetTimeout(int option, TimePoint until, int64_t* current) {
   const int64_t wanted = std::max<int64_t>(1, MillisecondsUntil(until));
   // The same deadline for every call is the rule; a millisecond less is the same.
   if (*current >= wanted && *current <= wanted + 1) return;
-  const timeval time{static_cast<time_t>(wanted / 1000), static_cast<suseconds_t>(wanted % 1000 * 1000)};
+  const timeval time{static_cast<time_t>(wanted / 1000),
+                     static_cast<suseconds_t>(wanted % 1000 * 1000)};
   setsockopt(socket_, SOL_SOCKET, option, &time, sizeof time);
   *current = wanted;
 }
@@ -209,7 +219,8 @@ HostProcess::Io HostProcess::Send(const std::string& frame, TimePoint until) {
     if (done < sizeof length) {
       parts[0] = {reinterpret_cast<char*>(&length) + done, sizeof length - done};
     } else {
-      parts[1] = {const_cast<char*>(frame.data()) + (done - sizeof length), frame.size() - (done - sizeof length)};
+      parts[1] = {const_cast<char*>(frame.data()) + (done - sizeof length),
+                  frame.size() - (done - sizeof length)};
       message.msg_iov = parts + 1;
       message.msg_iovlen = 1;
     }
@@ -224,7 +235,8 @@ HostProcess::Io HostProcess::Send(const std::string& frame, TimePoint until) {
 
 HostProcess::Io HostProcess::Receive(std::string* frame, TimePoint until) {
   SetTimeout(SO_RCVTIMEO, until, &receive_timeout_);
-  // The first bytes with the length, the rest where they belong. There is never more than one frame on its way.
+  // The first bytes with the length, the rest where they belong. There is never more than one frame
+  // on its way.
   char start[256];
   uint32_t length = 0;
   size_t done = 0;

@@ -13,16 +13,18 @@
 
 namespace libvmi {
 
-// A child that runs native/host/libvmi_host.cpp. Its standard output and error go to a pipe that never makes it wait; what
-// does not fit is lost. It has a session of its own, so that what a terminal sends to this process does not end it, none of
-// this process's signal settings and none of its descriptors. It ends when its socket is closed, by whatever ends
-// this process. (PR_SET_PDEATHSIG would be no help: it looks at the thread that started the child, and kills without
-// resuming the guest.)
+// A child that runs native/host/libvmi_host.cpp. Its standard output and error go to a pipe that
+// never makes it wait; what does not fit is lost. It has a session of its own, so that what a
+// terminal sends to this process does not end it, none of this process's signal settings and none
+// of its descriptors. It ends when its socket is closed, by whatever ends this process.
+// (PR_SET_PDEATHSIG would be no help: it looks at the thread that started the child, and kills
+// without resuming the guest.)
 class HostProcess {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
-  // kUnsupported when the program is not where the addon is, kAttach when there is no process to be had.
+  // kUnsupported when the program is not where the addon is, kAttach when there is no process to be
+  // had.
   static vmi::Result<std::unique_ptr<HostProcess>> Start(const std::string& title);
   // Kills it.
   ~HostProcess();

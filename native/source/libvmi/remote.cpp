@@ -29,9 +29,15 @@ std::string InvokeRequest(const Call& call, const std::vector<Value>& arguments,
 
 std::string InitOsRequest(const Config& config) {
   Writer request;
-  request.Put(Op::kInitOs).Put(config.mode).Put(config.text).Put(static_cast<uint32_t>(config.entries.size()));
+  request.Put(Op::kInitOs)
+      .Put(config.mode)
+      .Put(config.text)
+      .Put(static_cast<uint32_t>(config.entries.size()));
   for (const ConfigEntry& entry : config.entries) {
-    request.Put(entry.key).Put(static_cast<uint8_t>(entry.is_number)).Put(entry.number).Put(entry.text);
+    request.Put(entry.key)
+        .Put(static_cast<uint8_t>(entry.is_number))
+        .Put(entry.number)
+        .Put(entry.text);
   }
   return request.bytes();
 }
@@ -43,7 +49,8 @@ RemoteEngine::RemoteEngine(std::string path, Domain domain, Duration deadline)
 
 RemoteEngine::~RemoteEngine() = default;
 
-vmi::Result<std::unique_ptr<Engine>> RemoteEngine::Start(const std::string& path, Domain domain, Duration deadline) {
+vmi::Result<std::unique_ptr<Engine>> RemoteEngine::Start(const std::string& path, Domain domain,
+                                                         Duration deadline) {
   std::unique_ptr<RemoteEngine> engine(new RemoteEngine(path, std::move(domain), deadline));
   engine->deadline_ = kAttachDeadline;
   vmi::Status status = engine->Launch();
@@ -57,8 +64,14 @@ vmi::Status RemoteEngine::Launch() {
   if (!started.ok()) return started.TakeError();
   process_ = std::move(started.value());
   Writer request;
-  request.Put(Op::kHello).Put(path_).Put(domain_.mode).Put(domain_.name).Put(static_cast<uint8_t>(domain_.by_id));
-  request.Put(domain_.id).Put(static_cast<uint8_t>(domain_.events)).Put(static_cast<int64_t>(deadline_.count()));
+  request.Put(Op::kHello)
+      .Put(path_)
+      .Put(domain_.mode)
+      .Put(domain_.name)
+      .Put(static_cast<uint8_t>(domain_.by_id));
+  request.Put(domain_.id)
+      .Put(static_cast<uint8_t>(domain_.events))
+      .Put(static_cast<int64_t>(deadline_.count()));
   std::string answer;
   vmi::Status status = Ask("dlopen", request.bytes(), &answer);
   if (!status.ok()) return status;
@@ -72,7 +85,8 @@ vmi::Status RemoteEngine::Launch() {
   facts_.version = reader.Take<std::string>();
   facts_.nested = reader.Take<bool>();
   facts_.missing.clear();
-  for (size_t left = reader.TakeCount(); left > 0; --left) facts_.missing.push_back(reader.Take<std::string>());
+  for (size_t left = reader.TakeCount(); left > 0; --left)
+    facts_.missing.push_back(reader.Take<std::string>());
   return reader.ok() ? vmi::Status() : Gone("dlopen", false);
 }
 
@@ -80,7 +94,8 @@ vmi::Status RemoteEngine::Ready() {
   if (process_ != nullptr) return {};
   const Duration deadline = std::exchange(deadline_, kAttachDeadline);
   vmi::Status status = Launch();
-  if (status.ok() && attached_) status = Ask("vmi_init", Writer().Put(Op::kAttach).Put(static_cast<uint8_t>(paused_)).bytes());
+  if (status.ok() && attached_)
+    status = Ask("vmi_init", Writer().Put(Op::kAttach).Put(static_cast<uint8_t>(paused_)).bytes());
   for (size_t i = 0; i < setup_.size() && status.ok() && attached_; ++i) {
     std::string answer;
     status = Ask(setup_[i].first, setup_[i].second, &answer);
@@ -117,15 +132,17 @@ vmi::Status RemoteEngine::Gone(const char* name, bool late) {
   listening_ = false;
   if (late) {
     error.code = vmi::Code::kBusy;
-    error.message = std::string(name) + " of libvmi has not returned in " + std::to_string(deadline_.count()) +
+    error.message = std::string(name) + " of libvmi has not returned in " +
+                    std::to_string(deadline_.count()) +
                     " ms; its process was ended, the next operation starts a new one";
   } else {
     error.code = vmi::Code::kCrashed;
     error.signal = end.signal;
     error.exit_status = end.exit_status;
-    error.message = "the process of libvmi was ended by " +
-                    (end.signal.empty() ? "exit status " + std::to_string(end.exit_status) : end.signal) + " in " + name +
-                    "; the next operation starts a new one";
+    error.message =
+        "the process of libvmi was ended by " +
+        (end.signal.empty() ? "exit status " + std::to_string(end.exit_status) : end.signal) +
+        " in " + name + "; the next operation starts a new one";
   }
   return error;
 }
@@ -145,7 +162,8 @@ vmi::Status RemoteEngine::Attach() {
   return status;
 }
 
-vmi::Status RemoteEngine::Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh, Outcome* outcome) {
+vmi::Status RemoteEngine::Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh,
+                                 Outcome* outcome) {
   vmi::Status status = Ready();
   if (!status.ok()) return status;
   const std::string request = InvokeRequest(call, arguments, fresh);
@@ -156,13 +174,15 @@ vmi::Status RemoteEngine::Invoke(const Call& call, const std::vector<Value>& arg
   status = reader.TakeStatus();
   outcome->failed = reader.Take<bool>();
   outcome->values.clear();
-  for (size_t left = reader.TakeCount(); left > 0; --left) outcome->values.push_back(reader.TakeValue());
+  for (size_t left = reader.TakeCount(); left > 0; --left)
+    outcome->values.push_back(reader.TakeValue());
   if (!reader.ok()) return Gone(call.name, false);
   if (!status.ok() || outcome->failed) return status;
   const std::string name = call.name;
   if (name == "vmi_pause_vm") paused_ = true;
   if (name == "vmi_resume_vm") paused_ = false;
-  // Whether libvmi knows the guest's paging now only its answer to other calls tells; asking again does no harm.
+  // Whether libvmi knows the guest's paging now only its answer to other calls tells; asking again
+  // does no harm.
   if (name == "vmi_init_paging") setup_ = {{call.name, request}};
   return {};
 }
@@ -226,13 +246,18 @@ vmi::Status RemoteEngine::ReadSlots(Piece* pieces, size_t count, bool stale) {
     const Slot slot = {pieces[i].address, static_cast<uint32_t>(pieces[i].length), 0};
     memcpy(shared + i * sizeof slot, &slot, sizeof slot);
   }
-  status = Ask("vmi_read_pa", Writer().Put(Op::kRead).Put(static_cast<uint8_t>(stale)).Put(static_cast<uint32_t>(count)).bytes());
+  status = Ask("vmi_read_pa", Writer()
+                                  .Put(Op::kRead)
+                                  .Put(static_cast<uint8_t>(stale))
+                                  .Put(static_cast<uint32_t>(count))
+                                  .bytes());
   if (!status.ok()) return status;
   const uint8_t* bytes = shared + wire::kSlots * sizeof(Slot);
   for (size_t i = 0; i < count; ++i) {
     // Copied before it is looked at: the other side can write there at any time.
     uint32_t transferred;
-    memcpy(&transferred, shared + i * sizeof(Slot) + offsetof(Slot, transferred), sizeof transferred);
+    memcpy(&transferred, shared + i * sizeof(Slot) + offsetof(Slot, transferred),
+           sizeof transferred);
     pieces[i].transferred = transferred > pieces[i].length ? 0 : transferred;
     memcpy(pieces[i].into, bytes, pieces[i].transferred);
     bytes += pieces[i].length;
@@ -255,10 +280,12 @@ vmi::Status RemoteEngine::StartCr3Writes() {
 }
 
 vmi::Status RemoteEngine::Listen(Duration timeout, std::vector<Cr3Write>* writes) {
-  if (process_ == nullptr || !listening_) return {vmi::Code::kUnsupported, "no writes to CR3 are listened for"};
+  if (process_ == nullptr || !listening_)
+    return {vmi::Code::kUnsupported, "no writes to CR3 are listened for"};
   std::string answer;
   vmi::Status status =
-      Ask("vmi_events_listen", Writer().Put(Op::kListen).Put(static_cast<int64_t>(timeout.count())).bytes(), &answer);
+      Ask("vmi_events_listen",
+          Writer().Put(Op::kListen).Put(static_cast<int64_t>(timeout.count())).bytes(), &answer);
   if (!status.ok()) return status;
   Reader reader(answer);
   status = reader.TakeStatus();

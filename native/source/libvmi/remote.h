@@ -12,12 +12,15 @@
 
 namespace libvmi {
 
-// A crash in libvmi, and a call that exceeds its deadline, end that process: the call is kCrashed or kBusy, and the next one
-// starts a new process and brings it to where the last one was (vmi_init, vmi_init_paging, vmi_init_os).
+// A crash in libvmi, and a call that exceeds its deadline, end that process: the call is kCrashed
+// or kBusy, and the next one starts a new process and brings it to where the last one was
+// (vmi_init, vmi_init_paging, vmi_init_os).
 class RemoteEngine final : public Engine {
  public:
-  // Starts the process, which loads the library `path` (see Library::Open): kLibraryMissing, kUnsupported, kAttach, kCrashed.
-  static vmi::Result<std::unique_ptr<Engine>> Start(const std::string& path, Domain domain, Duration deadline);
+  // Starts the process, which loads the library `path` (see Library::Open): kLibraryMissing,
+  // kUnsupported, kAttach, kCrashed.
+  static vmi::Result<std::unique_ptr<Engine>> Start(const std::string& path, Domain domain,
+                                                    Duration deadline);
   ~RemoteEngine() override;
 
   const Facts& facts() const override { return facts_; }
@@ -27,7 +30,8 @@ class RemoteEngine final : public Engine {
   std::string TakeLog() override;
 
   vmi::Status Attach() override;
-  vmi::Status Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh, Outcome* outcome) override;
+  vmi::Status Invoke(const Call& call, const std::vector<Value>& arguments, bool fresh,
+                     Outcome* outcome) override;
   vmi::Status InitOs(const Config& config, Os* os) override;
   vmi::Status Read(Piece* pieces, size_t count, bool stale) override;
   vmi::Status FlushCaches() override;

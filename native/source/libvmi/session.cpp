@@ -17,8 +17,9 @@ constexpr Duration kExitPatience{2000};
 // A call waits no longer than this for vmi_events_listen to return.
 constexpr Duration kListenTurn{50};
 
-// Every session of the process: exit(3) must not leave a guest paused, and Node runs no cleanup hooks for
-// process.exit(). Like the handler itself it belongs to the process, and is never destroyed.
+// Every session of the process: exit(3) must not leave a guest paused, and Node runs no cleanup
+// hooks for process.exit(). Like the handler itself it belongs to the process, and is never
+// destroyed.
 struct Sessions {
   std::mutex mutex;
   std::vector<std::weak_ptr<Session>> all;
@@ -50,7 +51,8 @@ void Remember(const std::shared_ptr<Session>& session) {
   static const int registered = atexit(CloseAll);
   (void)registered;
   auto& all = sessions.all;
-  all.erase(std::remove_if(all.begin(), all.end(), [](const auto& one) { return one.expired(); }), all.end());
+  all.erase(std::remove_if(all.begin(), all.end(), [](const auto& one) { return one.expired(); }),
+            all.end());
   all.push_back(session);
 }
 
@@ -68,7 +70,8 @@ Session::Session(std::unique_ptr<Engine> engine, SessionOptions options)
 
 Session::~Session() = default;
 
-vmi::Result<std::shared_ptr<Session>> Session::Start(std::unique_ptr<Engine> engine, SessionOptions options) {
+vmi::Result<std::shared_ptr<Session>> Session::Start(std::unique_ptr<Engine> engine,
+                                                     SessionOptions options) {
   std::shared_ptr<Session> session(new Session(std::move(engine), options));
   auto* start = new ThreadStart{session};
   // libvmi's thread takes none of the process's signals.
@@ -81,7 +84,8 @@ vmi::Result<std::shared_ptr<Session>> Session::Start(std::unique_ptr<Engine> eng
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (status != 0) {
     delete start;
-    return {vmi::Code::kAttach, std::string("cannot start a thread for libvmi: ") + strerror(status)};
+    return {vmi::Code::kAttach,
+            std::string("cannot start a thread for libvmi: ") + strerror(status)};
   }
   pthread_setname_np(thread, "libvmi");
   pthread_detach(thread);
@@ -153,8 +157,8 @@ void Session::ListenOnce(std::unique_lock<std::mutex>* lock) {
   lock->unlock();
   std::vector<Cr3Write> writes;
   std::string log;
-  vmi::Status status =
-      RunOne(options_.deadline, [&](Engine& engine) { return engine.Listen(kListenTurn, &writes); }, &log);
+  vmi::Status status = RunOne(
+      options_.deadline, [&](Engine& engine) { return engine.Listen(kListenTurn, &writes); }, &log);
   lock->lock();
   running_ = 0;
   for (const Cr3Write& write : writes) {
@@ -188,7 +192,9 @@ std::function<void()> Session::EndListening(vmi::Status status) {
   listen_end_ = std::move(status);
   if (!taker_) return nullptr;
   const auto error = std::make_shared<vmi::Error>(listen_end_.error());
-  return [taker = std::exchange(taker_, nullptr), error, dropped = dropped_] { taker(*error, {{}, dropped}); };
+  return [taker = std::exchange(taker_, nullptr), error, dropped = dropped_] {
+    taker(*error, {{}, dropped});
+  };
 }
 
 Session::Ticket Session::StartListening(size_t capacity, Finish finish, Duration deadline) {
@@ -210,11 +216,13 @@ Session::Ticket Session::StartListening(size_t capacity, Finish finish, Duration
 void Session::Take(std::function<void(vmi::Status, Cr3Writes)> finish) {
   std::unique_lock<std::mutex> lock(mutex_);
   vmi::Status state = StateLocked();
-  if (state.ok() && taker_) state = {vmi::Code::kUnsupported, "somebody waits for writes to CR3 already"};
+  if (state.ok() && taker_)
+    state = {vmi::Code::kUnsupported, "somebody waits for writes to CR3 already"};
   // What came before the end is handed over before it is told of.
   if (state.ok() && !listening_ && writes_.empty()) {
-    state = listen_end_.ok() ? vmi::Status(vmi::Code::kUnsupported, "no writes to CR3 are listened for")
-                             : vmi::Status(vmi::Error(listen_end_.error()));
+    state = listen_end_.ok()
+                ? vmi::Status(vmi::Code::kUnsupported, "no writes to CR3 are listened for")
+                : vmi::Status(vmi::Error(listen_end_.error()));
   }
   if (!state.ok()) {
     lock.unlock();
@@ -259,7 +267,8 @@ Session::Ticket Session::Post(const char* name, Work work, Finish finish, Durati
 }
 
 Session::Ticket Session::Attach(Finish finish, Duration deadline) {
-  return Post("vmi_init", [](Engine& engine) { return engine.Attach(); }, std::move(finish), deadline);
+  return Post(
+      "vmi_init", [](Engine& engine) { return engine.Attach(); }, std::move(finish), deadline);
 }
 
 vmi::Status Session::Run(const char* name, Work work, std::string* log) {
@@ -288,7 +297,8 @@ vmi::Status Session::Run(const char* name, Work work, std::string* log) {
       const std::lock_guard<std::mutex> lock(mutex_);
       running = running_;
       if (running != 0) {
-        left = std::chrono::ceil<Duration>(running_since_ + running_deadline_ - std::chrono::steady_clock::now());
+        left = std::chrono::ceil<Duration>(running_since_ + running_deadline_ -
+                                           std::chrono::steady_clock::now());
       }
     }
     std::unique_lock<std::mutex> lock(wait->mutex);
@@ -299,8 +309,8 @@ vmi::Status Session::Run(const char* name, Work work, std::string* log) {
       return std::move(wait->status);
     }
     lock.unlock();
-    // Not under wait->mutex: poisoning finishes jobs, and finishing takes it. The call that hangs is not
-    // finished by that, so this one may have to leave without it.
+    // Not under wait->mutex: poisoning finishes jobs, and finishing takes it. The call that hangs
+    // is not finished by that, so this one may have to leave without it.
     if (vmi::Status poisoned = Poison(running); !poisoned.ok()) return poisoned;
   }
 }
@@ -330,9 +340,10 @@ vmi::Status Session::Poison(Ticket ticket) {
     if (bounded_ || ticket == 0 || (running_ != ticket && running_ != kTakeTicket)) return {};
     if (std::chrono::steady_clock::now() < running_since_ + running_deadline_) return {};
     const auto waited =
-        std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - running_since_).count();
-    poison_ = std::string(running_name_) + " of libvmi has not returned in " + std::to_string(waited) +
-              " ms; this instance is given up: close it and attach again";
+        std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - running_since_)
+            .count();
+    poison_ = std::string(running_name_) + " of libvmi has not returned in " +
+              std::to_string(waited) + " ms; this instance is given up: close it and attach again";
     // The last job stays: the thread ends the instance when libvmi lets go of it.
     for (auto job = queue_.begin(); job != queue_.end();) {
       if (job->ticket == end_) {

@@ -19,8 +19,8 @@ namespace libvmi {
 struct SessionOptions {
   // Longest time one call may take unless it says otherwise.
   Duration deadline{5000};
-  // Lets a caller's thread enter libvmi itself while nothing is queued (see Session::TryDirect). An engine that is bounded
-  // always does.
+  // Lets a caller's thread enter libvmi itself while nothing is queued (see Session::TryDirect). An
+  // engine that is bounded always does.
   bool direct = false;
 };
 
@@ -33,11 +33,11 @@ struct Cr3Writes {
 
 // One libvmi instance and the one thread that owns it.
 //
-// libvmi is not thread-safe and any of its calls may block or loop for good on a live guest. So calls
-// are queued to a thread of this instance's own, and a caller waits no longer than its deadline. A call
-// that is still inside libvmi by then poisons the session: every later call fails at once with
-// VMI_BUSY, and the thread stays behind with the instance until libvmi lets go of it. Not so with an engine that is
-// bounded: that ends the call itself, and goes on.
+// libvmi is not thread-safe and any of its calls may block or loop for good on a live guest. So
+// calls are queued to a thread of this instance's own, and a caller waits no longer than its
+// deadline. A call that is still inside libvmi by then poisons the session: every later call fails
+// at once with VMI_BUSY, and the thread stays behind with the instance until libvmi lets go of it.
+// Not so with an engine that is bounded: that ends the call itself, and goes on.
 class Session : public std::enable_shared_from_this<Session> {
  public:
   // Runs with exclusive use of the instance. Owns all it touches: it may outlive whoever queued it.
@@ -47,19 +47,22 @@ class Session : public std::enable_shared_from_this<Session> {
   using Finish = std::function<void(vmi::Status, std::string log)>;
   using Ticket = uint64_t;
 
-  static vmi::Result<std::shared_ptr<Session>> Start(std::unique_ptr<Engine> engine, SessionOptions options);
+  static vmi::Result<std::shared_ptr<Session>> Start(std::unique_ptr<Engine> engine,
+                                                     SessionOptions options);
   ~Session();
 
-  // Queues vmi_init(). The first thing to do; `finish` gets VMI_ATTACH with libvmi's reason when it fails.
+  // Queues vmi_init(). The first thing to do; `finish` gets VMI_ATTACH with libvmi's reason when it
+  // fails.
   Ticket Attach(Finish finish, Duration deadline = Duration::zero());
   Ticket Post(const char* name, Work work, Finish finish, Duration deadline = Duration::zero());
-  // Queues the work and waits for it. Each call gets its own deadline, those queued before it too: the
-  // one that exceeds it poisons the session.
+  // Queues the work and waits for it. Each call gets its own deadline, those queued before it too:
+  // the one that exceeds it poisons the session.
   vmi::Status Run(const char* name, Work work, std::string* log = nullptr);
 
   // Runs `work` on the calling thread if the session is `direct`, idle and open; false: use Run().
-  // Such a call has no deadline unless the engine is bounded. It is meant for libvmi's file driver, where a read of physical
-  // memory is a table lookup or one read(2), 300 times as fast as a change of threads.
+  // Such a call has no deadline unless the engine is bounded. It is meant for libvmi's file driver,
+  // where a read of physical memory is a table lookup or one read(2), 300 times as fast as a change
+  // of threads.
   template <class DirectWork>
   bool TryDirect(const DirectWork& work, vmi::Status* status) {
     if (!direct_ || !use_.try_lock()) return false;
@@ -72,11 +75,12 @@ class Session : public std::enable_shared_from_this<Session> {
     return ready;
   }
 
-  // Queues the registration of CR3 events. Once it has succeeded the thread listens whenever nothing is queued, in short
-  // turns, and keeps the latest `capacity` writes.
+  // Queues the registration of CR3 events. Once it has succeeded the thread listens whenever
+  // nothing is queued, in short turns, and keeps the latest `capacity` writes.
   Ticket StartListening(size_t capacity, Finish finish, Duration deadline);
-  // Hands over what has come, as soon as something has; one caller at a time. An error once listening has ended. Its ticket
-  // is no other call's: Withdraw takes it back, Poison gives the session up if vmi_events_listen hangs.
+  // Hands over what has come, as soon as something has; one caller at a time. An error once
+  // listening has ended. Its ticket is no other call's: Withdraw takes it back, Poison gives the
+  // session up if vmi_events_listen hangs.
   static constexpr Ticket kTakeTicket = ~Ticket{0};
   void Take(std::function<void(vmi::Status, Cr3Writes)> finish);
   // Queues the end of it: the guest is drained of events and goes on.
@@ -85,8 +89,8 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Withdrawn { kNotStarted, kRunning, kFinished };
   // Stops waiting for a posted call. One that runs goes on; its `finish` gets called all the same.
   Withdrawn Withdraw(Ticket ticket);
-  // Gives the session up if `ticket` runs for longer than its deadline, with an error that says in which
-  // call it hangs.
+  // Gives the session up if `ticket` runs for longer than its deadline, with an error that says in
+  // which call it hangs.
   vmi::Status Poison(Ticket ticket);
 
   // Refuses new calls and queues the end: the guest is resumed if it was paused here, the instance

@@ -12,8 +12,9 @@ namespace {
 // The most one queued call may read.
 constexpr size_t kBytesPerCall = 256 * 1024;
 constexpr size_t kPiecesPerCall = 1024;
-// How long a queued call should take: far below any sensible deadline, far above a change of threads. A page takes 1.4 ms where
-// it is text from QEMU's monitor (KVM without libvmi's patch), and 80 ms were seen where the host was busy besides.
+// How long a queued call should take: far below any sensible deadline, far above a change of
+// threads. A page takes 1.4 ms where it is text from QEMU's monitor (KVM without libvmi's patch),
+// and 80 ms were seen where the host was busy besides.
 constexpr std::chrono::milliseconds kShort{50};
 constexpr std::chrono::milliseconds kLong{250};
 
@@ -34,7 +35,8 @@ vmi::Result<std::unique_ptr<vmi::PhysicalSource>> Source::Create(std::shared_ptr
                                                                  std::vector<Segment> segments) {
   uint64_t end = 0;
   for (const Segment& segment : segments) {
-    const bool aligned = ((segment.physical | segment.length | segment.libvmi_address) & vmi::kPageMask) == 0;
+    const bool aligned =
+        ((segment.physical | segment.length | segment.libvmi_address) & vmi::kPageMask) == 0;
     if (!aligned || segment.length == 0 || segment.physical < end ||
         segment.physical + segment.length < segment.physical) {
       return {vmi::Code::kMisuse, "segments must be page-aligned, ascending and without overlap"};
@@ -75,7 +77,8 @@ vmi::Status Source::Read(vmi::ReadRequest* requests, size_t count) {
       const Segment* segment = Find(address);
       if (segment == nullptr) break;
       const uint64_t offset = address - segment->physical;
-      const auto part = static_cast<size_t>(std::min<uint64_t>(requests[i].length - done, segment->length - offset));
+      const auto part = static_cast<size_t>(
+          std::min<uint64_t>(requests[i].length - done, segment->length - offset));
       pieces.push_back({segment->libvmi_address + offset, requests[i].into + done, part, 0});
       owners.push_back(i);
       done += part;
@@ -86,7 +89,8 @@ vmi::Status Source::Read(vmi::ReadRequest* requests, size_t count) {
   for (size_t i = 0; i < pieces.size(); ++i) {
     vmi::ReadRequest& request = requests[owners[i]];
     // Behind the first byte that cannot be read nothing counts.
-    if (request.into + request.transferred == pieces[i].into) request.transferred += pieces[i].transferred;
+    if (request.into + request.transferred == pieces[i].into)
+      request.transferred += pieces[i].transferred;
   }
   return {};
 }
@@ -95,7 +99,8 @@ vmi::Status Source::ReadPieces(Piece* pieces, size_t count) {
   const bool stale = TakeStale();
   vmi::Status status;
   const auto direct = [&](Engine& engine) { return engine.Read(pieces, count, stale); };
-  return session_->TryDirect(direct, &status) ? std::move(status) : ReadQueued(pieces, count, stale);
+  return session_->TryDirect(direct, &status) ? std::move(status)
+                                              : ReadQueued(pieces, count, stale);
 }
 
 vmi::Status Source::ReadQueued(Piece* pieces, size_t count, bool stale) {

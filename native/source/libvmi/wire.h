@@ -1,7 +1,8 @@
-// What this process and libvmi's own process say to each other. Both are built together: no versions.
+// What this process and libvmi's own process say to each other. Both are built together: no
+// versions.
 //
-// A frame is its length (u32, without itself) and its bytes. A request starts with its Op; an answer with a byte that is 0,
-// or 1 + vmi::Code and a message.
+// A frame is its length (u32, without itself) and its bytes. A request starts with its Op; an
+// answer with a byte that is 0, or 1 + vmi::Code and a message.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +32,8 @@ enum class Op : uint8_t {
 // A longer frame is no frame: vmi_read_pa by name reads at most 64 MiB.
 constexpr size_t kMaxFrame = size_t{80} << 20;
 
-// Memory that both have mapped, for vmi_read_pa: slots, then the bytes of all of them one after the other.
+// Memory that both have mapped, for vmi_read_pa: slots, then the bytes of all of them one after the
+// other.
 struct Slot {
   uint64_t address;
   uint32_t length;
@@ -66,8 +68,8 @@ class Writer {
   std::string bytes_;
 };
 
-// Reads what a Writer wrote; from a process that may be broken: everything is checked, and once something is missing all
-// that follows is empty and ok() false.
+// Reads what a Writer wrote; from a process that may be broken: everything is checked, and once
+// something is missing all that follows is empty and ok() false.
 class Reader {
  public:
   explicit Reader(const std::string& bytes) : at_(bytes.data()), end_(at_ + bytes.size()) {}

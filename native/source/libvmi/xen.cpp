@@ -42,12 +42,15 @@ Value At(const unsigned char* bytes, size_t offset) {
 XenLimits::XenLimits() {
   if (Line("/sys/hypervisor/type") != "xen") return;
   // A library of another release cannot control this one's domains.
-  const std::string version = Line("/sys/hypervisor/version/major") + "." + Line("/sys/hypervisor/version/minor");
+  const std::string version =
+      Line("/sys/hypervisor/version/major") + "." + Line("/sys/hypervisor/version/minor");
   library_ = dlopen(("libxenctrl.so." + version).c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library_ == nullptr) library_ = dlopen("libxenctrl.so", RTLD_NOW | RTLD_LOCAL);
   if (library_ == nullptr) return;
-  if (!Resolve(library_, "xc_interface_open", &open_) || !Resolve(library_, "xc_interface_close", &close_) ||
-      !Resolve(library_, "xc_domain_getinfolist", &list_) || !Resolve(library_, "xc_domain_setmaxmem", &set_)) {
+  if (!Resolve(library_, "xc_interface_open", &open_) ||
+      !Resolve(library_, "xc_interface_close", &close_) ||
+      !Resolve(library_, "xc_domain_getinfolist", &list_) ||
+      !Resolve(library_, "xc_domain_setmaxmem", &set_)) {
     return;
   }
   interface_ = open_(nullptr, nullptr, 0);
@@ -76,7 +79,8 @@ std::vector<XenLimit> XenLimits::All() const {
 std::optional<XenLimit> XenLimits::Of(uint32_t domain) const {
   if (interface_ == nullptr) return std::nullopt;
   alignas(8) unsigned char info[kInfoSize] = {};
-  if (list_(interface_, domain, 1, info) != 1 || At<uint16_t>(info, kDomainAt) != domain) return std::nullopt;
+  if (list_(interface_, domain, 1, info) != 1 || At<uint16_t>(info, kDomainAt) != domain)
+    return std::nullopt;
   return XenLimit{domain, At<uint64_t>(info, kMaxPagesAt)};
 }
 

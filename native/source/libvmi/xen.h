@@ -15,8 +15,9 @@ struct XenLimit {
 
 // The limits of Xen's domains, through libxenctrl.
 //
-// To have room for pages of its own, libvmi's Xen driver lifts the limit of a domain that it attaches to (xen_init_vmi), and puts
-// back bytes where KiB are asked for (xen_destroy): 4,096 times the limit. A guest could then take all memory that Xen has left.
+// To have room for pages of its own, libvmi's Xen driver lifts the limit of a domain that it
+// attaches to (xen_init_vmi), and puts back bytes where KiB are asked for (xen_destroy): 4,096
+// times the limit. A guest could then take all memory that Xen has left.
 class XenLimits {
  public:
   // Does nothing where this host has no Xen or no libxenctrl for it.
@@ -31,7 +32,8 @@ class XenLimits {
 
  private:
   using Interface = void*;
-  // xenctrl.h; xc_domain_getinfolist's structure grows from release to release, not so the members in front.
+  // xenctrl.h; xc_domain_getinfolist's structure grows from release to release, not so the members
+  // in front.
   Interface (*open_)(void* logger, void* builder_logger, unsigned flags) = nullptr;
   int (*close_)(Interface) = nullptr;
   int (*list_)(Interface, uint32_t first, unsigned count, void* into) = nullptr;

@@ -37,7 +37,9 @@ export function expectMisuse(call: (value: never) => unknown, accepted: string[]
   for (const [name, value] of Object.entries(EVERYTHING)) {
     if (accepted.includes(name)) continue;
     const error = thrownBy(() => call(value as never));
-    expect(error instanceof TypeError || error instanceof RangeError, `${name}: ${error}`).toBe(true);
+    expect(error instanceof TypeError || error instanceof RangeError, `${name}: ${error}`).toBe(
+      true,
+    );
     expect(error.message, name).toMatch(/^Expected .+ but received .+$/s);
     expect(error.code, name).toBeUndefined();
   }

@@ -82,7 +82,8 @@ export class Ram {
 
   /** All of it in the direct map. */
   mapDirect(): void {
-    for (let at = 0; at < this.size; at += 0x200000) this.map(DIRECT_MAP + BigInt(at), BigInt(at), 2);
+    for (let at = 0; at < this.size; at += 0x200000)
+      this.map(DIRECT_MAP + BigInt(at), BigInt(at), 2);
   }
 
   segment(physical = 0n, length = BigInt(this.size), offset = 0n): NativeSegment {
@@ -127,7 +128,10 @@ export class Ram {
 }
 
 /** Runs `test` for RAM that is mapped and for RAM that is read from a process. */
-export function withEachSource(ram: Ram, test: (memory: Memory, source: 'file' | 'process') => void): void {
+export function withEachSource(
+  ram: Ram,
+  test: (memory: Memory, source: 'file' | 'process') => void,
+): void {
   const file = ram.open();
   test(file, 'file');
   file.close();

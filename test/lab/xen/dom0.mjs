@@ -127,9 +127,13 @@ export async function dom0Project(path) {
     ])
       await cp(join(PROJECT, name), join(project, name), { recursive: true, dereference: true });
     await mkdir(join(root, 'usr/bin'), { recursive: true });
-    await writeFile(join(root, 'usr/bin/vmi'), '#!/bin/sh\nexec node /project/dist/cli/main.js "$@"\n', {
-      mode: 0o755,
-    });
+    await writeFile(
+      join(root, 'usr/bin/vmi'),
+      '#!/bin/sh\nexec node /project/dist/cli/main.js "$@"\n',
+      {
+        mode: 0o755,
+      },
+    );
     await pack(root, path);
   } finally {
     await rm(root, { recursive: true, force: true });
@@ -175,7 +179,8 @@ async function copyModules(kernel, root) {
   const files = new Map();
   for (const entry of await readdir(from, { recursive: true })) {
     // a module's name has underscores where its file may have hyphens
-    if (entry.endsWith('.ko')) files.set(basename(entry, '.ko').replaceAll('-', '_'), join(from, entry));
+    if (entry.endsWith('.ko'))
+      files.set(basename(entry, '.ko').replaceAll('-', '_'), join(from, entry));
   }
   /** @type {string[]} */
   const order = [];
@@ -192,7 +197,10 @@ async function copyModules(kernel, root) {
   for (const name of MODULES) await add(name);
   await mkdir(join(root, 'lib/modules'), { recursive: true });
   for (const file of order) await copyFile(file, join(root, 'lib/modules', basename(file)));
-  await writeFile(join(root, 'modules'), order.map((file) => `/lib/modules/${basename(file)}\n`).join(''));
+  await writeFile(
+    join(root, 'modules'),
+    order.map((file) => `/lib/modules/${basename(file)}\n`).join(''),
+  );
 }
 
 /**

@@ -54,7 +54,9 @@ export class XenDomain {
 
   /** Writes a line to its console. @param {string} line */
   async send(line) {
-    await this.machine.run(`echo ${quoted(line)} > "$(xenstore-read /local/domain/${this.id}/console/tty)"`);
+    await this.machine.run(
+      `echo ${quoted(line)} > "$(xenstore-read /local/domain/${this.id}/console/tty)"`,
+    );
   }
 
   /**
@@ -71,7 +73,9 @@ export class XenDomain {
       const text = (await this.said()).slice(from);
       const match = line.exec(text);
       if (match) return match;
-      const broken = /^.*(?:Kernel panic|Oops: |BUG: |general protection|double fault).*$/m.exec(text);
+      const broken = /^.*(?:Kernel panic|Oops: |BUG: |general protection|double fault).*$/m.exec(
+        text,
+      );
       if (broken) throw new Error(`${this.name} says "${broken[0].trim()}"`);
       if (Date.now() > end)
         throw new Error(
@@ -108,7 +112,9 @@ export class XenDomain {
 
   /** Pages that Xen lets it have. @returns {Promise<number>} */
   async maxPages() {
-    const { out } = await this.machine.run('xl dmesg -c > /dev/null; xl debug-keys q; sleep 1; xl dmesg');
+    const { out } = await this.machine.run(
+      'xl dmesg -c > /dev/null; xl debug-keys q; sleep 1; xl dmesg',
+    );
     const own = out.slice(out.indexOf(`General information for domain ${this.id}:`));
     return Number(/max_pages=(\d+)/.exec(own)?.[1]);
   }
@@ -127,7 +133,16 @@ export class XenDomain {
  * @returns {Promise<XenDomain>}
  */
 export async function startDomain(machine, options) {
-  const { name, type, suite, flavour, memory = 320, cpus = 2, tasks = 20, log = stderrLog } = options;
+  const {
+    name,
+    type,
+    suite,
+    flavour,
+    memory = 320,
+    cpus = 2,
+    tasks = 20,
+    log = stderrLog,
+  } = options;
   const image = await kernel({ suite, flavour, log });
   const initrd = await initramfs(await oracle(image, { log }), { log });
   for (const file of [image.vmlinuz, initrd]) {

@@ -61,7 +61,8 @@ export class XenMachine {
     /** Folder that dom0 sees as /lab. */ this.share = join(directory, 'lab');
     /** Version of Debian's Xen. */ this.version = version;
     /** dom0's kernel. */ this.release = release;
-    /** Path of libvmi, in dom0 as on this host; undefined when this host has none. */ this.libvmi = libvmi;
+    /** Path of libvmi, in dom0 as on this host; undefined when this host has none. */ this.libvmi =
+      libvmi;
     /** Seconds from start to ready. */ this.bootSeconds = 0;
     this.#child = child;
   }
@@ -81,9 +82,18 @@ export class XenMachine {
     const name = String(++this.#count);
     await writeFile(join(this.share, `script-${name}`), script);
     await rename(join(this.share, `script-${name}`), join(this.share, 'in', name));
-    await this.waitFor(join(this.share, 'out', `${name}.code`), seconds, `"${script.split('\n')[0]}"`);
-    const read = (/** @type {string} */ kind) => readFile(join(this.share, 'out', `${name}.${kind}`), 'utf8');
-    const outcome = { code: Number(await read('code')), out: await read('out'), err: await read('err') };
+    await this.waitFor(
+      join(this.share, 'out', `${name}.code`),
+      seconds,
+      `"${script.split('\n')[0]}"`,
+    );
+    const read = (/** @type {string} */ kind) =>
+      readFile(join(this.share, 'out', `${name}.${kind}`), 'utf8');
+    const outcome = {
+      code: Number(await read('code')),
+      out: await read('out'),
+      err: await read('err'),
+    };
     if (check && outcome.code !== 0)
       throw new Error(
         `in dom0 "${script}" ended with code ${outcome.code}:\n${outcome.out}${outcome.err}`.trimEnd(),
@@ -95,8 +105,10 @@ export class XenMachine {
   async waitFor(path, seconds, what) {
     const end = Date.now() + seconds * 1000;
     while (!(await exists(path))) {
-      if (!this.running) throw new Error(`QEMU ended before ${what} was done:\n${await this.tail()}`);
-      if (Date.now() > end) throw new Error(`no end of ${what} in ${seconds} s:\n${await this.tail()}`);
+      if (!this.running)
+        throw new Error(`QEMU ended before ${what} was done:\n${await this.tail()}`);
+      if (Date.now() > end)
+        throw new Error(`no end of ${what} in ${seconds} s:\n${await this.tail()}`);
       await sleep(50);
     }
   }
@@ -155,7 +167,9 @@ export async function bootXen({ log = stderrLog } = {}) {
   for (const folder of ['lab/in', 'lab/out', 'lab/console'])
     await mkdir(join(directory, folder), { recursive: true });
   await dom0Project(join(directory, 'project.cpio'));
-  await run('sh', ['-c', 'cat "$0" "$1" > initrd && rm "$1"', system, 'project.cpio'], { cwd: directory });
+  await run('sh', ['-c', 'cat "$0" "$1" > initrd && rm "$1"', system, 'project.cpio'], {
+    cwd: directory,
+  });
   // QEMU takes modules as `file options,file options`: names without a space or a comma, and commas doubled.
   await symlink(packages.hypervisor, join(directory, 'xen'));
   await symlink(image.vmlinuz, join(directory, 'vmlinuz'));

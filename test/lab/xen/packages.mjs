@@ -33,7 +33,8 @@ export async function xen({ log = stderrLog } = {}) {
     );
     const boot = join(temporary, 'boot');
     const name = (await readdir(boot)).find((file) => /^xen-.*-amd64\.gz$/.test(file));
-    if (name === undefined) throw new Error(`no hypervisor in the unpacked packages at ${temporary}`);
+    if (name === undefined)
+      throw new Error(`no hypervisor in the unpacked packages at ${temporary}`);
     await writeFile(join(boot, 'xen.elf'), gunzipSync(await readFile(join(boot, name))));
     const version = packages.find((one) => one.name.startsWith('xen-hypervisor-'))?.version;
     await writeFile(join(temporary, 'version'), String(version));

@@ -21,7 +21,17 @@ export class StandIn {
   /** @param bytes of RAM; each 8 of them hold their own address */
   constructor(bytes = 1 << 20) {
     const build = (output: string, ...flags: string[]) =>
-      execFileSync('cc', ['-Wall', '-Wextra', '-O1', '-shared', '-fPIC', ...flags, '-o', output, SOURCE]);
+      execFileSync('cc', [
+        '-Wall',
+        '-Wextra',
+        '-O1',
+        '-shared',
+        '-fPIC',
+        ...flags,
+        '-o',
+        output,
+        SOURCE,
+      ]);
     build(this.library);
     build(this.tooOld, '-DTOO_OLD');
     build(this.noEvents, '-DNO_EVENTS');
@@ -61,4 +71,5 @@ export class StandIn {
   }
 }
 
-export const count = (calls: readonly string[], name: string) => calls.filter((call) => call === name).length;
+export const count = (calls: readonly string[], name: string) =>
+  calls.filter((call) => call === name).length;

@@ -67,7 +67,9 @@ describe('vmi ps', () => {
   });
 
   it('says which tasks are damaged, and exits with 4', async () => {
-    const { code, stdout, stderr } = await vmi(['ps', TARGET], (guest) => guest.tasksNow.push(BROKEN));
+    const { code, stdout, stderr } = await vmi(['ps', TARGET], (guest) =>
+      guest.tasksNow.push(BROKEN),
+    );
     expect(code).toBe(4);
     expect(stdout).toContain(' 13    13     1     0  S          -  corrupt  broken\n');
     expect(stderr).toBe(`vmi: ${BROKEN.toJSON().error}\n`);
@@ -81,7 +83,11 @@ describe('vmi ps --cross', () => {
       stdout: '',
       stderr: 'vmi: 4 tasks and threads: every view has all of them\n',
     });
-    expect(await vmi(['ps', TARGET, '--cross', '-q'])).toMatchObject({ code: 0, stdout: '', stderr: '' });
+    expect(await vmi(['ps', TARGET, '--cross', '-q'])).toMatchObject({
+      code: 0,
+      stdout: '',
+      stderr: '',
+    });
   });
 
   const hidden = (guest: FakeGuest) => {
@@ -123,14 +129,26 @@ describe('vmi ps --cross', () => {
 
 describe('vmi cr3', () => {
   it('prints the value alone for one PID', async () => {
-    expect(await vmi(['cr3', TARGET, '1'])).toMatchObject({ code: 0, stdout: '0x2c10000\n', stderr: '' });
+    expect(await vmi(['cr3', TARGET, '1'])).toMatchObject({
+      code: 0,
+      stdout: '0x2c10000\n',
+      stderr: '',
+    });
   });
 
   it('answers none for a kernel thread off the CPU, and says why', async () => {
     const why =
       'vmi: task 2 (kthreadd) is a kernel thread off the CPU: it has no address space, and will run on whatever is loaded when it wakes\n';
-    expect(await vmi(['cr3', TARGET, '2'])).toMatchObject({ code: 0, stdout: 'none\n', stderr: why });
-    expect(await vmi(['cr3', TARGET, '2', '-q'])).toMatchObject({ code: 0, stdout: 'none\n', stderr: '' });
+    expect(await vmi(['cr3', TARGET, '2'])).toMatchObject({
+      code: 0,
+      stdout: 'none\n',
+      stderr: why,
+    });
+    expect(await vmi(['cr3', TARGET, '2', '-q'])).toMatchObject({
+      code: 0,
+      stdout: 'none\n',
+      stderr: '',
+    });
   });
 
   it('prints PID, CR3 and source for several', async () => {
@@ -169,7 +187,12 @@ describe('vmi who', () => {
   it('prints every task of an address space, whatever the other bits', async () => {
     const { code, stdout } = await vmi(['who', TARGET, '0x8000000003000005']);
     expect(code).toBe(0);
-    expect(stdout.split('\n').map((line) => line.trim().split(/\s+/)[0])).toEqual(['PID', '7', '8', '']);
+    expect(stdout.split('\n').map((line) => line.trim().split(/\s+/)[0])).toEqual([
+      'PID',
+      '7',
+      '8',
+      '',
+    ]);
   });
 
   it('exits with 1 when there is none', async () => {
@@ -241,7 +264,12 @@ describe('vmi sym', () => {
   it('prints JSON', async () => {
     const { stdout } = await vmi(['sym', TARGET, '0xffffffff81e0a590', '--json']);
     expect(json(stdout)).toEqual([
-      { query: '0xffffffff81e0a590', address: '0xffffffff81e0a590', symbol: 'init_task', offset: 16 },
+      {
+        query: '0xffffffff81e0a590',
+        address: '0xffffffff81e0a590',
+        symbol: 'init_task',
+        offset: 16,
+      },
     ]);
   });
 });
@@ -257,7 +285,9 @@ describe('vmi read', () => {
   });
 
   it('writes raw bytes', async () => {
-    expect((await vmi(['read', TARGET, '0', '3', '--physical', '--raw'])).stdout).toBe('\xff\xff\xff');
+    expect((await vmi(['read', TARGET, '0', '3', '--physical', '--raw'])).stdout).toBe(
+      '\xff\xff\xff',
+    );
   });
 
   it('prints JSON', async () => {
@@ -320,6 +350,14 @@ describe('vmi translate', () => {
       physical: '0x200a580',
       pageSize: 2097152,
     });
-    expect(walk.steps[2].flags).toEqual(['PRESENT', 'RW', 'ACCESSED', 'DIRTY', 'PSE', 'GLOBAL', 'NX']);
+    expect(walk.steps[2].flags).toEqual([
+      'PRESENT',
+      'RW',
+      'ACCESSED',
+      'DIRTY',
+      'PSE',
+      'GLOBAL',
+      'NX',
+    ]);
   });
 });

@@ -86,13 +86,23 @@ describe('vmi doctor', () => {
       status: 'ok',
       detail: 'libvmi 0.15 (/usr/lib/libvmi.so.0.0.15), drivers file, built without kvm',
     });
-    const unclear = report.drivers.map((driver) => ({ ...driver, present: undefined, missing: [] }));
+    const unclear = report.drivers.map((driver) => ({
+      ...driver,
+      present: undefined,
+      missing: [],
+    }));
     expect(
-      libvmiFinding({ ...report, version: undefined, drivers: unclear, missing: ['vmi_get_tsc_info'] }),
+      libvmiFinding({
+        ...report,
+        version: undefined,
+        drivers: unclear,
+        missing: ['vmi_get_tsc_info'],
+      }),
     ).toEqual({
       check: 'libvmi',
       status: 'ok',
-      detail: 'libvmi (/usr/lib/libvmi.so.0.0.15), drivers xen?, kvm?, file?, lacks vmi_get_tsc_info',
+      detail:
+        'libvmi (/usr/lib/libvmi.so.0.0.15), drivers xen?, kvm?, file?, lacks vmi_get_tsc_info',
     });
   });
 
@@ -103,7 +113,11 @@ describe('vmi doctor', () => {
       'install libvmi 0.14 or later: https://libvmi.com/docs/gcode-install.html',
     ],
     [
-      { ...report, usable: false, needed: ['vmi_init', 'vmi_b', 'vmi_c', 'vmi_d', 'vmi_e', 'vmi_f'] },
+      {
+        ...report,
+        usable: false,
+        needed: ['vmi_init', 'vmi_b', 'vmi_c', 'vmi_d', 'vmi_e', 'vmi_f'],
+      },
       '/usr/lib/libvmi.so.0.0.15 is no libvmi, so no xen:, kvm: and libvmi: targets; all others work without it; it lacks vmi_init, vmi_b, vmi_c, vmi_d and 2 more',
       'install libvmi 0.14 or later: https://libvmi.com/docs/gcode-install.html',
     ],
@@ -139,7 +153,10 @@ describe('vmi doctor', () => {
       kvmFinding('forbidden'),
       qemuFinding(undefined),
       libvirtFinding('qemu:///system', undefined),
-      libvirtFinding('qemu:///system', new VmiError('VMI_ATTACH', 'virsh list (qemu:///system): no right')),
+      libvirtFinding(
+        'qemu:///system',
+        new VmiError('VMI_ATTACH', 'virsh list (qemu:///system): no right'),
+      ),
       guestsFinding([{ readable: false }, { readable: true }]),
       cacheFinding('/nowhere', false),
     ];

@@ -58,9 +58,23 @@ export function fakeTask(json: Partial<TaskJson> & { pid: number; comm: string }
 }
 
 export const TASKS: readonly Task[] = [
-  fakeTask({ pid: 1, ppid: 0, comm: 'init', mm: '0xffff888003100000', cr3: '0x2c10000', cr3Source: 'mm' }),
+  fakeTask({
+    pid: 1,
+    ppid: 0,
+    comm: 'init',
+    mm: '0xffff888003100000',
+    cr3: '0x2c10000',
+    cr3Source: 'mm',
+  }),
   fakeTask({ pid: 2, ppid: 0, comm: 'kthreadd', kthread: true }),
-  fakeTask({ pid: 7, comm: 'bad\\x1b[31m\\nname', uid: 1000, state: 'R', cr3: '0x3000000', cr3Source: 'mm' }),
+  fakeTask({
+    pid: 7,
+    comm: 'bad\\x1b[31m\\nname',
+    uid: 1000,
+    state: 'R',
+    cr3: '0x3000000',
+    cr3Source: 'mm',
+  }),
   fakeTask({ pid: 9, comm: 'zombie', state: 'Z', cr3Source: 'exited' }),
 ];
 
@@ -84,7 +98,12 @@ const WALK: WalkResult = {
   pageSize: 0x200000n,
 };
 
-function step(level: string, entryAddress: bigint, entry: bigint, leaf = false): WalkResult['steps'][number] {
+function step(
+  level: string,
+  entryAddress: bigint,
+  entry: bigint,
+  leaf = false,
+): WalkResult['steps'][number] {
   const bit = (n: bigint) => ((entry >> n) & 1n) === 1n;
   return {
     level,
@@ -108,7 +127,8 @@ export class FakeGuest {
     levels: 4 as const,
     symbols: {
       at: (address: bigint) => this.symbolAt(address),
-      complete: (prefix: string) => ['init_mm', 'init_task'].filter((name) => name.startsWith(prefix)),
+      complete: (prefix: string) =>
+        ['init_mm', 'init_task'].filter((name) => name.startsWith(prefix)),
     },
     types: { names: () => ['task_struct', 'mm_struct', 'task_struct'] },
     provenance: {
@@ -128,7 +148,10 @@ export class FakeGuest {
   tasks(options: { threads?: boolean } = {}): Task[] {
     this.#check();
     return options.threads === true
-      ? [...this.tasksNow, fakeTask({ pid: 8, tgid: 7, comm: 'worker', cr3: '0x3000000', cr3Source: 'mm' })]
+      ? [
+          ...this.tasksNow,
+          fakeTask({ pid: 8, tgid: 7, comm: 'worker', cr3: '0x3000000', cr3Source: 'mm' }),
+        ]
       : this.tasksNow;
   }
 
@@ -149,7 +172,9 @@ export class FakeGuest {
 
   crossView(): CrossRow[] {
     this.#check();
-    return this.cross ?? this.tasksNow.map((task) => ({ task, views: ['list', 'pids'], missing: [] }));
+    return (
+      this.cross ?? this.tasksNow.map((task) => ({ task, views: ['list', 'pids'], missing: [] }))
+    );
   }
 
   /** Tasks whose address space is none, as a search by CR3 reports them. */
@@ -183,7 +208,9 @@ export class FakeGuest {
 
   symbolAt(address: bigint) {
     const offset = address - 0xffffffff81e0a580n;
-    return offset < 0n ? undefined : { name: 'init_task', address: address - offset, offset: Number(offset) };
+    return offset < 0n
+      ? undefined
+      : { name: 'init_task', address: address - offset, offset: Number(offset) };
   }
 
   read(address: bigint, length: number, _space: SpaceOptions = {}): Buffer {
@@ -249,7 +276,10 @@ export async function vmi(
     async attach(target, options) {
       attached = { target, options };
       if (formatTarget(target) !== guest.target) {
-        throw new VmiError('VMI_ATTACH', `there is no process ${formatTarget(target)} on this host`);
+        throw new VmiError(
+          'VMI_ATTACH',
+          `there is no process ${formatTarget(target)} on this host`,
+        );
       }
       return guest as unknown as Guest;
     },

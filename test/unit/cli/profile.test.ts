@@ -19,8 +19,11 @@ const load = (options: KernelOptions = {}) =>
     registers: [registersOf(built.root)],
     ...options,
   });
-const text = (kernel: Kernel, format: ProfileFormat, options: { name?: string; sysmap?: string } = {}) =>
-  [...exportProfile(kernel, format, { name: 'guest', version: '1.2.3', ...options })].join('');
+const text = (
+  kernel: Kernel,
+  format: ProfileFormat,
+  options: { name?: string; sysmap?: string } = {},
+) => [...exportProfile(kernel, format, { name: 'guest', version: '1.2.3', ...options })].join('');
 
 let folder: string;
 beforeEach(async () => {
@@ -67,7 +70,10 @@ describe('an exported profile', () => {
       ),
     );
     const { metadata, symbols } = JSON.parse(isf);
-    expect(metadata).toMatchObject({ format: '6.2.0', producer: { name: 'node-libvmi', version: '1.2.3' } });
+    expect(metadata).toMatchObject({
+      format: '6.2.0',
+      producer: { name: 'node-libvmi', version: '1.2.3' },
+    });
     expect(Buffer.from(symbols.linux_banner.constant_data, 'base64').toString()).toMatch(
       /^Linux version 6\.1\.0-test-amd64 .*\0$/s,
     );
@@ -78,9 +84,13 @@ describe('an exported profile', () => {
     const entry = text(kernel, 'libvmi-conf');
     expect(entry).toContain(`    kpgd = 0x${built.root.toString(16)};\n`);
     expect(entry).toContain(`    linux_kaslr = 0x${kaslrOffset(kernel).toString(16)};\n`);
-    expect(entry).toContain(`    linux_init_task = 0x${kernel.symbols.address('init_task').toString(16)};\n`);
+    expect(entry).toContain(
+      `    linux_init_task = 0x${kernel.symbols.address('init_task').toString(16)};\n`,
+    );
     expect(entry).toContain('# sysmap = ');
-    expect(text(kernel, 'libvmi-conf', { sysmap: '/etc/a.map' })).toContain('    sysmap = "/etc/a.map";\n');
+    expect(text(kernel, 'libvmi-conf', { sysmap: '/etc/a.map' })).toContain(
+      '    sysmap = "/etc/a.map";\n',
+    );
   });
 
   it.each([
@@ -103,9 +113,13 @@ describe('an exported profile', () => {
   it('is refused when it was changed into something else', async () => {
     const path = join(folder, 'p.json');
     await writeFile(path, '{"format":"node-libvmi-profile-1"}');
-    await expect(loadProfile(path)).rejects.toThrow('is no profile of the format node-libvmi-profile-1');
+    await expect(loadProfile(path)).rejects.toThrow(
+      'is no profile of the format node-libvmi-profile-1',
+    );
     await writeFile(path, '{"format":"node-libvmi-profile-1","types":{},"symbols":[{"name":"a"}]}');
-    await expect(loadProfile(path)).rejects.toThrow('has a symbol without name or address: {"name":"a"}');
+    await expect(loadProfile(path)).rejects.toThrow(
+      'has a symbol without name or address: {"name":"a"}',
+    );
     await writeFile(path, '{"format":"node-libvmi-profile-1",');
     await expect(loadProfile(path)).rejects.toThrow(/p\.json is no JSON: /);
   });

@@ -14,7 +14,10 @@ describe('usage', () => {
       ['cr3'],
       "vmi: missing TARGET (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH); see 'vmi cr3 --help'\n",
     ],
-    [['cr3', TARGET], "vmi: missing PID (PID or TID in the initial PID namespace); see 'vmi cr3 --help'\n"],
+    [
+      ['cr3', TARGET],
+      "vmi: missing PID (PID or TID in the initial PID namespace); see 'vmi cr3 --help'\n",
+    ],
     [
       ['cr3', TARGET, '-5'],
       "vmi: Expected PID as an integer between 1 and 2147483647 but received '-5'; see 'vmi cr3 --help'\n",
@@ -37,7 +40,10 @@ describe('usage', () => {
       "vmi: unknown option '--thread'; did you mean --threads?; see 'vmi ps --help'\n",
     ],
     [['ps', TARGET, '-x'], "vmi: unknown option '-x'; see 'vmi ps --help'\n"],
-    [['ps', TARGET, '--json=1'], "vmi: option '--json' does not take an argument; see 'vmi ps --help'\n"],
+    [
+      ['ps', TARGET, '--json=1'],
+      "vmi: option '--json' does not take an argument; see 'vmi ps --help'\n",
+    ],
     [
       ['ps', 'vm1'],
       "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH but received 'vm1'; see 'vmi ps --help'\n",
@@ -195,7 +201,10 @@ describe('exit codes', () => {
 
   it('gives the attach its options', async () => {
     const { attached } = await vmi(['ps', TARGET, '--no-cache', '-q']);
-    expect(attached).toMatchObject({ target: { kind: 'qemu', pid: 4242 }, options: { cache: false } });
+    expect(attached).toMatchObject({
+      target: { kind: 'qemu', pid: 4242 },
+      options: { cache: false },
+    });
     const files = ['--profile', 'System.map', '--profile', 'libvmi.conf#vm'];
     expect((await vmi(['ps', TARGET, ...files])).attached?.options).toEqual({
       profile: ['System.map', 'libvmi.conf#vm'],

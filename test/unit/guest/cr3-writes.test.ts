@@ -34,7 +34,10 @@ function raw(...values: bigint[]): RawStream & { closed: number } {
 }
 
 test('tasks are looked up when they are asked for, once', async () => {
-  const { asked, find } = finder({ 4096: [task(12, false), task(11, true)], 8192: [task(13, false)] });
+  const { asked, find } = finder({
+    4096: [task(12, false), task(11, true)],
+    8192: [task(13, false)],
+  });
   const source = raw(0x1000n, 0x2000n, 0x3000n);
   let closed = 0;
   const stream = new Cr3WriteStream(source, find, () => closed++);

@@ -98,7 +98,10 @@ it('keeps hints, last one first, and only so many', async () => {
   const hints = cache.hints();
   expect(hints).toHaveLength(32);
   expect(hints.slice(0, 3)).toEqual([0x2_0000n, 0x2_7000n, 0x2_6000n]);
-  await writeFile(join(cache.folder, 'vmcoreinfo.json'), '{"version":1,"addresses":["0x1000",7,"x"]}');
+  await writeFile(
+    join(cache.folder, 'vmcoreinfo.json'),
+    '{"version":1,"addresses":["0x1000",7,"x"]}',
+  );
   expect(cache.hints()).toEqual([0x1000n]);
 });
 
@@ -154,8 +157,12 @@ it('keeps only so many kernels', async () => {
     await cache.save({ ...kernel, buildId: i.toString(16).padStart(40, '0') }, IMAGE);
   expect(cache.entries().length).toBe(64);
   expect(
-    JSON.parse(await readFile(join(cache.folder, `${(69).toString(16).padStart(40, '0')}-1234.json`), 'utf8'))
-      .version,
+    JSON.parse(
+      await readFile(
+        join(cache.folder, `${(69).toString(16).padStart(40, '0')}-1234.json`),
+        'utf8',
+      ),
+    ).version,
   ).toBe(1);
 });
 

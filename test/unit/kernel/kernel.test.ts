@@ -7,7 +7,12 @@ import { Kernel, type KernelOptions } from '../../../lib/kernel/kernel.js';
 import { confProfile, parseConf } from '../../../lib/kernel/profile/libvmi-conf.js';
 import { parseSystemMap } from '../../../lib/kernel/profile/system-map.js';
 import { FakeMemory, fakeAddon, fakePhysicalMemory } from '../support/fake-memory.js';
-import { type BuiltGuest, buildGuest, type GuestOptions, registersOf } from './support/build-guest.js';
+import {
+  type BuiltGuest,
+  buildGuest,
+  type GuestOptions,
+  registersOf,
+} from './support/build-guest.js';
 import { LAYOUTS } from './support/build-kallsyms.js';
 
 vi.mock('../../../lib/addon.js', () => ({ addon: () => fakeAddon }));
@@ -123,7 +128,9 @@ describe('a kernel', () => {
     const exit = (guest: BuiltGuest) => guest.ram.fill(0, Number(PGD), Number(PGD) + 4096);
     /** A machine that runs what is given, one after the other; the last one for ever. */
     const running = (...cr3s: bigint[]) => {
-      const registers = vi.fn(async () => [registersOf(cr3s.length > 1 ? cr3s.shift()! : cr3s[0]!)]);
+      const registers = vi.fn(async () => [
+        registersOf(cr3s.length > 1 ? cr3s.shift()! : cr3s[0]!),
+      ]);
       return { registers, close: async () => {} };
     };
     const live = (guest: BuiltGuest, ...cr3s: bigint[]) => {
@@ -166,7 +173,9 @@ describe('a kernel', () => {
       exit(guest);
       const ever = Array.from({ length: 100 }, (_, i) => PGD + BigInt(i % 2) * 0x1000n);
       const { machine, memory } = live(guest, ...ever);
-      await expect(Kernel.load(memory, { cache: false })).rejects.toThrow(refusal(/maps no kernel image/));
+      await expect(Kernel.load(memory, { cache: false })).rejects.toThrow(
+        refusal(/maps no kernel image/),
+      );
       expect(machine.registers).toHaveBeenCalledTimes(8);
     });
   });
@@ -204,7 +213,12 @@ describe('of two kernels in RAM', () => {
       release: '6.1.0-old',
       ...first,
     });
-    return buildGuest({ physical: 40n << 20n, virtual: 0xffff_ffff_9160_0000n, ram: old.ram, ...second });
+    return buildGuest({
+      physical: 40n << 20n,
+      virtual: 0xffff_ffff_9160_0000n,
+      ram: old.ram,
+      ...second,
+    });
   };
 
   it('the registers name the one that runs', async () => {
@@ -228,7 +242,9 @@ describe('of two kernels in RAM', () => {
 
 describe('what is no running kernel', () => {
   it('is empty RAM', async () => {
-    const memory = fakePhysicalMemory(new FakeMemory({ physical: 0n, bytes: Buffer.alloc(4 << 20) }));
+    const memory = fakePhysicalMemory(
+      new FakeMemory({ physical: 0n, bytes: Buffer.alloc(4 << 20) }),
+    );
     await expect(Kernel.load(memory, { cache: false })).rejects.toThrow(
       refusal(
         'no running Linux kernel found in fake RAM: registers: the source gives none; VMCOREINFO: no copy in 4 MiB of RAM; contents: no kallsyms token table in 4 MiB of RAM',
@@ -237,7 +253,9 @@ describe('what is no running kernel', () => {
   });
 
   it('is a CPU that has not left real mode', async () => {
-    const memory = fakePhysicalMemory(new FakeMemory({ physical: 0n, bytes: Buffer.alloc(4 << 20) }));
+    const memory = fakePhysicalMemory(
+      new FakeMemory({ physical: 0n, bytes: Buffer.alloc(4 << 20) }),
+    );
     const registers = [{ ...registersOf(0n), cr0: 0x10n, cr4: 0n }];
     await expect(Kernel.load(memory, { cache: false, registers })).rejects.toThrow(
       refusal(
@@ -413,7 +431,11 @@ describe('the cache', () => {
     it('and they decide', async () => {
       const old = buildGuest({ physical: 16n << 20n, virtual: 0xffff_ffff_8a20_0000n });
       await seen(old);
-      const guest = buildGuest({ physical: 40n << 20n, virtual: 0xffff_ffff_9160_0000n, ram: old.ram });
+      const guest = buildGuest({
+        physical: 40n << 20n,
+        virtual: 0xffff_ffff_9160_0000n,
+        ram: old.ram,
+      });
       expectFound(await load(guest, { cache, ...withRegisters(guest) }), guest);
       expectFound(await load(guest, { cache, ...withRegisters(old) }), old);
       // One vCPU has the one, the next the other: as if nothing had been guessed.
@@ -423,14 +445,22 @@ describe('the cache', () => {
       expect(guessed.root).toBe(looked.root);
       // And no vCPU runs a kernel yet.
       const early = { ...registersOf(old.root), cr0: 0x10n };
-      await expect(load(guest, { cache, registers: [early] })).rejects.toThrow(refusal(/not in 64-bit mode/));
-      await expect(load(guest, { cache, ...withRegisters(old, 5) })).rejects.toThrow(refusal(/cr3/));
+      await expect(load(guest, { cache, registers: [early] })).rejects.toThrow(
+        refusal(/not in 64-bit mode/),
+      );
+      await expect(load(guest, { cache, ...withRegisters(old, 5) })).rejects.toThrow(
+        refusal(/cr3/),
+      );
     });
 
     it('and is none where there is no kernel any more', async () => {
       const old = buildGuest({ physical: 16n << 20n, virtual: 0xffff_ffff_8a20_0000n });
       await seen(old);
-      const guest = buildGuest({ physical: 40n << 20n, virtual: 0xffff_ffff_9160_0000n, ram: old.ram });
+      const guest = buildGuest({
+        physical: 40n << 20n,
+        virtual: 0xffff_ffff_9160_0000n,
+        ram: old.ram,
+      });
       old.ram.fill(0xff, Number(old.root), Number(old.root) + 4096);
       expectFound(await load(guest, { cache, ...withRegisters(guest) }), guest);
       old.ram.fill(0, Number(old.root), Number(old.root) + 4096);
@@ -447,7 +477,9 @@ describe('the cache', () => {
           resolve([registersOf(guest.root)]);
         });
       });
-      await expect(load(guest, { cache, registers, signal: aborting.signal })).rejects.toMatchObject({
+      await expect(
+        load(guest, { cache, registers, signal: aborting.signal }),
+      ).rejects.toMatchObject({
         code: 'VMI_ABORTED',
       });
     });
@@ -554,7 +586,9 @@ describe('a profile', () => {
     await expect(load(guest, { profile: parseSystemMap(noText) })).rejects.toThrow(
       refusal(/it has neither '_text' nor 'startup_64'/),
     );
-    await expect(load(guest, { profile: { source: 'x.json', banner: 'Linux version 5.0' } })).rejects.toThrow(
+    await expect(
+      load(guest, { profile: { source: 'x.json', banner: 'Linux version 5.0' } }),
+    ).rejects.toThrow(
       refusal(
         /x\.json does not fit .*: it is for 'Linux version 5\.0', the guest runs 'Linux version 6\.1\.0-test-amd64/,
       ),

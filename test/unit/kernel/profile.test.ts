@@ -18,7 +18,12 @@ describe('System.map', () => {
 
   it('is parsed; modules are left out', () => {
     const { symbols } = parseSystemMap(
-      [...lines, 'ffffffffc0000000 t module_function [ext4]', '', '0000000000020000 A per_cpu'].join('\n'),
+      [
+        ...lines,
+        'ffffffffc0000000 t module_function [ext4]',
+        '',
+        '0000000000020000 A per_cpu',
+      ].join('\n'),
     );
     expect(symbols!.count).toBe(201);
     expect(symbols!.find('module_function')).toBeUndefined();
@@ -49,7 +54,9 @@ describe('System.map', () => {
     );
     expect(() =>
       parseSystemMap(lines.map((line) => line.replace(/^\w+/, '0000000000000000')).join('\n')),
-    ).toThrow(refusal('System.map has only zero addresses: it was read without the right to see them'));
+    ).toThrow(
+      refusal('System.map has only zero addresses: it was read without the right to see them'),
+    );
   });
 });
 
@@ -109,8 +116,16 @@ debian {
       () => parseConf('a {\n x = 1\n}'),
       "libvmi.conf, line 3: expected ; but found '}'",
     ],
-    ['a missing end', () => parseConf('a {\n x = 1;'), 'libvmi.conf, line 2: the file ends where } belongs'],
-    ['a string that does not end', () => parseConf('a { x = "1; }'), 'libvmi.conf, line 1: unexpected "\\""'],
+    [
+      'a missing end',
+      () => parseConf('a {\n x = 1;'),
+      'libvmi.conf, line 2: the file ends where } belongs',
+    ],
+    [
+      'a string that does not end',
+      () => parseConf('a { x = "1; }'),
+      'libvmi.conf, line 1: unexpected "\\""',
+    ],
   ])('is refused with %s', (_, act, message) => {
     expect(act).toThrow(refusal(message));
   });
@@ -132,12 +147,27 @@ describe('a Volatility symbol file', () => {
         size: 100,
         fields: {
           pid: { offset: 8, type: { kind: 'base', name: 'int' } },
-          unnamed_field_10: { offset: 16, anonymous: true, type: { kind: 'struct', name: 'unnamed_00ff' } },
-          comm: { offset: 32, type: { kind: 'array', count: 16, subtype: { kind: 'base', name: 'char' } } },
-          next: { offset: 48, type: { kind: 'pointer', subtype: { kind: 'struct', name: 'task_struct' } } },
+          unnamed_field_10: {
+            offset: 16,
+            anonymous: true,
+            type: { kind: 'struct', name: 'unnamed_00ff' },
+          },
+          comm: {
+            offset: 32,
+            type: { kind: 'array', count: 16, subtype: { kind: 'base', name: 'char' } },
+          },
+          next: {
+            offset: 48,
+            type: { kind: 'pointer', subtype: { kind: 'struct', name: 'task_struct' } },
+          },
           bit: {
             offset: 56,
-            type: { kind: 'bitfield', bit_position: 3, bit_length: 2, type: { kind: 'base', name: 'int' } },
+            type: {
+              kind: 'bitfield',
+              bit_position: 3,
+              bit_length: 2,
+              type: { kind: 'base', name: 'int' },
+            },
           },
           kind: { offset: 60, type: { kind: 'enum', name: 'pid_type' } },
           run: { offset: 64, type: { kind: 'pointer', subtype: { kind: 'function' } } },
@@ -188,17 +218,24 @@ describe('a Volatility symbol file', () => {
       target: { kind: 'struct', size: 100 },
     });
     expect(task.member('kind').type).toMatchObject({ kind: 'enum', signed: true });
-    expect(task.member('run').type).toMatchObject({ kind: 'pointer', target: { kind: 'function' } });
+    expect(task.member('run').type).toMatchObject({
+      kind: 'pointer',
+      target: { kind: 'function' },
+    });
     expect(task.member('gone').type).toMatchObject({ kind: 'forward' });
   });
 
   it('is refused when packed with xz, broken, or something else', () => {
-    expect(() => parseIsf(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 1, 2]), 'k.json.xz')).toThrow(
+    expect(() =>
+      parseIsf(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 1, 2]), 'k.json.xz'),
+    ).toThrow(
       refusal(
         "k.json.xz is packed with xz, which Node cannot unpack: run 'xz -dk k.json.xz' and give the .json file",
       ),
     );
-    expect(() => parseIsf(gzipSync(text).subarray(0, 40), 'k.gz')).toThrow(refusal(/^cannot unpack k\.gz: /));
+    expect(() => parseIsf(gzipSync(text).subarray(0, 40), 'k.gz')).toThrow(
+      refusal(/^cannot unpack k\.gz: /),
+    );
     expect(() => parseIsf(Buffer.from('{'), 'k')).toThrow(refusal(/^k is no JSON: /));
     for (const other of ['{}', 'null', '[]', '{"metadata":{"format":"6"}}']) {
       expect(() => parseIsf(Buffer.from(other), 'k')).toThrow(

@@ -34,7 +34,11 @@ describe('a kernel whose page tables hold frames of the machine', () => {
     expect(kernel.release).toBe('6.1.0-test-amd64');
     expect(kernel.root).toBe(guest.root);
     expect(kernel.pageOffset).toBe(guest.pageOffset);
-    expect(kernel.image).toMatchObject({ linear: false, virtual: guest.virtual, length: 8n << 20n });
+    expect(kernel.image).toMatchObject({
+      linear: false,
+      virtual: guest.virtual,
+      length: 8n << 20n,
+    });
     expect(kernel.image.windows).toEqual([]);
     expect(kernel.physBase).toBe(guest.physical - (guest.virtual - 0xffff_ffff_8000_0000n));
     expect(kernel.types.offset('mm_struct', 'pgd')).toBe(120);
@@ -60,7 +64,10 @@ describe('a kernel whose page tables hold frames of the machine', () => {
     const list = 40n << 20n;
     for (let page = 0n; page < 32n; page++) {
       for (let at = 0n; at < 4096n; at += 8n)
-        guest.write(list + page * 4096n + at, guest.machine(((page * 512n + at / 8n) ^ 1n) << 12n) >> 12n);
+        guest.write(
+          list + page * 4096n + at,
+          guest.machine(((page * 512n + at / 8n) ^ 1n) << 12n) >> 12n,
+        );
     }
     await expect(load(guest)).rejects.toMatchObject({
       code: 'VMI_ATTACH',
@@ -82,7 +89,13 @@ describe("a PV guest's list of frames", () => {
 
   it('has no frame where the guest has none of its own', async () => {
     const p2m = await p2mOf(scatterGuest());
-    for (const physical of [IDENTITY_PAGE, LOST_PAGE, FOREIGN_PAGE, ramSize, 0xffff_ffff_ffff_f000n])
+    for (const physical of [
+      IDENTITY_PAGE,
+      LOST_PAGE,
+      FOREIGN_PAGE,
+      ramSize,
+      0xffff_ffff_ffff_f000n,
+    ])
       expect(p2m.toMachine(physical)).toBeUndefined();
     expect(p2m.toPhysical(0x5000n)).toBeUndefined();
     // The frames of the page that was given back and of the machine's own.
@@ -98,7 +111,9 @@ describe("a PV guest's list of frames", () => {
     // Behind it lie other pages, and then nothing.
     expect(() => p2m.toPhysical(0x7777_7000n)).toThrow(CorruptError);
     guest.write(BigInt(guest.at('xen_p2m_addr')), 0xffff_c900_0000_0000n);
-    expect(() => p2m.toPhysical(0x1000n)).toThrow('xen_p2m_addr[0…] at 0xffffc90000000000 is not mapped');
+    expect(() => p2m.toPhysical(0x1000n)).toThrow(
+      'xen_p2m_addr[0…] at 0xffffc90000000000 is not mapped',
+    );
     expect(() => p2m.toMachine(0x1000n)).toThrow(expect.objectContaining({ code: 'VMI_FAULT' }));
   });
 
@@ -123,9 +138,16 @@ describe('the two page tables of an address space', () => {
     // VMEMMAP_START is not mapped in the built guest: the array is put where the direct map is.
     const moved = {
       translate: (address: bigint) => memory.translate(address),
-      readU64: (address: bigint) => memory.readU64(address - 0xffff_ea00_0000_0000n + pageOffset + MAP),
+      readU64: (address: bigint) =>
+        memory.readU64(address - 0xffff_ea00_0000_0000n + pageOffset + MAP),
     };
-    return new MachineSpaces({ symbols, types, memory: moved, pageOffset, physBase } as unknown as Kernel);
+    return new MachineSpaces({
+      symbols,
+      types,
+      memory: moved,
+      pageOffset,
+      physBase,
+    } as unknown as Kernel);
   }
 
   const writeUser = (guest: ScatteredGuest, pgd: bigint, user: bigint) =>

@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { QmpClient } from '../../../lib/memory/qemu/qmp.js';
 
-const GREETING = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] } };
+const GREETING = {
+  QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] },
+};
 interface Command {
   readonly execute: string;
 }
@@ -83,7 +85,8 @@ describe('a QMP client', () => {
 
   it('says why when its greeting is refused', async () => {
     answer = ({ execute }, say) => {
-      if (execute === 'qmp_capabilities') say({ error: { class: 'GenericError', desc: 'not today' } });
+      if (execute === 'qmp_capabilities')
+        say({ error: { class: 'GenericError', desc: 'not today' } });
     };
     const client = await QmpClient.open(path);
     await expect(client.execute('query-status')).rejects.toMatchObject({

@@ -28,11 +28,16 @@ describe('runsOfSize', () => {
 
   it('does not join over a gap, as a guard page is, or another file', () => {
     expect(runsOfSize([mapping(0n, 256n), mapping(257n, 256n)], 512n * MIB)).toEqual([]);
-    expect(runsOfSize([mapping(0n, 256n), mapping(256n, 256n, { inode: 7n })], 512n * MIB)).toEqual([]);
+    expect(runsOfSize([mapping(0n, 256n), mapping(256n, 256n, { inode: 7n })], 512n * MIB)).toEqual(
+      [],
+    );
   });
 
   it('finds every block of that size', () => {
-    expect(runsOfSize([mapping(0n, 256n), mapping(512n, 256n)], 256n * MIB)).toEqual([0n, 512n * MIB]);
+    expect(runsOfSize([mapping(0n, 256n), mapping(512n, 256n)], 256n * MIB)).toEqual([
+      0n,
+      512n * MIB,
+    ]);
   });
 });
 
@@ -41,11 +46,15 @@ describe('hostMappings', () => {
     const maps = readFileSync('/proc/self/maps', 'utf8').trim().split('\n');
     const mappings = hostMappings(process.pid);
     const heap = maps.find((line) => line.endsWith('[heap]'))!;
-    expect(mappings.find(({ path }) => path === '[heap]')!.start).toBe(BigInt(`0x${heap.split('-')[0]}`));
+    expect(mappings.find(({ path }) => path === '[heap]')!.start).toBe(
+      BigInt(`0x${heap.split('-')[0]}`),
+    );
     expect(maps.some((line) => /r-xp.*\.so/.test(line) || / ---p /.test(line))).toBe(true);
     expect(mappings.filter(({ path }) => /\.so/.test(path))).toEqual([]);
     const starts = (access: RegExp) =>
-      new Set(maps.filter((line) => access.test(line)).map((line) => BigInt(`0x${line.split('-')[0]}`)));
+      new Set(
+        maps.filter((line) => access.test(line)).map((line) => BigInt(`0x${line.split('-')[0]}`)),
+      );
     for (const access of [/ ---/, / r-x/])
       expect(mappings.filter(({ start }) => starts(access).has(start))).toEqual([]);
     // And nothing else.

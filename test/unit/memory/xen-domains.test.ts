@@ -16,8 +16,14 @@ describe('xen:', () => {
 describe('xl list -l', () => {
   it('gives names, kinds and memory of all but dom0', () => {
     const text = JSON.stringify([
-      { domid: 0, config: { c_info: { type: 'pv', name: 'Domain-0' }, b_info: { target_memkb: 1 } } },
-      { domid: 12, config: { c_info: { type: 'pv', name: 'web:1' }, b_info: { target_memkb: 327_680 } } },
+      {
+        domid: 0,
+        config: { c_info: { type: 'pv', name: 'Domain-0' }, b_info: { target_memkb: 1 } },
+      },
+      {
+        domid: 12,
+        config: { c_info: { type: 'pv', name: 'web:1' }, b_info: { target_memkb: 327_680 } },
+      },
       { domid: 3, config: { c_info: { type: 'pvh', name: '10' }, b_info: {} } },
       { domid: 4, config: {} },
     ]);
@@ -81,7 +87,13 @@ describe('the domains of Xen', () => {
 
   it('are none of the processes that serve them', () => {
     const args = ['qemu-system-i386', '-xen-domid', '3', '-name', 'hvm'];
-    const process = { pid: 1, executable: '/usr/bin/qemu-system-i386', args, name: 'hvm', qmpSockets: [] };
+    const process = {
+      pid: 1,
+      executable: '/usr/bin/qemu-system-i386',
+      args,
+      name: 'hvm',
+      qmpSockets: [],
+    };
     expect(
       listGuests(
         [
@@ -115,7 +127,9 @@ describe('vmi doctor on Xen', () => {
   });
 
   it('is content off Xen, and in a dom0 that has all', () => {
-    expect(xenFinding({ xen: false, control: false, privcmd: 'absent' }, undefined).status).toBe('ok');
+    expect(xenFinding({ xen: false, control: false, privcmd: 'absent' }, undefined).status).toBe(
+      'ok',
+    );
     expect(xenFinding(dom0, report([]))).toEqual({
       check: 'xen',
       status: 'ok',
@@ -128,9 +142,15 @@ describe('vmi doctor on Xen', () => {
       const { status, fix } = xenFinding(...args);
       return `${status}: ${fix}`;
     };
-    expect(of({ ...dom0, control: false }, report([]))).toMatch(/^warning: in dom0: sudo modprobe xenfs/);
-    expect(of({ ...dom0, privcmd: 'absent' }, report([]))).toBe('warning: sudo modprobe xen-privcmd');
-    expect(of({ ...dom0, privcmd: 'forbidden' }, report([]))).toBe('warning: run vmi as root (sudo)');
+    expect(of({ ...dom0, control: false }, report([]))).toMatch(
+      /^warning: in dom0: sudo modprobe xenfs/,
+    );
+    expect(of({ ...dom0, privcmd: 'absent' }, report([]))).toBe(
+      'warning: sudo modprobe xen-privcmd',
+    );
+    expect(of({ ...dom0, privcmd: 'forbidden' }, report([]))).toBe(
+      'warning: run vmi as root (sudo)',
+    );
     expect(of(dom0, undefined)).toBe('warning: see libvmi in this report');
     expect(of(dom0, { ...report([]), usable: false })).toBe('warning: see libvmi in this report');
     expect(of(dom0, report([], false))).toContain('apt-get install libxen-dev');

@@ -29,7 +29,9 @@ async function piped(lines: string, guest = new FakeGuest()): Promise<string> {
 describe('lines that are piped in', () => {
   it('are run, with the guest loaded', async () => {
     expect(
-      await piped("cr3(1)\nhex(cr3(1))\nsym('init_task')\nsym(0xffffffff81e0a590n)\ncr3(2)\nguest.target\n"),
+      await piped(
+        "cr3(1)\nhex(cr3(1))\nsym('init_task')\nsym(0xffffffff81e0a590n)\ncr3(2)\nguest.target\n",
+      ),
     ).toBe("0x2c10000n\n'0x2c10000'\n0xffffffff81e0a580n\n'init_task+0x10'\nnull\n'qemu:4242'\n");
   });
 

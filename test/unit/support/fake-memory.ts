@@ -42,7 +42,8 @@ export class FakeMemory {
   /** The number of the read that fails, from 1; 0: none. */
   failAt = 0;
   /** What the failing read throws. */
-  failure: () => Error = () => Object.assign(new Error('the guest is gone'), { code: 'VMI_CLOSED' });
+  failure: () => Error = () =>
+    Object.assign(new Error('the guest is gone'), { code: 'VMI_CLOSED' });
   closed = false;
   readonly mapped = true;
 
@@ -173,7 +174,8 @@ export class FakeAddressSpace {
       const size = 1n << BigInt(12 + 9 * (level - 1));
       for (let i = 0n; i < 512n; i++) {
         let virtual = base + i * size;
-        if (level === this.levels && i >= 256n) virtual |= 0xffff_ffff_ffff_ffffn << BigInt(12 + 9 * level);
+        if (level === this.levels && i >= 256n)
+          virtual |= 0xffff_ffff_ffff_ffffn << BigInt(12 + 9 * level);
         virtual &= 0xffff_ffff_ffff_ffffn;
         if (virtual + size <= start || virtual >= end) continue;
         const entry = this.#entry(table + i * 8n);
@@ -203,7 +205,9 @@ export class FakeAddressSpace {
       }
     };
     visit(this.root, this.levels, 0n);
-    return BigUint64Array.from(found.flatMap(({ virtual, length, physical }) => [virtual, length, physical]));
+    return BigUint64Array.from(
+      found.flatMap(({ virtual, length, physical }) => [virtual, length, physical]),
+    );
   }
 
   read(address: bigint, into: Uint8Array): number {

@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { hexdump } from '../../../lib/text/hexdump.js';
-import { bytesText, jsonLine, printable, printableLines, styles } from '../../../lib/text/printable.js';
+import {
+  bytesText,
+  jsonLine,
+  printable,
+  printableLines,
+  styles,
+} from '../../../lib/text/printable.js';
 import { pairs, table } from '../../../lib/text/table.js';
 
 describe('printable', () => {

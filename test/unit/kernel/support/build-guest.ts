@@ -47,7 +47,8 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   const levels = options.levels ?? 4;
   const physical = options.physical ?? 16n * MIB;
   const virtual = options.virtual ?? 0xffff_ffff_8a20_0000n;
-  const pageOffset = options.pageOffset ?? (levels === 5 ? 0xff11_2340_0000_0000n : 0xffff_9a80_0000_0000n);
+  const pageOffset =
+    options.pageOffset ?? (levels === 5 ? 0xff11_2340_0000_0000n : 0xffff_9a80_0000_0000n);
   const release = options.release ?? '6.1.0-test-amd64';
   const ram = options.ram ?? Buffer.alloc(RAM_LENGTH << 20);
   const layout = options.layout ?? 'behind';
@@ -80,7 +81,11 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   const symbols: BuiltSymbol[] = [
     { name: 'fixed_percpu_data', address: 0n, type: 'A' },
     { name: 'current_task', address: 0x1_fac0n, type: 'D' },
-    ...Object.entries(place).map(([name, offset]) => ({ name, address: virtual + offset, type: 'D' })),
+    ...Object.entries(place).map(([name, offset]) => ({
+      name,
+      address: virtual + offset,
+      type: 'D',
+    })),
     ...manySymbols(virtual + 0x100n),
   ].filter((symbol) => layout !== 'place' || symbol.address > 0x10_0000n);
   const kallsymsAt = 2n * MIB + 0x10_0000n;
@@ -90,7 +95,10 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   const write = (offset: bigint, bytes: Buffer) => bytes.copy(ram, image + Number(offset));
   const u64 = (offset: bigint, value: bigint) =>
     ram.writeBigUInt64LE(BigInt.asUintN(64, value), image + Number(offset));
-  write(place.linux_banner!, Buffer.from(`Linux version ${release} (builder@test) #1 SMP TEST\n\0`));
+  write(
+    place.linux_banner!,
+    Buffer.from(`Linux version ${release} (builder@test) #1 SMP TEST\n\0`),
+  );
   const buildId = Buffer.from(options.buildId ?? '00112233445566778899aabbccddeeff00112233', 'hex');
   const note = Buffer.alloc(16);
   note.writeUInt32LE(4, 0);
@@ -106,7 +114,10 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   u64(place.init_task! + 0x108n, tasks);
   write(place.init_task! + 0x200n, Buffer.from('swapper/0\0'));
   u64(place.init_mm! + 120n, virtual + place.init_top_pgt!);
-  ram.writeUInt32LE(options.pti === true ? 1 << 11 : 0, image + Number(place.boot_cpu_data! + 40n + 28n));
+  ram.writeUInt32LE(
+    options.pti === true ? 1 << 11 : 0,
+    image + Number(place.boot_cpu_data! + 40n + 28n),
+  );
   u64(place.__per_cpu_offset!, pageOffset + 0x20_0000n);
   u64(place.__per_cpu_offset! + 8n, pageOffset + 0x30_0000n);
   ram.writeUInt32LE(2, image + Number(place.nr_cpu_ids!));
@@ -174,5 +185,12 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
 
 /** vCPU registers of 64-bit mode with this CR3. */
 export function registersOf(cr3: bigint, levels: 4 | 5 = 4, vcpu = 0) {
-  return { vcpu, cr0: 0x8005_0033n, cr3, cr4: levels === 5 ? 0x16f0n : 0x6f0n, rip: 0n, efer: 0xd01n };
+  return {
+    vcpu,
+    cr0: 0x8005_0033n,
+    cr3,
+    cr4: levels === 5 ? 0x16f0n : 0x6f0n,
+    rip: 0n,
+    efer: 0xd01n,
+  };
 }

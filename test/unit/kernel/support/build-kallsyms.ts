@@ -96,7 +96,9 @@ export function buildKallsyms(
       Buffer.concat(
         sorted.map((symbol) => {
           const value =
-            symbol.address < PERCPU_LIMIT ? Number(symbol.address) : -1 - Number(symbol.address - base);
+            symbol.address < PERCPU_LIMIT
+              ? Number(symbol.address)
+              : -1 - Number(symbol.address - base);
           const part = Buffer.alloc(4);
           part.writeInt32LE(value);
           return part;

@@ -80,6 +80,7 @@ export function scatterGuest(): ScatteredGuest {
     memory: new FakeMemory({ physical: MACHINE, bytes }),
     root: machine(root),
     machine,
-    write: (address, value) => void bytes.writeBigUInt64LE(value, Number(machine(address) - MACHINE)),
+    write: (address, value) =>
+      void bytes.writeBigUInt64LE(value, Number(machine(address) - MACHINE)),
   };
 }

@@ -26,7 +26,9 @@ function sourceOf(bytes: Buffer, at = TABLES): ByteSource {
   bytes.copy(image, Number(at - IMAGE.start));
   return {
     read: (address, length) =>
-      Buffer.from(image.subarray(Number(address - IMAGE.start), Number(address - IMAGE.start) + length)),
+      Buffer.from(
+        image.subarray(Number(address - IMAGE.start), Number(address - IMAGE.start) + length),
+      ),
   };
 }
 
@@ -92,9 +94,17 @@ describe.each(LAYOUTS)('tables laid out as %s', (layout) => {
   });
 
   it('finds by address: the nearest at or below, the first of aliases, nothing outside', () => {
-    expect(table.at(TEXT + 0x30_0008n)).toEqual({ name: 'init_task', address: TEXT + 0x30_0000n, offset: 8 });
+    expect(table.at(TEXT + 0x30_0008n)).toEqual({
+      name: 'init_task',
+      address: TEXT + 0x30_0000n,
+      offset: 8,
+    });
     expect(table.at(TEXT + 0x30_0200n)?.name).toBe('alias_b');
-    expect(table.at(TEXT + 0x50_0000n)).toEqual({ name: '_end', address: TEXT + 0x50_0000n, offset: 0 });
+    expect(table.at(TEXT + 0x50_0000n)).toEqual({
+      name: '_end',
+      address: TEXT + 0x50_0000n,
+      offset: 0,
+    });
     expect(table.at(TEXT + 0x50_0001n)).toBeUndefined();
     expect(table.at(TEXT - 1n)).toBeUndefined();
     expect(table.at(0x7fff_0000_0000n)).toBeUndefined();
@@ -120,7 +130,10 @@ describe.each(LAYOUTS)('tables laid out as %s', (layout) => {
     fc.assert(
       fc.property(
         fc.array(
-          fc.tuple(fc.integer({ min: 0, max: built.bytes.length - 1 }), fc.integer({ min: 0, max: 255 })),
+          fc.tuple(
+            fc.integer({ min: 0, max: built.bytes.length - 1 }),
+            fc.integer({ min: 0, max: 255 }),
+          ),
           { minLength: 1, maxLength: 8 },
         ),
         (changes) => {
@@ -178,7 +191,10 @@ describe('errors', () => {
     expect(() => table.address('qqqqqqqqqqqqqq')).toThrow("no symbol 'qqqqqqqqqqqqqq' in kallsyms");
   });
 
-  const broken = (change: (bytes: Buffer, built: BuiltKallsyms) => void, layout: Layout = 'behind') => {
+  const broken = (
+    change: (bytes: Buffer, built: BuiltKallsyms) => void,
+    layout: Layout = 'behind',
+  ) => {
     const built = buildKallsyms([...many, ...extra], layout, TABLES);
     change(built.bytes, built);
     return () => Kallsyms.find(sourceOf(built.bytes), TABLES + BigInt(built.tokenTable), IMAGE);
@@ -203,7 +219,9 @@ describe('errors', () => {
       (bytes: Buffer, { countAt }: BuiltKallsyms) => bytes.writeUInt32LE(5, countAt),
       (bytes: Buffer, { countAt }: BuiltKallsyms) => bytes.writeUInt32LE(0xffff_ffff, countAt),
     ]) {
-      expect(broken(change)).toThrow(/: markers at 0xffffffff814\w+, but no names that agree with them$/);
+      expect(broken(change)).toThrow(
+        /: markers at 0xffffffff814\w+, but no names that agree with them$/,
+      );
     }
   });
 
@@ -245,7 +263,10 @@ describe('errors', () => {
 it('tells a token table from other runs of digits', () => {
   const { built } = open(many, 'behind');
   const hit = built.bytes.indexOf(TOKEN_PATTERN);
-  expect(tokenTableAround(built.bytes, hit)).toEqual({ table: built.tokenTable, index: built.tokenIndex });
+  expect(tokenTableAround(built.bytes, hit)).toEqual({
+    table: built.tokenTable,
+    index: built.tokenIndex,
+  });
   const other = Buffer.concat([Buffer.alloc(100, 0x61), TOKEN_PATTERN, Buffer.alloc(20_000)]);
   expect(tokenTableAround(other, 100)).toBeUndefined();
   expect(tokenTableAround(TOKEN_PATTERN, 0)).toBeUndefined();

@@ -112,7 +112,12 @@ describe('a BTF', () => {
         element: { kind: 'int', encoding: 'char', signed: true },
       },
     }); // prettier-ignore
-    expect(thing.member('second').type).toMatchObject({ kind: 'int', name: 'pid_t', size: 4, signed: true });
+    expect(thing.member('second').type).toMatchObject({
+      kind: 'int',
+      name: 'pid_t',
+      size: 4,
+      signed: true,
+    });
     expect(thing.member('flag')).toMatchObject({ offset: 96, bitOffset: 768, bitSize: 1 });
     expect(thing.member('rest')).toMatchObject({ offset: 96, bitOffset: 769, bitSize: 31 });
     expect(thing.member('on').type).toMatchObject({ kind: 'int', encoding: 'bool' });
@@ -123,7 +128,9 @@ describe('a BTF', () => {
     });
     const next = thing.member('next').type;
     expect(next).toMatchObject({ kind: 'pointer', name: 'struct thing *', size: 8 });
-    expect(next.kind === 'pointer' && next.target.kind === 'struct' && next.target.struct).toBe(thing);
+    expect(next.kind === 'pointer' && next.target.kind === 'struct' && next.target.struct).toBe(
+      thing,
+    );
     const state = thing.member('state').type;
     expect(state.kind === 'enum' && [...state.values]).toEqual([
       ['RUNNING', 0n],
@@ -138,10 +145,17 @@ describe('a BTF', () => {
 
   it('says what is absent, and what is like it', () => {
     expect(() => btf.struct('thign')).toThrow(
-      expect.objectContaining({ code: 'VMI_TYPE', message: "no type 'thign' in btf; did you mean thing?" }),
+      expect.objectContaining({
+        code: 'VMI_TYPE',
+        message: "no type 'thign' in btf; did you mean thing?",
+      }),
     );
-    expect(() => btf.offset('thing', 'cmm')).toThrow("struct thing has no member 'cmm'; did you mean comm?");
-    expect(() => btf.offset('thing', 'comm.x')).toThrow("struct thing has a member 'comm', but no 'comm.x'");
+    expect(() => btf.offset('thing', 'cmm')).toThrow(
+      "struct thing has no member 'cmm'; did you mean comm?",
+    );
+    expect(() => btf.offset('thing', 'comm.x')).toThrow(
+      "struct thing has a member 'comm', but no 'comm.x'",
+    );
     expect(() => btf.size('qqqq')).toThrow("no type 'qqqq' in btf");
   });
 
@@ -206,10 +220,16 @@ describe('a broken BTF', () => {
     b.struct('unnamed', 8, [{ name: '', type: 999, bits: 0 }]);
     const btf = new Btf(b.build());
     expect(() => btf.findSize('loop')).toThrow(message('btf: broken BTF: type 1 refers to itself'));
-    expect(() => btf.findOffset('circle', 'x')).toThrow(message('btf: broken BTF: type 4 nests for ever'));
+    expect(() => btf.findOffset('circle', 'x')).toThrow(
+      message('btf: broken BTF: type 4 nests for ever'),
+    );
     expect(() => btf.struct('circle').member('x')).toThrow(message('struct circle nests for ever'));
-    expect(() => btf.struct('bad').members).toThrow(message('btf: broken BTF: type 1 refers to itself'));
-    expect(() => btf.struct('worse').members).toThrow(message('btf: broken BTF: type 3 refers to itself'));
+    expect(() => btf.struct('bad').members).toThrow(
+      message('btf: broken BTF: type 1 refers to itself'),
+    );
+    expect(() => btf.struct('worse').members).toThrow(
+      message('btf: broken BTF: type 3 refers to itself'),
+    );
     expect(() => btf.struct('beyond').members).toThrow(
       message('btf: broken BTF: a reference to type 999 of 8'),
     );
@@ -233,10 +253,13 @@ describe('a broken BTF', () => {
     const whole = kernelBtf();
     fc.assert(
       fc.property(
-        fc.array(fc.tuple(fc.integer({ min: 0, max: whole.length - 1 }), fc.integer({ min: 0, max: 255 })), {
-          minLength: 1,
-          maxLength: 6,
-        }),
+        fc.array(
+          fc.tuple(fc.integer({ min: 0, max: whole.length - 1 }), fc.integer({ min: 0, max: 255 })),
+          {
+            minLength: 1,
+            maxLength: 6,
+          },
+        ),
         fc.integer({ min: 0, max: whole.length }),
         (changes, cut) => {
           const bytes = Buffer.from(whole);
