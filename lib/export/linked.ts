@@ -1,9 +1,9 @@
 import { wrap } from '../address.js';
 import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { KERNEL_MAP } from '../kernel/locate.js';
-import { KERNEL_HALF, type KernelSymbol } from '../kernel/symbols/table.js';
+import type { KernelSymbol } from '../kernel/symbols/table.js';
 import { parseVmcoreinfo, VMCOREINFO_BYTES } from '../kernel/vmcoreinfo.js';
+import { KERNEL_HALF, KERNEL_MAP } from '../kernel/x86-64.js';
 
 /** Where the image is linked to: CONFIG_PHYSICAL_START, 16 MiB above the map's start, of every distribution. */
 const LINKED_TEXT = 0xffff_ffff_8100_0000n;

@@ -1,4 +1,4 @@
-import type { ByteSource } from './symbols/kallsyms.js';
+import type { ByteReader } from './bytes.js';
 
 /** ELF note of a build-id. include/uapi/linux/elf.h, NT_GNU_BUILD_ID. */
 const NT_GNU_BUILD_ID = 3;
@@ -14,7 +14,7 @@ export interface BuildId {
  * Finds the GNU build-id between `__start_notes` and `__stop_notes`; `undefined` when there is none, or when the notes
  * are broken.
  */
-export function findBuildId(source: ByteSource, start: bigint, stop: bigint): BuildId | undefined {
+export function findBuildId(source: ByteReader, start: bigint, stop: bigint): BuildId | undefined {
   const length = Number(stop - start);
   if (!(length > 0 && length <= MAX_NOTES)) return undefined;
   const bytes = source.read(start, length);

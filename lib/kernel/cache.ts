@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import type { AddressForm, KallsymsTables } from './symbols/kallsyms.js';
-import { KERNEL_HALF } from './symbols/table.js';
+import type { AddressForm, KallsymsTables } from './symbols/kallsyms-tables.js';
+import { KERNEL_HALF } from './x86-64.js';
 
 /** Form of the files; another number is another form, and is ignored. */
 const VERSION = 1;

@@ -1,8 +1,8 @@
 import { PAGE_MASK, wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
-import { KERNEL_MAP } from './locate.js';
 import type { SymbolTable } from './symbols/table.js';
+import { KERNEL_MAP } from './x86-64.js';
 
 /** Entries that name no frame of the guest's own. arch/x86/include/asm/xen/page.h, FOREIGN_FRAME_BIT and IDENTITY_FRAME_BIT. */
 const FOREIGN_FRAME = 1n << 63n;

@@ -1,7 +1,7 @@
 import { PAGE_MASK, wrap } from '../address.js';
 import { FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { KERNEL_MAP, KERNEL_MAP_END } from '../kernel/locate.js';
+import { KERNEL_MAP, KERNEL_MAP_END } from '../kernel/x86-64.js';
 
 /** VMEMMAP_START with 4 levels, without CONFIG_DYNAMIC_MEMORY_LAYOUT. arch/x86/include/asm/pgtable_64_types.h. */
 const VMEMMAP = 0xffff_ea00_0000_0000n;

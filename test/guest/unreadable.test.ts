@@ -60,7 +60,7 @@ describe('a real guest with pointers that lead nowhere', () => {
     put(one.mm! + pgd, one.address & ~0xfffn);
     // All but aligned: the entry that is looked at is the kernel's own.
     put(other.mm! + pgd, other.pgd! + 8n);
-    put(other.pgd! + 8n + 511n * 8n, kernel.textEntry);
+    put(other.pgd! + 8n + 511n * 8n, plain.memory.readU64(kernel.root + 511n * 8n));
     put(last.mm! + pgd, kernel.symbols.address('init_top_pgt'));
     [notOne, skewed, kernels] = [one.pid, other.pid, last.pid];
     closeSync(file);

@@ -35,7 +35,7 @@ function checkCr3(guest, cr3, what) {
   );
   const entry = memory.readU64(cr3 + TEXT_ENTRY);
   must(
-    ((entry ^ kernel.textEntry) & PHYSICAL) === 0n,
+    ((entry ^ memory.readU64(kernel.root + TEXT_ENTRY)) & PHYSICAL) === 0n,
     () => `${what} is 0x${cr3.toString(16)}, no page table of this kernel`,
   );
 }

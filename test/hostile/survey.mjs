@@ -56,7 +56,7 @@ export async function survey(guest, path) {
   const addPhysical = (group, what, at, size = 8) => {
     const list = places.get(group) ?? [];
     places.set(group, list);
-    list.push({ what, physical: at, size, self: kernel.directMap(at) });
+    list.push({ what, physical: at, size, self: kernel.pageOffset + at });
   };
   /** @param {string} group @param {string} what @param {bigint} address */
   const addList = (group, what, address) => {
@@ -187,8 +187,8 @@ export async function survey(guest, path) {
     initTask,
     symbols.address('_stext'),
     symbols.address('linux_banner'),
-    kernel.directMap(0n),
-    kernel.directMap(physical.end - 4096n),
+    kernel.pageOffset,
+    kernel.pageOffset + physical.end - 4096n,
   ])
     addWalk('kernel', kernel.root, address);
   for (const { address } of tasks) addWalk('kernel', kernel.root, address);
@@ -292,10 +292,10 @@ export async function survey(guest, path) {
   };
 }
 
-/** @param {Guest} guest @returns {Promise<import('../../lib/kernel/symbols/kallsyms.ts').KallsymsTables | undefined>} */
+/** @param {Guest} guest @returns {Promise<import('../../lib/kernel/symbols/kallsyms-tables.ts').KallsymsTables | undefined>} */
 async function kallsymsOf(guest) {
   const table =
-    /** @type {{ table?: { tables?: import('../../lib/kernel/symbols/kallsyms.ts').KallsymsTables } }} */ (
+    /** @type {{ table?: { tables?: import('../../lib/kernel/symbols/kallsyms-tables.ts').KallsymsTables } }} */ (
       /** @type {unknown} */ (guest.kernel.symbols)
     );
   return table.table?.tables;

@@ -1,14 +1,9 @@
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import { VmiError } from '../../errors.js';
-import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
-import {
-  BaseTypes,
-  bareName,
-  type Member,
-  Struct,
-  type StructType,
-  type TypeRef,
-} from '../types/table.js';
+import { ListedSymbols } from '../symbols/listed.js';
+import type { KernelSymbol } from '../symbols/table.js';
+import { Struct } from '../types/struct.js';
+import { BaseTypes, bareName, type Member, type StructType, type TypeRef } from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** Largest JSON unpacked: a whole kernel's is 40–60 MB. */

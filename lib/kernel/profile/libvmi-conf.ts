@@ -1,6 +1,7 @@
 import { VmiError } from '../../errors.js';
 import { didYouMean } from '../../suggest.js';
-import { BaseTypes, type Member, Struct, type StructType, type TypeRef } from '../types/table.js';
+import { Struct } from '../types/struct.js';
+import { BaseTypes, type Member, type StructType, type TypeRef } from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** An entry of libvmi.conf, its keys as written. */

@@ -1,13 +1,8 @@
 import { VmiError } from '../../errors.js';
-import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
-import {
-  BaseTypes,
-  bareName,
-  type Member,
-  Struct,
-  type StructType,
-  type TypeRef,
-} from '../types/table.js';
+import { ListedSymbols } from '../symbols/listed.js';
+import type { KernelSymbol } from '../symbols/table.js';
+import { Struct } from '../types/struct.js';
+import { BaseTypes, bareName, type Member, type StructType, type TypeRef } from '../types/table.js';
 import type { Profile } from './profile.js';
 
 /** Says that a JSON file is what `vmi profile --format json` writes. */

@@ -1,4 +1,4 @@
-import type { ListedSymbols } from '../symbols/table.js';
+import type { ListedSymbols } from '../symbols/listed.js';
 import type { TypeTable } from '../types/table.js';
 
 /**

@@ -1,5 +1,6 @@
 import { VmiError } from '../../errors.js';
-import { type KernelSymbol, ListedSymbols } from '../symbols/table.js';
+import { ListedSymbols } from '../symbols/listed.js';
+import type { KernelSymbol } from '../symbols/table.js';
 import type { Profile } from './profile.js';
 
 /** A stub in place of the real file, as Debian ships, has a line or none. */

@@ -1,12 +1,6 @@
 import { CorruptError, hex } from '../../errors.js';
-import {
-  BaseTypes,
-  bareName,
-  type Member,
-  Struct,
-  type StructType,
-  type TypeRef,
-} from './table.js';
+import { Struct } from './struct.js';
+import { BaseTypes, bareName, type Member, type StructType, type TypeRef } from './table.js';
 
 /** `9f eb 01`: magic and version. Documentation/bpf/btf.rst, 2.1; include/uapi/linux/btf.h. */
 export const BTF_MAGIC = Buffer.from([0x9f, 0xeb, 0x01]);

@@ -39,7 +39,7 @@ function expectFound(kernel: Kernel, guest: BuiltGuest): void {
   );
   expect(kernel.types.offset('mm_struct', 'pgd')).toBe(120);
   expect(kernel.buildId).toBe('00112233445566778899aabbccddeeff00112233');
-  expect(kernel.toPhysical(kernel.directMap(0x12_3456n))).toBe(0x12_3456n);
+  expect(kernel.memory.translate(kernel.pageOffset + 0x12_3456n)).toBe(0x12_3456n);
   expect(kernel.physBase).toBe(guest.physical - (guest.virtual - 0xffff_ffff_8000_0000n));
 }
 

@@ -44,8 +44,8 @@ describe('a kernel whose page tables hold frames of the machine', () => {
     expect(kernel.types.offset('mm_struct', 'pgd')).toBe(120);
     expect(kernel.buildId).toBe('00112233445566778899aabbccddeeff00112233');
     const task = BigInt(guest.at('init_task'));
-    expect(kernel.toPhysical(kernel.symbols.address('init_task'))).toBe(guest.machine(task));
-    expect(kernel.toPhysical(kernel.directMap(0x12_3456n))).toBe(guest.machine(0x12_3456n));
+    expect(kernel.memory.translate(kernel.symbols.address('init_task'))).toBe(guest.machine(task));
+    expect(kernel.memory.translate(kernel.pageOffset + 0x12_3456n)).toBe(guest.machine(0x12_3456n));
   });
 
   it('is not looked for in all frames there may be', async () => {

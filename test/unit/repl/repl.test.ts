@@ -2,7 +2,7 @@ import { PassThrough, Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { FaultError, VmiError } from '../../../lib/errors.js';
 import type { Guest } from '../../../lib/guest/guest.js';
-import { Struct } from '../../../lib/kernel/types/table.js';
+import { Struct } from '../../../lib/kernel/types/struct.js';
 import { completeArgument } from '../../../lib/repl/complete.js';
 import { historyFile } from '../../../lib/repl/history.js';
 import { banner, startRepl } from '../../../lib/repl/repl.js';

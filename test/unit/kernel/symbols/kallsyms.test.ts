@@ -1,12 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { VmiError } from '../../../../lib/errors.js';
-import {
-  type ByteSource,
-  Kallsyms,
-  TOKEN_PATTERN,
-  tokenTableAround,
-} from '../../../../lib/kernel/symbols/kallsyms.js';
+import type { ByteReader } from '../../../../lib/kernel/bytes.js';
+import { Kallsyms } from '../../../../lib/kernel/symbols/kallsyms.js';
+import { TOKEN_PATTERN, tokenTableAround } from '../../../../lib/kernel/symbols/kallsyms-tables.js';
 import {
   type BuiltKallsyms,
   type BuiltSymbol,
@@ -21,7 +18,7 @@ const TABLES = TEXT + 0x40_0000n;
 const IMAGE = { start: TEXT, end: TEXT + 0x60_0000n };
 
 /** The tables in an image of zeroes. */
-function sourceOf(bytes: Buffer, at = TABLES): ByteSource {
+function sourceOf(bytes: Buffer, at = TABLES): ByteReader {
   const image = Buffer.alloc(Number(IMAGE.end - IMAGE.start));
   bytes.copy(image, Number(at - IMAGE.start));
   return {
@@ -35,7 +32,7 @@ function sourceOf(bytes: Buffer, at = TABLES): ByteSource {
 function open(
   symbols: readonly BuiltSymbol[],
   layout: Layout,
-): { table: Kallsyms; built: BuiltKallsyms; source: ByteSource } {
+): { table: Kallsyms; built: BuiltKallsyms; source: ByteReader } {
   const built = buildKallsyms(symbols, layout, TABLES);
   const source = sourceOf(built.bytes);
   return { built, source, table: Kallsyms.find(source, TABLES + BigInt(built.tokenTable), IMAGE) };

@@ -1,0 +1,44 @@
+import { wrap } from '../address.js';
+import type { VirtualMemory } from '../memory/virtual-memory.js';
+import type { SymbolTable } from './symbols/table.js';
+import { tryAnswer } from './try-answer.js';
+import type { TypeTable } from './types/table.js';
+
+/** Seconds a running guest's clock may be off the host's; a reboot takes longer. */
+const CLOCK_TOLERANCE = 2;
+
+/** What a kernel's clock is read from. */
+interface Clocked {
+  readonly memory: VirtualMemory;
+  readonly symbols: SymbolTable;
+  readonly types: TypeTable;
+}
+
+/**
+ * Of several kernels that all verify, the one that runs: a warm reset leaves the old one in RAM, whole but with its
+ * clock stopped. Only without registers is there more than one.
+ */
+export function newest<T extends Clocked>(all: readonly T[]): T | undefined {
+  if (all.length < 2) return all[0];
+  const aged = all.map((parts) => ({ parts, time: wallClock(parts) ?? -1n }));
+  aged.sort((a, b) => (a.time > b.time ? -1 : a.time < b.time ? 1 : 0));
+  return aged[0]!.parts;
+}
+
+/** Whether the kernel's clock shows the host's time. */
+export function runsNow(parts: Clocked): boolean {
+  if (!parts.memory.physical.live) return false;
+  const time = wallClock(parts);
+  return time !== undefined && Math.abs(Number(time) - Date.now() / 1000) < CLOCK_TOLERANCE;
+}
+
+/** Seconds since 1970 on the kernel's clock. kernel/time/timekeeping.c: `tk_core`, `timekeeper_data` since 6.18. */
+function wallClock({ memory, symbols, types }: Clocked): bigint | undefined {
+  return tryAnswer(() => {
+    const core = symbols.find('tk_core') ?? symbols.find('timekeeper_data');
+    if (core === undefined) return undefined;
+    // Up to 6.12 the structure has no name: a 4-byte sequence count, then the timekeeper, which is aligned to 8.
+    const keeper = types.findOffset('tk_data', 'timekeeper') ?? 8;
+    return memory.readU64(wrap(core + BigInt(keeper + types.offset('timekeeper', 'xtime_sec'))));
+  });
+}

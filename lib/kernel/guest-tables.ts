@@ -1,0 +1,201 @@
+import { CorruptError, hex, VmiError } from '../errors.js';
+import type { VirtualMemory } from '../memory/virtual-memory.js';
+import type { CachedKernel } from './cache.js';
+import type { ImageCandidate } from './candidate.js';
+import { type MappedImage, rangeOf, runOf, scanImage } from './image.js';
+import { Kallsyms } from './symbols/kallsyms.js';
+import { type KallsymsTables, TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tables.js';
+import { LazySymbols } from './symbols/lazy.js';
+import type { SymbolTable } from './symbols/table.js';
+import { BTF_MAGIC, Btf, parseBtfHeader } from './types/btf.js';
+import { LazyTypes } from './types/lazy.js';
+
+/** Most bytes of BTF read: a distribution's kernel has 3–8 MB. */
+const MAX_BTF = 64 << 20;
+
+/** The guest's own symbols and types, and where they are. */
+export interface GuestTables {
+  /**
+   * From now on decodes through `memory`: the process page table used so far disappears when that process exits.
+   */
+  readThrough(memory: VirtualMemory): void;
+  readonly symbols: LazySymbols;
+  readonly types: LazyTypes;
+  tables(): KallsymsTables | undefined;
+  btf(): { readonly at: bigint; readonly length: number } | undefined;
+}
+
+/** @throws {VmiError} what the cache says is not what the guest has */
+export function tablesFromCache(candidate: ImageCandidate, cached: CachedKernel): GuestTables {
+  const { space, image } = candidate;
+  const { tables, btf } = cached;
+  // Cheap looks at both, so that a broken file shows now and not at some later question.
+  if (tables !== undefined) {
+    const head = space.read(tables.tokenTable, 8192);
+    const zero = head.indexOf(TOKEN_PATTERN);
+    const found = zero < 0 ? undefined : tokenTableAround(head, zero);
+    if (
+      found === undefined ||
+      found.table !== 0 ||
+      tables.tokenTable + BigInt(found.index) !== tables.tokenIndex
+    ) {
+      throw new CorruptError('the cached place of kallsyms is wrong', tables.tokenTable);
+    }
+  }
+  if (btf !== undefined) {
+    const header = parseBtfHeader(space.read(btf.at, 32));
+    if (header === undefined || header.length > btf.length)
+      throw new CorruptError('the cached place of BTF is wrong', btf.at);
+  }
+  let memory = space;
+  return {
+    readThrough: (own) => {
+      memory = own;
+    },
+    symbols: new LazySymbols('kallsyms', () => openKallsyms(memory, tables, image), cached.symbols),
+    types: new LazyTypes('btf', () => openBtf(memory, btf), cached.offsets),
+    tables: () => tables,
+    btf: () => btf,
+  };
+}
+
+function openKallsyms(
+  space: VirtualMemory,
+  tables: KallsymsTables | undefined,
+  image: MappedImage,
+): Kallsyms {
+  if (tables === undefined)
+    throw new VmiError('VMI_ATTACH', 'the kernel has no kallsyms: give a profile with symbols');
+  return Kallsyms.open(space, tables, rangeOf(image));
+}
+
+function openBtf(
+  space: VirtualMemory,
+  btf: { readonly at: bigint; readonly length: number } | undefined,
+): Btf {
+  if (btf === undefined) {
+    throw new VmiError(
+      'VMI_ATTACH',
+      'the kernel has no BTF (CONFIG_DEBUG_INFO_BTF): give a profile with types',
+    );
+  }
+  return new Btf(space.read(btf.at, btf.length));
+}
+
+/**
+ * Searches the image for kallsyms and BTF.
+ * @param needSymbols whether a kernel without kallsyms is refused: nothing else gives its symbols
+ */
+export async function tablesFromGuest(
+  candidate: ImageCandidate,
+  { needSymbols, signal }: { needSymbols: boolean; signal: AbortSignal | undefined },
+): Promise<GuestTables> {
+  const { space } = candidate;
+  let kallsyms: Kallsyms | undefined;
+  let failure: unknown;
+  try {
+    kallsyms = await searchKallsyms(candidate, signal);
+  } catch (error) {
+    if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error.code === 'VMI_ABORTED')
+      throw error;
+    failure = error;
+    if (needSymbols) throw error;
+  }
+  const btf =
+    (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, signal));
+  let memory = space;
+  return {
+    readThrough: (own) => {
+      memory = own;
+    },
+    symbols: new LazySymbols('kallsyms', () => {
+      if (kallsyms === undefined) throw failure;
+      return kallsyms;
+    }),
+    types: new LazyTypes('btf', () => openBtf(memory, btf)),
+    tables: () => kallsyms?.tables,
+    btf: () => btf,
+  };
+}
+
+/** Kallsyms of an image, from its token table on. */
+async function searchKallsyms(
+  { space, image, tokenTable }: ImageCandidate,
+  signal: AbortSignal | undefined,
+): Promise<Kallsyms> {
+  const range = rangeOf(image);
+  let failure: unknown;
+  for await (const table of tokenTables(space, image, tokenTable, signal)) {
+    try {
+      return Kallsyms.find(space, table, range, runOf(image, table));
+    } catch (error) {
+      if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED') throw error;
+      failure ??= error;
+    }
+  }
+  throw (
+    failure ??
+    new VmiError(
+      'VMI_ATTACH',
+      `an image at ${hex(image.virtual)} without kallsyms: no Linux kernel, or one that still boots`,
+    )
+  );
+}
+
+async function* tokenTables(
+  space: VirtualMemory,
+  image: MappedImage,
+  known: bigint | undefined,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<bigint> {
+  if (known !== undefined && known >= image.virtual && known < image.virtual + image.length)
+    yield known;
+  for await (const hit of scanImage(space, image, TOKEN_PATTERN, 256, signal)) {
+    const { start } = runOf(image, hit);
+    const before = hit - start < 8192n ? hit - start : 8192n;
+    const bytes = Buffer.alloc(16_384);
+    const read = space.readInto(hit - before, bytes);
+    const found = tokenTableAround(bytes.subarray(0, read), Number(before));
+    if (found !== undefined) yield hit - before + BigInt(found.table);
+  }
+}
+
+function btfBySymbols(
+  { space, image }: ImageCandidate,
+  symbols: SymbolTable,
+): { at: bigint; length: number } | undefined {
+  const start = symbols.find('__start_BTF');
+  const stop = symbols.find('__stop_BTF');
+  if (
+    start === undefined ||
+    stop === undefined ||
+    stop <= start ||
+    stop > image.virtual + image.length
+  )
+    return undefined;
+  const length = Number(stop - start);
+  if (length < 32 || length > MAX_BTF) return undefined;
+  const header = parseBtfHeader(space.read(start, 32));
+  return header === undefined || header.length > length
+    ? undefined
+    : { at: start, length: header.length };
+}
+
+/** BTF by its magic within the image, for kernels whose symbols do not name it (without CONFIG_KALLSYMS_ALL). */
+async function searchBtf(
+  { space, image }: ImageCandidate,
+  signal: AbortSignal | undefined,
+): Promise<{ at: bigint; length: number } | undefined> {
+  const end = image.virtual + image.length;
+  let best: { at: bigint; length: number } | undefined;
+  for await (const hit of scanImage(space, image, BTF_MAGIC, 4096, signal)) {
+    const bytes = Buffer.alloc(32);
+    if (space.readInto(hit, bytes) < bytes.length) continue;
+    const header = parseBtfHeader(bytes);
+    if (header === undefined || header.length > MAX_BTF || hit + BigInt(header.length) > end)
+      continue;
+    if (best === undefined || header.length > best.length)
+      best = { at: hit, length: header.length };
+  }
+  return best;
+}

@@ -1,0 +1,66 @@
+import { BaseTypes, type StructType, type TypeTable } from './table.js';
+
+/** Answers of a type table by question, `struct.path` or `sizeof name`; `null`: absent. */
+export type KnownOffsets = ReadonlyMap<string, number | null>;
+
+/**
+ * A type table that opens the real one at the first question it has no remembered answer to.
+ * What was asked is kept, for the cache.
+ */
+export class LazyTypes extends BaseTypes {
+  readonly source: string;
+  readonly #known: Map<string, number | null>;
+  readonly #open: () => TypeTable;
+  #table: TypeTable | undefined;
+
+  constructor(source: string, open: () => TypeTable, known: KnownOffsets = new Map()) {
+    super();
+    this.source = source;
+    this.#open = open;
+    this.#known = new Map(known);
+  }
+
+  /** Answers so far. */
+  get known(): KnownOffsets {
+    return this.#known;
+  }
+
+  /** The table behind it, opened if it was not. */
+  get table(): TypeTable {
+    this.#table ??= this.#open();
+    return this.#table;
+  }
+
+  find(name: string): StructType | undefined {
+    return this.table.find(name);
+  }
+
+  override findOffset(struct: string, path: string): number | undefined {
+    return this.#remembered(`${struct}.${path}`, () => this.table.findOffset(struct, path));
+  }
+
+  override offset(struct: string, path: string): number {
+    return this.findOffset(struct, path) ?? this.table.offset(struct, path);
+  }
+
+  findSize(name: string): number | undefined {
+    return this.#remembered(`sizeof ${name}`, () => this.table.findSize(name));
+  }
+
+  override size(name: string): number {
+    return this.findSize(name) ?? this.table.size(name);
+  }
+
+  names(): Iterable<string> {
+    return this.table.names();
+  }
+
+  #remembered(question: string, ask: () => number | undefined): number | undefined {
+    const known = this.#known.get(question);
+    if (known !== undefined) return known ?? undefined;
+    const answer = ask();
+    // Bounded: a REPL may ask for anything.
+    if (this.#known.size < 1024) this.#known.set(question, answer ?? null);
+    return answer;
+  }
+}

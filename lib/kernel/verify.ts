@@ -1,0 +1,99 @@
+import { wrap } from '../address.js';
+import { CorruptError, FaultError, hex } from '../errors.js';
+import type { VirtualMemory } from '../memory/virtual-memory.js';
+import type { ImageCandidate } from './candidate.js';
+import type { KernelImage } from './kernel-image.js';
+import type { SymbolTable } from './symbols/table.js';
+import type { TypeTable } from './types/table.js';
+import { COMM_LENGTH, KERNEL_HALF } from './x86-64.js';
+
+/** A live list changes under the reader; so often is a look repeated before it counts as broken. */
+const ATTEMPTS = 8;
+
+export function readBanner(
+  space: VirtualMemory,
+  symbols: SymbolTable,
+  candidate: ImageCandidate,
+): { banner: string; release: string } {
+  const at = symbols.address('linux_banner');
+  let text = '';
+  try {
+    text = space.readString(at, 512);
+  } catch (error) {
+    if (!(error instanceof FaultError)) throw error;
+  }
+  const release = /^Linux version (\S{1,64}) /.exec(text)?.[1];
+  if (release === undefined) {
+    throw new CorruptError(`linux_banner at ${hex(at)} does not start with 'Linux version'`, at);
+  }
+  const expected = candidate.vmcoreinfo?.release;
+  if (expected !== undefined && expected !== release) {
+    throw new CorruptError(`linux_banner says ${release}, VMCOREINFO ${expected}`, at);
+  }
+  return { banner: text.trimEnd(), release };
+}
+
+/** init_task is the idle task, its list closes, and init_mm names the page table that was found. */
+export function verifyTasks(
+  memory: VirtualMemory,
+  symbols: SymbolTable,
+  types: TypeTable,
+  image: KernelImage,
+): void {
+  const task = symbols.address('init_task');
+  const at = (member: string) => wrap(task + BigInt(types.offset('task_struct', member)));
+  const pid = memory.readU32(at('pid'));
+  const comm = memory.read(at('comm'), COMM_LENGTH).toString('latin1').split('\0', 1)[0]!;
+  if (pid !== 0 || !comm.startsWith('swapper')) {
+    throw new CorruptError(
+      `init_task at ${hex(task)} has PID ${pid} and comm ${JSON.stringify(comm)}, not PID 0 and 'swapper…'`,
+      task,
+    );
+  }
+  verifyList(memory, at('tasks'));
+  const mm = memory.readU64(at('mm'));
+  if (mm !== 0n) throw new CorruptError(`init_task at ${hex(task)} has an mm (${hex(mm)})`, task);
+  const activeAt = types.findOffset('task_struct', 'active_mm');
+  const active = activeAt === undefined ? 0n : memory.readU64(wrap(task + BigInt(activeAt)));
+  if (active !== 0n && active < KERNEL_HALF) {
+    throw new CorruptError(`active_mm of init_task is ${hex(active)}, no kernel address`, task);
+  }
+  const initMm = symbols.find('init_mm');
+  if (initMm === undefined) return;
+  const pgd = memory.readU64(wrap(initMm + BigInt(types.offset('mm_struct', 'pgd'))));
+  let root: bigint | undefined;
+  try {
+    root = pgd < KERNEL_HALF ? undefined : memory.translate(pgd);
+  } catch (error) {
+    if (!(error instanceof FaultError)) throw error;
+  }
+  if (root !== image.root) {
+    throw new CorruptError(
+      `init_mm.pgd is ${hex(pgd)} (physical ${root === undefined ? 'none' : hex(root)}), not the kernel's page table at ${hex(image.root)}`,
+      initMm,
+    );
+  }
+}
+
+/** Both neighbours of a list head point back. A task may be linked or unlinked just then: looked at again. */
+function verifyList(memory: VirtualMemory, head: bigint): void {
+  let why = '';
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const next = memory.readU64(head);
+    const prev = memory.readU64(wrap(head + 8n));
+    if (next < KERNEL_HALF || prev < KERNEL_HALF) {
+      why = `its neighbours are ${hex(next)} and ${hex(prev)}`;
+      continue;
+    }
+    try {
+      const back = memory.readU64(wrap(next + 8n));
+      const forth = memory.readU64(prev);
+      if (back === head && forth === head) return;
+      why = `its neighbours point to ${hex(back)} and ${hex(forth)}`;
+    } catch (error) {
+      if (!(error instanceof FaultError)) throw error;
+      why = error.message;
+    }
+  }
+  throw new CorruptError(`the list of tasks at ${hex(head)} does not close: ${why}`, head);
+}
