@@ -162,7 +162,6 @@ try {
     timeOf(() => of.map((addresses) => remote.memory.readMany(addresses, 8)), TURN, warm);
   const mapped = listings(guest);
   const unmapped = listings(remote);
-  const recent = { checkedWithin: 1000 };
   const plain = startWalker(folder, walker, shared, guest);
   const listed = sideBySide(
     {
@@ -171,11 +170,7 @@ try {
       'mapped RAM, Task objects': mapped.objects,
       'mapped RAM, Task objects and every CR3': mapped.answers,
       [`anonymous RAM, columns (${remote.taskColumns().count})`]: unmapped.columns,
-      'anonymous RAM, columns, page tables checked within a second': (warm) =>
-        timeOf(() => remote.taskColumns(recent), TURN, warm),
       'anonymous RAM, Task objects': unmapped.objects,
-      'anonymous RAM, Task objects, the same': (warm) =>
-        timeOf(() => remote.tasks(recent), TURN, warm),
       'anonymous RAM, Task objects and every CR3': unmapped.answers,
       'anonymous RAM, 8 bytes of every task': read(batches.slice(0, 1)),
       'anonymous RAM, 8 bytes of every task, mm and PGD': read(batches),

@@ -117,12 +117,8 @@ export class Plan {
   /**
    * Triples (from, offset, size); at most 32 columns; size 1 to 4,096. `expectations`: quadruples (column, mask, min, max), at most
    * 32, of columns of 4 or 8 bytes: min <= (value & mask) <= max, unsigned, with max less than 2^63 above min.
-   *
-   * `proof`: a column of 8 bytes that is expected to hold something and is read with no other, then its keys, 1 to 3 columns of
-   * 8 bytes that are read before it, the one it is read from among them. It says only that they are what they seem to be:
-   * {@link AddressSpace.lists} can take it at its word.
    */
-  constructor(columns: Int32Array, expectations?: BigUint64Array, proof?: Int32Array);
+  constructor(columns: Int32Array, expectations?: BigUint64Array);
   /**
    * Of the first `count` rows in `rows`, laid out for `capacity`, those that have a fault or do not hold what is expected: writes
    * their numbers into `into` (`count` elements), ascending, and returns how many.
@@ -202,9 +198,6 @@ export class AddressSpace {
    * unlinked nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the list stays
    * inconsistent. More than `max` rows in all is VMI_CORRUPT too. `into` takes the rows if it has room for them, and is laid
    * out for as many as fit; it may hold anything.
-   *
-   * Where a read is a system call, a cell of the plan's proof is not read that was as expected in such a walk of these lists less
-   * than `proofAge` milliseconds ago, while its row has the base and the keys that it had; default 0.
    */
   lists(
     plan: Plan,
@@ -212,7 +205,6 @@ export class AddressSpace {
     link: number,
     max: number,
     into?: Uint8Array,
-    proofAge?: number,
   ): NativeRows;
 }
 

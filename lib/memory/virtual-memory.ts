@@ -249,10 +249,9 @@ export class VirtualMemory {
     link: number,
     max: number,
     into?: Uint8Array,
-    proofAge?: number,
   ): NativeRows {
     try {
-      return this.#native.lists(plan, heads, link, max, into, proofAge);
+      return this.#native.lists(plan, heads, link, max, into);
     } catch (error) {
       throw fromNative(error);
     }

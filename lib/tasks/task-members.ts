@@ -145,10 +145,6 @@ export class TaskLayout {
         }),
       ),
       this.#expectations(kernel),
-      // An mm keeps its PGD as long as it lives, so a PGD that was a page table stays one while the same task has the same mm.
-      Int32Array.from(['textEntry', 'startTime', 'mm', 'pgd'] as const, (name) =>
-        COLUMNS.indexOf(name),
-      ),
     );
     const pgd = offset('mm_struct', 'pgd');
     this.#spacePlan = new Plan(Int32Array.of(-1, pgd, 8, 0, TEXT_ENTRY, 8));
@@ -224,17 +220,10 @@ export class TaskLayout {
   /**
    * The rows of the tasks that lists hold.
    * @param room where they go if they fit
-   * @param checkedWithin milliseconds within which a page table was checked that is not read again, where a read is a system call
    */
-  lists(
-    kernel: Kernel,
-    heads: BigUint64Array,
-    link: number,
-    room?: ArrayBuffer,
-    checkedWithin?: number,
-  ): FoundRows {
+  lists(kernel: Kernel, heads: BigUint64Array, link: number, room?: ArrayBuffer): FoundRows {
     const into = room === undefined ? undefined : new Uint8Array(room);
-    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, into, checkedWithin);
+    const found = kernel.memory.lists(this.plan, heads, link, this.maxTasks, into);
     const { buffer = room!, count, capacity, counts, retries } = found;
     return { rows: new TaskRows(buffer, count, this.#sizes, capacity), counts, retries };
   }

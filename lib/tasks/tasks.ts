@@ -35,23 +35,6 @@ export class TaskList extends Array<Task> {
 export interface ListOptions {
   /** Every thread of every process instead of processes only; default false. */
   readonly threads?: boolean;
-  /**
-   * Milliseconds, 0 to 60,000: a page table that was checked within that time, for the same task with the same mm and PGD, is not
-   * read again to check it, where reading is a system call (anonymous RAM, libvmi). All that is listed is read in any case. Default 0:
-   * every page table is checked every time, which is two fifths of a listing.
-   */
-  readonly checkedWithin?: number;
-}
-
-/** Highest {@link ListOptions.checkedWithin}. */
-const MAX_CHECKED_WITHIN = 60_000;
-
-/** @throws {RangeError} */
-function toCheckedWithin(value: number): number {
-  if (Number.isInteger(value) && value >= 0 && value <= MAX_CHECKED_WITHIN) return value;
-  throw new RangeError(
-    `Expected checkedWithin as a whole number between 0 and ${MAX_CHECKED_WITHIN} milliseconds but received ${String(value)}`,
-  );
 }
 
 /** Times a look-up of a task that changes while it is read is started again. */
@@ -116,23 +99,17 @@ export class Tasks {
     const kernel = this.#kernel;
     const layout = this.#layout;
     const { memory } = kernel;
-    const checkedWithin = toCheckedWithin(options.checkedWithin ?? 0);
     memory.begin();
     const head = BigUint64Array.of(kernel.symbols.address('init_task') + BigInt(layout.tasks));
     let retries = 0;
     let suspects = new Set<string>();
     for (;;) {
-      const found = layout.lists(kernel, head, layout.tasks, room, checkedWithin);
+      const found = layout.lists(kernel, head, layout.tasks, room);
       retries += found.retries;
       const processes = found.rows;
       this.#expected = processes.count + (processes.count >> 4) + 16;
       if (options.threads !== true) return new Listing(kernel, layout, processes, retries);
-      const threads = walkThreads(
-        kernel,
-        layout,
-        withSignals(kernel, layout, processes),
-        checkedWithin,
-      );
+      const threads = walkThreads(kernel, layout, withSignals(kernel, layout, processes));
       retries += threads.retries;
       // The leader stays in the list until the process is reaped. Between the two walks it may be; a second look tells.
       const empty = threads.counts.includes(0) ? withoutThreads(processes, threads.counts) : [];

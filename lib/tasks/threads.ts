@@ -32,24 +32,12 @@ const MAX_LOOKS = 3;
  * A process that was reaped since its row was read may have left its `signal_struct` to another. A fork puts the new task in
  * the list long before it gives it a PID: until then the row is a copy of the parent's (kernel/fork.c, copy_signal
  * and copy_process). So a thread with another TGID counts only while the process is the one that was looked for.
- * @param checkedWithin as for {@link TaskLayout.lists}
  * @throws {CorruptError} a list that is none, or that holds what is no thread of the process
  */
-export function walkThreads(
-  kernel: Kernel,
-  layout: TaskLayout,
-  processes: Processes,
-  checkedWithin?: number,
-): Threads {
+export function walkThreads(kernel: Kernel, layout: TaskLayout, processes: Processes): Threads {
   const { tasks, signals, tgids } = processes;
   const heads = signals.map((signal) => wrap(signal + BigInt(layout.threadHead)));
-  const { rows, counts, retries } = layout.lists(
-    kernel,
-    heads,
-    layout.threadNode,
-    undefined,
-    checkedWithin,
-  );
+  const { rows, counts, retries } = layout.lists(kernel, heads, layout.threadNode);
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.
   const own = rows.words('signal');
   const tgid = rows.words('tgid');

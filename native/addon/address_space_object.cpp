@@ -93,12 +93,7 @@ Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* argumen
     room = {into.data, RowsThatFit(plan, into.length)};
   }
 
-  int64_t proof_age = 0;
-  if (!arguments[5].IsUndefined())
-    proof_age = int64_t{ToInteger(arguments[5], "proofAge", 0, INT_MAX)} * 1'000'000;
-
-  ListWalk walk =
-      Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max, room, proof_age));
+  ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max, room));
   Napi::Value buffer = env.Undefined();
   if (room.bytes == nullptr || walk.bases.size() > room.capacity) {
     const RowLayout layout(plan, walk.bases.size());

@@ -18,10 +18,6 @@ PlanObject::PlanObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PlanOb
     const Elements<uint64_t> expectations = ToWords(info[1], "expectations");
     Check(info.Env(), plan_->Expect(expectations.data, expectations.length));
   }
-  if (!info[2].IsUndefined()) {
-    const Elements<int32_t> proof = ToInt32s(info[2], "proof");
-    Check(info.Env(), plan_->Prove(proof.data, proof.length));
-  }
   info.This().As<Napi::Object>().TypeTag(&kTag);
 }
 

@@ -13,7 +13,6 @@
 #include "core/helper_thread.h"
 #include "core/physical_source.h"
 #include "core/result.h"
-#include "core/turns.h"
 
 namespace vmi {
 
@@ -53,10 +52,7 @@ class Memory {
   // source is parallel(), so that of this class only CopyBlock may be called in it.
   template <typename Work>
   void ForBlocks(size_t count, Work&& work) {
-    if (parallel_) {
-      const Turns::Job job(&turns_, source_.get(), count);
-      return helper_.Run(count, std::forward<Work>(work));
-    }
+    if (parallel_) return helper_.Run(count, std::forward<Work>(work));
     for (size_t block = 0; block < count; ++block) work(block, 0);
   }
   // As CopyBatch, on the calling thread alone.
@@ -102,7 +98,6 @@ class Memory {
   bool mapped_;
   bool parallel_;
   HelperThread helper_;
-  Turns turns_;
   // False from the start of Close, and once the source has failed.
   std::atomic<bool> open_{true};
   mutable std::mutex mutex_;

@@ -66,10 +66,6 @@ class PhysicalSource {
   // Whether two threads that read at once are done sooner than one.
   virtual bool parallel() const { return false; }
 
-  // Whether threads that read at once are to be in their system calls one after the other; until
-  // told otherwise they are not.
-  virtual void ReadInTurns(bool in_turns) { (void)in_turns; }
-
   // Fills every request as far as it goes; an address that is not RAM only ends its own request.
   // An error means that the source as a whole is gone: no later call will work either, unless it
   // `recovers`.

@@ -46,9 +46,6 @@ class SegmentSource final : public PhysicalSource {
   bool mapped() const override { return mapped_; }
   // process_vm_readv is a copy by the kernel, on whichever CPU calls it.
   bool parallel() const override { return !mapped_; }
-  void ReadInTurns(bool in_turns) override {
-    if (process_ != nullptr) process_->ReadInTurns(in_turns);
-  }
 
   const uint8_t* Direct(uint64_t physical, size_t length) override {
     const Segment* segment = Find(physical);

@@ -125,14 +125,8 @@ Status GuestProcess::Read(Piece* pieces, size_t count) {
       total += piece.length;
     }
 
-    ssize_t result;
-    int error;
-    {
-      const ReadTurns::Turn turn(&turns_, remotes);
-      result = process_vm_readv(pid_, local, locals, remote, remotes, 0);
-      error = errno;
-    }
-    if (result < 0 && error != EFAULT) return Failed(error);
+    const ssize_t result = process_vm_readv(pid_, local, locals, remote, remotes, 0);
+    if (result < 0 && errno != EFAULT) return Failed(errno);
     size_t left = result < 0 ? 0 : static_cast<size_t>(result);
     const bool complete = left == total;
 

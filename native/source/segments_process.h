@@ -10,7 +10,6 @@
 #include <atomic>
 
 #include "core/result.h"
-#include "source/read_turns.h"
 
 namespace vmi {
 
@@ -27,9 +26,6 @@ class GuestProcess {
   // The same, but of up to 100 us ago, which no exit and the news of it fit in: the look is a
   // system call, as much as all the rest of looking a PID up.
   Status CheckAliveLately();
-
-  // PhysicalSource::ReadInTurns.
-  void ReadInTurns(bool in_turns) { turns_.Set(in_turns); }
 
   // One run of bytes to read.
   struct Piece {
@@ -48,7 +44,6 @@ class GuestProcess {
 
   pid_t pid_ = -1;
   int pidfd_ = -1;
-  ReadTurns turns_;
   // Nanoseconds of the monotonic clock when CheckAliveLately looked last.
   std::atomic<int64_t> looked_{0};
   // Milliseconds of the coarse clock when the process was last seen alive.

@@ -65,50 +65,6 @@ describe('AddressSpace.lists', () => {
     });
   });
 
-  it('takes a proof at its word if told so, where a read is a system call and its keys stay', async () => {
-    using ram = makeRam();
-    link(ram, head(0), [node(1), node(2)]);
-    // Each node's pointer leads to its proof.
-    const proofs = [0x80000n, 0x90000n];
-    const pointer = (index: number) => physical(node(index)) + 0x20n;
-    const prove = (index: number, value: bigint) => ram.put64(proofs[index - 1]!, value);
-    for (const index of [1, 2]) {
-      ram.put64(pointer(index), DIRECT_MAP + proofs[index - 1]!);
-      prove(index, 7n);
-    }
-    const proving = new (addon().Plan)(
-      Int32Array.of(-1, LINK + 0x20, 8, 0, 0, 8),
-      BigUint64Array.of(1n, TOP, 7n, 7n),
-      Int32Array.of(1, 0),
-    );
-    const { memory, holder } = ram.openAsProcess();
-    const mapped = ram.space(holder);
-    const read = ram.space(memory);
-    for (const space of [mapped, read])
-      space.setWindows(BigUint64Array.of(DIRECT_MAP, BigInt(ram.size), 0n));
-    const values = (space: typeof read, age?: number) => {
-      memory.begin();
-      const { buffer } = space.lists(proving, BigUint64Array.of(head(0)), LINK, 10, undefined, age);
-      // Masks, bases, pointers, proofs.
-      return [...new BigUint64Array(buffer!, 8 + 16 + 16, 2)];
-    };
-    const minute = 60_000;
-    for (let walk = 0; walk < 3; walk++) expect(values(read, minute)).toEqual([7n, 7n]);
-    prove(1, 8n);
-    expect(values(mapped, minute)).toEqual([8n, 7n]);
-    expect(values(read, minute)).toEqual([7n, 7n]);
-    expect(values(read)).toEqual([8n, 7n]);
-    expect(values(read, minute)).toEqual([7n, 7n]);
-    // Another pointer
-    ram.put(physical(DIRECT_MAP + 0xa0000n), bytesOf(9n));
-    ram.put64(pointer(2), DIRECT_MAP + 0xa0000n);
-    expect(values(read, minute)).toEqual([7n, 9n]);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(values(read, 5)).toEqual([8n, 9n]);
-    memory.close();
-    holder.close();
-  });
-
   it('walks many lists in one call', () => {
     using ram = makeRam();
     link(ram, head(0), [node(1), node(2)]);

@@ -123,16 +123,6 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
     },
   );
 
-  it('lists the same where page tables were checked lately', () => {
-    for (let listing = 0; listing < 4; listing++) {
-      const tasks = guest
-        .tasks({ threads: true, checkedWithin: 60_000 })
-        .map((task) => task.toJSON());
-      expect(compareTasks(truth, tasks)).toEqual([]);
-      expect(guest.taskColumns({ checkedWithin: 60_000 }).cr3).toEqual(guest.taskColumns().cr3);
-    }
-  });
-
   it('prints the same with vmi ps --threads --json', () => {
     const { status, rows, stderr } = vmi('ps', `qemu:${lab.pid}`, '--threads', '--json');
     expect(stderr).toBe('');

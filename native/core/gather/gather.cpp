@@ -193,12 +193,6 @@ void CopyColumn(uint8_t* cells, const uint8_t* const* windows, const ColumnWindo
   }
 }
 
-// Rows of which one window is not read: a byte each.
-struct Skipped {
-  size_t window = 0;
-  const uint8_t* rows = nullptr;
-};
-
 // Memory that is read: one batch for all rows of a block, per depth.
 class BatchGather {
  public:
@@ -213,8 +207,7 @@ class BatchGather {
         repeats_(lane->repeats),
         slots_(lane->slots) {}
 
-  void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end,
-           Skipped skipped = {}) {
+  void Run(const ColumnWindow* windows, size_t window_count, size_t first, size_t end) {
     windows_ = windows;
     pieces_.clear();
     requests_.clear();
@@ -222,8 +215,7 @@ class BatchGather {
     any_fault_ = false;
     slots_.assign(kFirstSlots, kNone);
     last_request_.fill(0);
-    for (size_t w = 0; w < window_count; ++w)
-      AddWindows(w, first, end, w == skipped.window ? skipped.rows : nullptr);
+    for (size_t w = 0; w < window_count; ++w) AddWindows(w, first, end);
     ReadAll();
     if (any_fault_) ZeroFaulty(window_count, first, end);
     for (const Repeat& repeat : repeats_) CopyRow(windows[repeat.window], repeat.row);
@@ -240,16 +232,14 @@ class BatchGather {
   static constexpr uint64_t kMaxGap = 2048;
 
   // A window of all rows.
-  void AddWindows(size_t w, size_t first, size_t end, const uint8_t* skipped) {
+  void AddWindows(size_t w, size_t first, size_t end) {
     const ColumnWindow& window = windows_[w];
     // Of the row before, when it is read.
     bool has_last = false;
     uint64_t last = 0;
     for (size_t row = first; row < end; ++row) {
       uint64_t start;
-      if (skipped != nullptr && skipped[row - first] != 0) {
-        has_last = false;
-      } else if (!FindStart(rows_, window, row, &start)) {
+      if (!FindStart(rows_, window, row, &start)) {
         ZeroParts(rows_, window, row);
         has_last = false;
       } else if (has_last && start == last) {
@@ -542,7 +532,7 @@ void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buff
   space->memory()->ForBlocks((count + kBlock - 1) / kBlock, [&](size_t block, int thread) {
     const size_t first = block * kBlock;
     GatherBlock(space, plan, buffer, first_row + first, first_row + std::min(count, first + kBlock),
-                first_depth, &lanes[static_cast<size_t>(thread)], nullptr);
+                first_depth, &lanes[static_cast<size_t>(thread)]);
   });
   std::vector<uint32_t> left;
   for (GatherScratch::Lane& lane : lanes)
@@ -562,29 +552,10 @@ void GatherParallel(AddressSpace* space, const Plan& plan, const RowBuffer& buff
 }  // namespace
 
 void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first,
-                 size_t end, int first_depth, GatherScratch::Lane* lane, Proofs* proofs) {
+                 size_t end, int first_depth, GatherScratch::Lane* lane) {
   const Rows rows(plan, buffer, 0);
   BatchGather batch(space, rows, false, lane);
-  if (proofs == nullptr)
-    return GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
-  const uint32_t column = plan.proof()->column;
-  const int depth = plan.columns()[column].depth;
-  GatherDepths(plan, first_depth, depth - 1, first, end, &batch);
-  lane->proved.resize(end - first);
-  proofs->Recall(plan, buffer, first, end, lane->proved.data());
-  const size_t begin = FirstAtDepth(plan, depth);
-  const ColumnWindow* windows = plan.windows().data() + begin;
-  const auto is_its = [column](const ColumnWindow& window) {
-    return window.parts[0].column == column;
-  };
-  const size_t window_count = FirstAtDepth(plan, depth + 1) - begin;
-  const auto window =
-      static_cast<size_t>(std::find_if(windows, windows + window_count, is_its) - windows);
-  batch.Run(windows, window_count, first, end, {window, lane->proved.data()});
-  // Of what is left nothing was read, and nothing is to be kept.
-  for (const uint32_t row : lane->left) lane->proved[row - first] = 1;
-  proofs->Keep(plan, buffer, first, end, lane->proved.data());
-  GatherDepths(plan, depth + 1, plan.max_depth(), first, end, &batch);
+  GatherDepths(plan, first_depth, plan.max_depth(), first, end, &batch);
 }
 
 void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& buffer, size_t first,

@@ -6,7 +6,6 @@
 
 #include "core/paging/address_space.h"
 #include "core/gather/plan.h"
-#include "core/lists/proofs.h"
 
 namespace vmi {
 
@@ -17,9 +16,9 @@ void GatherColumns(AddressSpace* space, const Plan& plan, const RowBuffer& rows,
 
 // The same from memory that is read, on a thread that is not the owner's: without a page table.
 // Appends to lane->left the numbers of rows that it takes one to fill; of those nothing can be
-// said. `proofs`: where those of these rows are kept, or nullptr.
+// said.
 void GatherBlock(AddressSpace* space, const Plan& plan, const RowBuffer& rows, size_t first,
-                 size_t end, int first_depth, GatherScratch::Lane* lane, Proofs* proofs);
+                 size_t end, int first_depth, GatherScratch::Lane* lane);
 
 // Writes bases and clears masks, then gathers everything for rows [first, first + count). `rows`
 // may lie over `bases`.

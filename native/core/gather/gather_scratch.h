@@ -51,8 +51,6 @@ struct GatherScratch {
     std::vector<uint32_t> slots;
     std::vector<ReadRequest> reads;
     std::vector<uint8_t> buffer;
-    // Of each row of a block: whether its proof need not be read.
-    std::vector<uint8_t> proved;
     // Rows that it could not fill.
     std::vector<uint32_t> left;
   };

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include <algorithm>
-#include <atomic>
 #include <string>
 #include <utility>
 
@@ -22,8 +21,6 @@ Result<std::unique_ptr<Plan>> Plan::Create(const int32_t* triples, size_t count)
                                std::to_string(count) + " numbers"};
   }
   auto plan = std::make_unique<Plan>();
-  static std::atomic<uint64_t> last_number{0};
-  plan->number_ = ++last_number;
   for (size_t k = 0; k < count / 3; ++k) {
     const int32_t from = triples[k * 3];
     const int32_t offset = triples[k * 3 + 1];
@@ -91,7 +88,6 @@ Status Plan::Expect(const uint64_t* quadruples, size_t count) {
                                " quadruples (column, mask, min, max) but received " +
                                std::to_string(count) + " numbers"};
   }
-  proof_.reset();
   expectations_.clear();
   for (const uint64_t* at = quadruples; at != quadruples + count; at += 4) {
     const std::string where = "expectation " + std::to_string((at - quadruples) / 4);
@@ -108,53 +104,6 @@ Status Plan::Expect(const uint64_t* quadruples, size_t count) {
     expectations_.push_back({static_cast<uint32_t>(at[0]), at[1], at[2], at[3] - at[2]});
   }
   return {};
-}
-
-Status Plan::Prove(const int32_t* columns, size_t count) {
-  if (count < 1 || count > 1 + kMaxKeys) {
-    return {Code::kMisuse, "Expected proof as a column and up to " + std::to_string(kMaxKeys) +
-                               " keys but received " + std::to_string(count) + " numbers"};
-  }
-  for (const int32_t* at = columns; at != columns + count; ++at) {
-    if (*at < 0 || static_cast<size_t>(*at) >= columns_.size() ||
-        columns_[static_cast<size_t>(*at)].size != 8) {
-      return {Code::kMisuse,
-              "Expected proof of columns of 8 bytes but received column " + std::to_string(*at)};
-    }
-  }
-  Proof proof;
-  proof.column = static_cast<uint32_t>(columns[0]);
-  proof.keys.assign(columns + 1, columns + count);
-  const Column& column = columns_[proof.column];
-  const std::string where = "column " + std::to_string(proof.column);
-  for (const uint32_t key : proof.keys) {
-    if (columns_[key].depth < column.depth) continue;
-    return {Code::kMisuse, "Expected keys that are read before " + where + " but received column " +
-                               std::to_string(key)};
-  }
-  if (std::find(columns + 1, columns + count, column.from) == columns + count) {
-    return {Code::kMisuse, "Expected the key that " + where + " is read from but received others"};
-  }
-  const auto is_alone = [&](const ColumnWindow& window) {
-    return window.parts.size() == 1 && window.parts[0].column == proof.column;
-  };
-  if (!std::any_of(windows_.begin(), windows_.end(), is_alone)) {
-    return {Code::kMisuse, "Expected a proof that is read by itself but received " + where};
-  }
-  const auto is_its = [&](const Expectation& expected) { return expected.column == proof.column; };
-  if (!std::any_of(expectations_.begin(), expectations_.end(), is_its)) {
-    return {Code::kMisuse,
-            "Expected a proof that is expected to hold something but received " + where};
-  }
-  proof_ = std::move(proof);
-  return {};
-}
-
-bool Plan::IsProof(uint64_t value) const {
-  return std::all_of(expectations_.begin(), expectations_.end(), [&](const Expectation& expected) {
-    return expected.column != proof_->column ||
-           (value & expected.mask) - expected.min <= expected.span;
-  });
 }
 
 size_t RowsThatFit(const Plan& plan, uint64_t length) {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "core/result.h"
@@ -59,19 +58,10 @@ struct Expectation {
   uint64_t span = 0;
 };
 
-// A column of 8 bytes that proves something of columns that were read before it: as long as a row's
-// base and those are what they were, what it held need not be read each time. Where reads are
-// system calls, a walk that is told so does not (see Proofs).
-struct Proof {
-  uint32_t column = 0;
-  std::vector<uint32_t> keys;
-};
-
 class Plan {
  public:
   static constexpr size_t kMaxColumns = 32;
   static constexpr size_t kMaxExpectations = 32;
-  static constexpr size_t kMaxKeys = 3;
   static constexpr uint32_t kMaxSize = 4096;
   // Of a ColumnWindow: more is dearer to copy than another element of a batch is to read.
   static constexpr uint32_t kMaxWindow = 4096;
@@ -82,19 +72,11 @@ class Plan {
   // Quadruples (column, mask, min, max).
   Status Expect(const uint64_t* quadruples, size_t count);
 
-  // A proof's column, which must be expected to hold something, then its keys; after Expect.
-  Status Prove(const int32_t* columns, size_t count);
-
   const std::vector<Column>& columns() const { return columns_; }
   // By depth, so that a pointer is read before what hangs on it.
   const std::vector<ColumnWindow>& windows() const { return windows_; }
   int max_depth() const { return max_depth_; }
   const std::vector<Expectation>& expectations() const { return expectations_; }
-  const std::optional<Proof>& proof() const { return proof_; }
-  // Whether the proof's column proves anything by holding this.
-  bool IsProof(uint64_t value) const;
-  // Of this plan and its copies alone, as long as the process lives.
-  uint64_t number() const { return number_; }
 
   // Windows of the columns at one depth of `columns`; the indices of their parts are those of
   // `columns`.
@@ -105,8 +87,6 @@ class Plan {
   std::vector<ColumnWindow> windows_;
   int max_depth_ = 0;
   std::vector<Expectation> expectations_;
-  std::optional<Proof> proof_;
-  uint64_t number_ = 0;
 };
 
 // No rows are larger: a guest can make a list as long as its memory allows.

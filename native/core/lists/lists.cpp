@@ -30,7 +30,7 @@ constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
 class Walker {
  public:
   Walker(AddressSpace* space, const Plan& plan, const uint64_t* heads, size_t head_count,
-         uint64_t link, size_t max, const RowBuffer& room, int64_t proof_age)
+         uint64_t link, size_t max, const RowBuffer& room)
       : space_(space),
         plan_(plan),
         heads_(heads, heads + head_count),
@@ -40,8 +40,7 @@ class Walker {
         reader_(space, plan, link, captures_),
         seen_(space->scratch()->seen),
         nodes_(space->scratch()->nodes),
-        room_(room),
-        proof_age_(proof_age) {
+        room_(room) {
     space->scratch()->Clear();
   }
 
@@ -60,7 +59,7 @@ class Walker {
       }
     }
     // Before anything else is read: what follows is newer, and decides.
-    if (captures_ && trail_ != nullptr) reader_.ReadAhead(trail_, room_, proof_age_);
+    if (captures_ && trail_ != nullptr) reader_.ReadAhead(trail_->nodes, room_);
     for (const uint64_t head : heads_) {
       starts_.push_back(nodes_.size());
       Status status = WalkOne(head);
@@ -463,8 +462,6 @@ class Walker {
     if (trail_ != nullptr && !(follows_trail_ && walk.bases.size() == trail_->nodes.size())) {
       trail_->nodes.assign(walk.bases.begin(), walk.bases.end());
       for (uint64_t& node : trail_->nodes) node += link_;
-      if (captures_ && plan_.proof().has_value() && proof_age_ > 0)
-        trail_->proofs.Reorder(numbers_);
     }
     if (captures_) {
       walk.captured = reader_.TakeCaptured();
@@ -498,8 +495,6 @@ class Walker {
   std::vector<size_t> starts_;
   // Rows gathered so far, as long as no node was taken back.
   RowBuffer room_;
-  // Of proofs that are not read again; 0: all are.
-  int64_t proof_age_;
   size_t gathered_ = 0;
   bool gathers_ = true;
   size_t live_ = 0;
@@ -521,11 +516,10 @@ class Walker {
 }  // namespace
 
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads,
-                           size_t head_count, uint64_t link, size_t max, const RowBuffer& room,
-                           int64_t proof_age) {
+                           size_t head_count, uint64_t link, size_t max, const RowBuffer& room) {
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
-  return Walker(space, plan, heads, head_count, link, max, room, proof_age).Run();
+  return Walker(space, plan, heads, head_count, link, max, room).Run();
 }
 
 namespace {

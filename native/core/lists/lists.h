@@ -49,11 +49,10 @@ struct ListWalk {
 };
 
 // kCorrupt beyond `max` nodes, or beyond what kMaxRowBytes hold. `room`: where FillRows is to put
-// the rows if they fit. Where a read is a system call, what the plan proves is taken at its word if
-// it was proved less than `proof_age` nanoseconds ago by such a walk.
+// the rows if they fit.
 Result<ListWalk> WalkLists(AddressSpace* space, const Plan& plan, const uint64_t* heads,
-                           size_t head_count, uint64_t link, size_t max, const RowBuffer& room = {},
-                           int64_t proof_age = 0);
+                           size_t head_count, uint64_t link, size_t max,
+                           const RowBuffer& room = {});
 
 // `rows`: with room for walk.bases.size() rows. Where it is the walk's own room, that is once: rows
 // in there are moved.

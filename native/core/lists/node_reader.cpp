@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "core/gather/gather.h"
@@ -72,9 +71,9 @@ NodeReader::NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, boo
   row_.resize(captured_size_ + sizeof(ListLink));
 }
 
-void NodeReader::ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room, int64_t proof_age) {
-  const size_t count = std::min(trail->nodes.size(), kMaxAhead);
-  trail_ = &trail->nodes;
+void NodeReader::ReadAhead(const std::vector<uint64_t>& trail, const RowBuffer& room) {
+  const size_t count = std::min(trail.size(), kMaxAhead);
+  trail_ = &trail;
   links_.resize(count);
   known_.assign(count, 0);
   captured_.ahead_count = count;
@@ -88,11 +87,6 @@ void NodeReader::ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room, in
   }
   const RowLayout layout(plan_, ahead_.capacity);
   captured_.is_deep.assign(count, 0);
-  if (plan_.proof().has_value() && proof_age > 0) {
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    proofs_ = &trail->proofs;
-    proofs_->Begin(plan_, count, std::chrono::nanoseconds(now).count(), proof_age);
-  }
   Memory& memory = *space_->memory();
   const size_t size = memory.parallel() ? GatherScratch::kBlock : GatherScratch::kSerialBlock;
   memory.Refresh();
@@ -153,14 +147,7 @@ void NodeReader::ReadDeepBlock(size_t first, size_t count, int thread) {
   GatherScratch::Lane* lane = &space_->gather_scratch()->lanes[static_cast<size_t>(thread)];
   lane->left.clear();
   std::memset(ahead_.bytes + first * sizeof(uint32_t), 0, count * sizeof(uint32_t));
-  if (proofs_ != nullptr) {
-    uint8_t* bases = ahead_.bytes + RowLayout(plan_, ahead_.capacity).bases;
-    for (size_t i = first; i < first + count; ++i) {
-      const uint64_t base = (*trail_)[i] - link_;
-      std::memcpy(bases + i * sizeof base, &base, sizeof base);
-    }
-  }
-  GatherBlock(space_, plan_, ahead_, first, first + count, 1, lane, proofs_);
+  GatherBlock(space_, plan_, ahead_, first, first + count, 1, lane);
   std::memset(captured_.is_deep.data() + first, 1, count);
   // A page table is of one thread.
   for (const uint32_t row : lane->left) captured_.is_deep[row] = 0;

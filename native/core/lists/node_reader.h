@@ -19,9 +19,8 @@ class NodeReader {
   NodeReader(AddressSpace* space, const Plan& plan, uint64_t link, bool capture);
 
   // Reads the nodes of an earlier walk, which must stay as they are, into `room` if they fit. What
-  // that brings is used once each, by TakeAhead and TakeRun. Proofs less than `proof_age`
-  // nanoseconds old are not read.
-  void ReadAhead(AddressSpace::Trail* trail, const RowBuffer& room, int64_t proof_age);
+  // that brings is used once each, by TakeAhead and TakeRun.
+  void ReadAhead(const std::vector<uint64_t>& trail, const RowBuffer& room);
 
   // As Read, from what ReadAhead brought; false when it did not, or it was taken before.
   bool TakeAhead(uint64_t node, ListLink* link);
@@ -88,8 +87,6 @@ class NodeReader {
   RowBuffer ahead_;
   // What was read ahead: the nodes, their links, and whether they are there to be taken.
   const std::vector<uint64_t>* trail_ = nullptr;
-  // Where proofs are kept, if any are.
-  Proofs* proofs_ = nullptr;
   std::vector<ListLink> links_;
   std::vector<uint8_t> known_;
   // The node that comes next if nothing changed.

@@ -90,7 +90,7 @@ AddressSpace::Trail& AddressSpace::TrailOf(uint64_t head, uint64_t link) {
   }
   Trail& trail = trails_[next_trail_];
   next_trail_ = (next_trail_ + 1) % trails_.size();
-  trail = {head, link, {}, {}};
+  trail = {head, link, {}};
   return trail;
 }
 

@@ -10,7 +10,6 @@
 #include "core/gather/gather_scratch.h"
 #include "core/lists/list_scratch.h"
 #include "core/memory.h"
-#include "core/lists/proofs.h"
 #include "core/lookup/read_paths.h"
 #include "core/result.h"
 #include "core/zeroed_array.h"
@@ -172,7 +171,6 @@ class AddressSpace {
     uint64_t link = 0;
     // To read ahead; only addresses, and only a guess.
     std::vector<uint64_t> nodes;
-    Proofs proofs;
   };
   // Of the lists that start with `head`.
   Trail& TrailOf(uint64_t head, uint64_t link);
