@@ -11,7 +11,8 @@ let loaded: Addon | undefined;
 
 /**
  * Loads the native addon once.
- * @throws {VmiError} `VMI_ADDON_MISSING` with every path that was tried and the command that builds it
+ * @throws {VmiError} `VMI_ADDON_MISSING` with every path that was tried and the command that builds
+ *   it
  */
 export function addon(): Addon {
   loaded ??= load();

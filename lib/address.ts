@@ -6,7 +6,10 @@ export type AddressLike = bigint | number;
 /** Bytes of the smallest page. SDM vol. 3A, 4.3. */
 export const PAGE_SIZE = 4096;
 export const PAGE_MASK = 0xfffn;
-/** Bits 51:12 of a paging-structure entry: the physical address it holds. SDM vol. 3A, table 4-15 ff. */
+/**
+ * Bits 51:12 of a paging-structure entry: the physical address it holds. SDM vol. 3A, table 4-15
+ * ff.
+ */
 export const PHYSICAL_MASK = 0x000f_ffff_ffff_f000n;
 /** The highest address. */
 export const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;

@@ -37,14 +37,18 @@ export interface Fault {
   readonly cr3: bigint | undefined;
   readonly requested: number;
   readonly transferred: number;
-  /** Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM. */
+  /**
+   * Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM.
+   */
   readonly level: number;
 }
 
 /** Names of the paging levels by number (SDM vol. 3A, 4.5, table 4-2). */
 export const LEVEL_NAMES = ['ram', 'pt', 'pd', 'pdpt', 'pml4', 'pml5'] as const;
 
-/** Guest memory that cannot be read: not present in the page table, or not in RAM. Code `VMI_FAULT`. */
+/**
+ * Guest memory that cannot be read: not present in the page table, or not in RAM. Code `VMI_FAULT`.
+ */
 export class FaultError extends VmiError implements Fault {
   override readonly name = 'FaultError';
   readonly address: bigint;
@@ -65,7 +69,9 @@ export class FaultError extends VmiError implements Fault {
   }
 }
 
-/** Guest data that breaks an invariant of the kernel: a cycle, a wild pointer. Code `VMI_CORRUPT`. */
+/**
+ * Guest data that breaks an invariant of the kernel: a cycle, a wild pointer. Code `VMI_CORRUPT`.
+ */
 export class CorruptError extends VmiError {
   override readonly name = 'CorruptError';
   /** Virtual address of the structure that breaks the invariant. */
@@ -80,7 +86,9 @@ export class CorruptError extends VmiError {
   }
 }
 
-/** The process that libvmi runs in (`isolate`) ended in the middle of a call. Code `VMI_CRASHED`. */
+/**
+ * The process that libvmi runs in (`isolate`) ended in the middle of a call. Code `VMI_CRASHED`.
+ */
 export class CrashError extends VmiError {
   override readonly name = 'CrashError';
   /** Signal that ended it: `SIGSEGV`; `undefined` when it exited by itself. */

@@ -2,8 +2,8 @@
 const MAX_NAMES = 1_000_000;
 
 /**
- * The names most like one that is absent, best first, for error messages: those that only differ by a few
- * letters, then those that contain it or that it contains.
+ * The names most like one that is absent, best first, for error messages: those that only differ by
+ * a few letters, then those that contain it or that it contains.
  */
 export function closest(name: string, names: Iterable<string>, max = 3): string[] {
   const limit = Math.max(1, Math.min(3, Math.ceil(name.length / 3)));

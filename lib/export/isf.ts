@@ -36,7 +36,10 @@ type Field =
     };
 
 const VOID: Reference = { kind: 'base', name: 'void' };
-/** What Volatility asks for by name, whether or not a structure has a member of it. x86-64 ABI, figure 3.1. */
+/**
+ * What Volatility asks for by name, whether or not a structure has a member of it. x86-64 ABI,
+ * figure 3.1.
+ */
 const BASE_TYPES: readonly (readonly [name: string, BaseType])[] = [
   ['void', base(0, false, 'void')],
   ['pointer', base(8, false)],
@@ -55,9 +58,9 @@ const BASE_TYPES: readonly (readonly [name: string, BaseType])[] = [
 ];
 
 /**
- * Types of the variables that Volatility's plugins start from; kallsyms has none, and BTF those of per-cpu variables
- * only. A structure that this kernel lacks counts as void. volatility3/framework/{plugins,symbols}/linux,
- * object_from_symbol.
+ * Types of the variables that Volatility's plugins start from; kallsyms has none, and BTF those of
+ * per-cpu variables only. A structure that this kernel lacks counts as void.
+ * volatility3/framework/{plugins,symbols}/linux, object_from_symbol.
  */
 const VARIABLES: Readonly<Record<string, (struct: (name: string) => Reference) => Reference>> = {
   cap_last_cap: () => ({ kind: 'base', name: 'int' }),
@@ -90,7 +93,10 @@ const VARIABLES: Readonly<Record<string, (struct: (name: string) => Reference) =
   vmemmap_base: () => ({ kind: 'base', name: 'long unsigned int' }),
 };
 
-/** A Volatility 3 symbol file: every structure, and every symbol at the address it was linked to. Some 30 MB. */
+/**
+ * A Volatility 3 symbol file: every structure, and every symbol at the address it was linked to.
+ * Some 30 MB.
+ */
 export function* exportIsf(
   kernel: Kernel,
   producer: { readonly version: string },
@@ -160,7 +166,10 @@ class IsfTypeWriter {
   readonly #types: TypeTable;
   readonly #names = new Map<StructType, string>();
   readonly #taken = new Set<string>();
-  /** Structures that were referred to and stand nowhere yet: those without a name, and second ones of a name. */
+  /**
+   * Structures that were referred to and stand nowhere yet: those without a name, and second ones
+   * of a name.
+   */
   readonly #pending: StructType[] = [];
   readonly #enums = new Map<string, EnumType>();
   readonly #bases = new Map<string, BaseType>();
@@ -282,8 +291,9 @@ class IsfTypeWriter {
 }
 
 /**
- * Bits from the start of the field's storage, whole units of its type, to the byte its first bit is in: that is how compilers
- * and this format count. 0 where the field would reach beyond its unit, as in a packed structure.
+ * Bits from the start of the field's storage, whole units of its type, to the byte its first bit is
+ * in: that is how compilers and this format count. 0 where the field would reach beyond its unit,
+ * as in a packed structure.
  */
 function bitsBefore({ bitOffset, bitSize = 0, size }: Member): number {
   if (size === 0) return 0;

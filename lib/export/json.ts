@@ -25,8 +25,8 @@ const STRUCTS = [
 ] as const;
 
 /**
- * What was found, for scripts: facts of the kernel and of this boot, the members of the structures that this package reads,
- * every symbol at the address it was linked to. One object.
+ * What was found, for scripts: facts of the kernel and of this boot, the members of the structures
+ * that this package reads, every symbol at the address it was linked to. One object.
  */
 export function* exportJson(kernel: Kernel): Iterable<string> {
   const { types } = kernel;
@@ -61,7 +61,10 @@ export function* exportJson(kernel: Kernel): Iterable<string> {
   yield ']}\n';
 }
 
-/** Members by name, those of unnamed structures included; `undefined` when this kernel has no such structure. */
+/**
+ * Members by name, those of unnamed structures included; `undefined` when this kernel has no such
+ * structure.
+ */
 function memberOffsets({ types }: Kernel, name: string) {
   const struct = types.find(name);
   if (struct === undefined) return undefined;

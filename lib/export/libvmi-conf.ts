@@ -9,14 +9,16 @@ export interface ConfOptions {
   readonly sysmap?: string | undefined;
 }
 
-/** A guest's name in libvmi/config/lexicon.l: a word of two characters or more that is no number. */
+/**
+ * A guest's name in libvmi/config/lexicon.l: a word of two characters or more that is no number.
+ */
 const WORD = /^(?!(0x[0-9a-f]+|[0-9]+)$)[a-z0-9][a-z0-9._-]+$/i;
 /** A path there. */
 const PATH = /^\/[a-z0-9/._@-]+$/i;
 
 /**
- * An entry of libvmi.conf. The offsets fit the kernel for good; the page table, the slide and `init_task` are of this boot,
- * and spare libvmi the search for them.
+ * An entry of libvmi.conf. The offsets fit the kernel for good; the page table, the slide and
+ * `init_task` are of this boot, and spare libvmi the search for them.
  * @throws {VmiError} `VMI_UNSUPPORTED`: a name or a path that libvmi's own parser cannot read
  */
 export function* exportLibvmiConf(kernel: Kernel, { name, sysmap }: ConfOptions): Iterable<string> {

@@ -5,12 +5,15 @@ import type { KernelSymbol } from '../kernel/symbols/table.js';
 import { parseVmcoreinfo, VMCOREINFO_BYTES } from '../kernel/vmcoreinfo.js';
 import { KERNEL_HALF, KERNEL_MAP } from '../kernel/x86-64.js';
 
-/** Where the image is linked to: CONFIG_PHYSICAL_START, 16 MiB above the map's start, of every distribution. */
+/**
+ * Where the image is linked to: CONFIG_PHYSICAL_START, 16 MiB above the map's start, of every
+ * distribution.
+ */
 const LINKED_TEXT = 0xffff_ffff_8100_0000n;
 
 /**
- * How far KASLR moved the image, in bytes: what the kernel says in its VMCOREINFO (`KERNELOFFSET`), or else by where the
- * image of a kernel with the usual configuration is linked to.
+ * How far KASLR moved the image, in bytes: what the kernel says in its VMCOREINFO (`KERNELOFFSET`),
+ * or else by where the image of a kernel with the usual configuration is linked to.
  */
 export function kaslrOffset(kernel: Kernel): bigint {
   return (
@@ -37,11 +40,12 @@ function statedOffset({ symbols, memory }: Kernel): bigint | undefined {
 const NAME = /^[\x21-\x7e]+$/;
 
 /**
- * The kernel's symbols at the addresses they were linked to, as every tool takes them that finds out about KASLR for itself.
- * Per-cpu symbols that are offsets from 0 stay as they are.
+ * The kernel's symbols at the addresses they were linked to, as every tool takes them that finds
+ * out about KASLR for itself. Per-cpu symbols that are offsets from 0 stay as they are.
  *
- * The first is one that kallsyms leaves out and libvmi's file driver needs: `phys_startup_64`, where `startup_64` is linked to
- * less the start of the kernel's map (arch/x86/kernel/vmlinux.lds.S; libvmi/os/linux/core.c, linux_filemode_init).
+ * The first is one that kallsyms leaves out and libvmi's file driver needs: `phys_startup_64`,
+ * where `startup_64` is linked to less the start of the kernel's map
+ * (arch/x86/kernel/vmlinux.lds.S; libvmi/os/linux/core.c, linux_filemode_init).
  */
 export function* linkedSymbols(kernel: Kernel): Iterable<KernelSymbol> {
   const offset = kaslrOffset(kernel);

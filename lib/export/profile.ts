@@ -18,11 +18,11 @@ export interface ExportOptions {
 }
 
 /**
- * Writes a kernel's symbols and types in a form that other tools read, and `loadProfile` too. Symbols stand at the addresses they
- * were linked to.
+ * Writes a kernel's symbols and types in a form that other tools read, and `loadProfile` too.
+ * Symbols stand at the addresses they were linked to.
  * @returns pieces of text, of any length
- * @throws {VmiError} `VMI_UNSUPPORTED`: libvmi could not read the name or the path; `VMI_SYMBOL`, `VMI_TYPE`: this
- *   kernel lacks what the form is made of
+ * @throws {VmiError} `VMI_UNSUPPORTED`: libvmi could not read the name or the path; `VMI_SYMBOL`,
+ *   `VMI_TYPE`: this kernel lacks what the form is made of
  */
 export function exportProfile(
   kernel: Kernel,

@@ -11,8 +11,8 @@ export interface BuildId {
 }
 
 /**
- * Finds the GNU build-id between `__start_notes` and `__stop_notes`; `undefined` when there is none, or when the notes
- * are broken.
+ * Finds the GNU build-id between `__start_notes` and `__stop_notes`; `undefined` when there is
+ * none, or when the notes are broken.
  */
 export function findBuildId(source: ByteReader, start: bigint, stop: bigint): BuildId | undefined {
   const length = Number(stop - start);

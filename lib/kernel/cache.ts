@@ -16,10 +16,16 @@ const MAX_FILE_BYTES = 1 << 20;
 const HINTS = 'vmcoreinfo.json';
 const MAX_PLACES = 8;
 const PLACES = 'places.json';
-/** BUILD-ID, then where in the image its bytes are: the name says how to recognise the kernel without opening a file. */
+/**
+ * BUILD-ID, then where in the image its bytes are: the name says how to recognise the kernel
+ * without opening a file.
+ */
 const FILE_NAME = /^([0-9a-f]{16,64})-([0-9a-f]{1,8})\.json$/;
 
-/** What makes the next attach to the same kernel quick. Addresses are relative to the image, so KASLR does not matter. */
+/**
+ * What makes the next attach to the same kernel quick. Addresses are relative to the image, so
+ * KASLR does not matter.
+ */
 export interface CachedKernel {
   readonly buildId: string;
   /** Bytes from the image's start to the build-id. */
@@ -53,9 +59,10 @@ export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
 }
 
 /**
- * Kernels seen before, a file for each build-id. Nothing in it is believed: what it says is verified against the guest,
- * a file that cannot be read or parsed counts as absent, and failing to write one is no error. The files are a page
- * long, so reading is synchronous; nobody waits for writing.
+ * Kernels seen before, a file for each build-id. Nothing in it is believed: what it says is
+ * verified against the guest, a file that cannot be read or parsed counts as absent, and failing to
+ * write one is no error. The files are a page long, so reading is synchronous; nobody waits for
+ * writing.
  */
 export class KernelCache {
   readonly folder: string;
@@ -199,7 +206,7 @@ export class KernelCache {
             (found) => found.mtimeMs,
             () => 0,
           ),
-        }; // prettier-ignore
+        };
       }),
     );
     aged.sort((a, b) => a.age - b.age);

@@ -15,8 +15,8 @@ interface Clocked {
 }
 
 /**
- * Of several kernels that all verify, the one that runs: a warm reset leaves the old one in RAM, whole but with its
- * clock stopped. Only without registers is there more than one.
+ * Of several kernels that all verify, the one that runs: a warm reset leaves the old one in RAM,
+ * whole but with its clock stopped. Only without registers is there more than one.
  */
 export function newest<T extends Clocked>(all: readonly T[]): T | undefined {
   if (all.length < 2) return all[0];
@@ -32,12 +32,16 @@ export function runsNow(parts: Clocked): boolean {
   return time !== undefined && Math.abs(Number(time) - Date.now() / 1000) < CLOCK_TOLERANCE;
 }
 
-/** Seconds since 1970 on the kernel's clock. kernel/time/timekeeping.c: `tk_core`, `timekeeper_data` since 6.18. */
+/**
+ * Seconds since 1970 on the kernel's clock. kernel/time/timekeeping.c: `tk_core`, `timekeeper_data`
+ * since 6.18.
+ */
 function wallClock({ memory, symbols, types }: Clocked): bigint | undefined {
   return tryAnswer(() => {
     const core = symbols.find('tk_core') ?? symbols.find('timekeeper_data');
     if (core === undefined) return undefined;
-    // Up to 6.12 the structure has no name: a 4-byte sequence count, then the timekeeper, which is aligned to 8.
+    // Up to 6.12 the structure has no name: a 4-byte sequence count, then the timekeeper, which is
+    // aligned to 8.
     const keeper = types.findOffset('tk_data', 'timekeeper') ?? 8;
     return memory.readU64(wrap(core + BigInt(keeper + types.offset('timekeeper', 'xtime_sec'))));
   });

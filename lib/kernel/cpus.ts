@@ -16,7 +16,9 @@ export class KernelCpus {
     this.#symbols = symbols;
   }
 
-  /** Numbers of the CPUs that are online now, ascending. CPUs are brought up and down at run time. */
+  /**
+   * Numbers of the CPUs that are online now, ascending. CPUs are brought up and down at run time.
+   */
   online(): number[] {
     const mask = this.#symbols.find('__cpu_online_mask');
     const possible = this.#possible();
@@ -30,7 +32,8 @@ export class KernelCpus {
   }
 
   /**
-   * What to add to a per-cpu symbol's address for one CPU, modulo 2^64. kernel: `__per_cpu_offset[cpu]`.
+   * What to add to a per-cpu symbol's address for one CPU, modulo 2^64. kernel:
+   * `__per_cpu_offset[cpu]`.
    * @throws {RangeError} no such CPU
    */
   perCpuOffset(cpu: number): bigint {

@@ -5,7 +5,9 @@ import type { SymbolTable } from './symbols/table.js';
 import { KERNEL_HALF, PAGE_OFFSET_BASE } from './x86-64.js';
 import type { P2m } from './xen-p2m.js';
 
-/** PAGE_OFFSET, proven: what the page table maps there is RAM from 0 on, wherever it was looked at. */
+/**
+ * PAGE_OFFSET, proven: what the page table maps there is RAM from 0 on, wherever it was looked at.
+ */
 export function findPageOffset(
   kernel: VirtualMemory,
   symbols: SymbolTable,
@@ -33,7 +35,9 @@ function* pageOffsets(kernel: VirtualMemory, symbols: SymbolTable): Iterable<big
   yield* firstSlots(kernel);
 }
 
-/** Looks at several places of a direct map. FoundKernel of RAM that firmware keeps are not mapped. */
+/**
+ * Looks at several places of a direct map. FoundKernel of RAM that firmware keeps are not mapped.
+ */
 export function directMapProblem(kernel: VirtualMemory, pageOffset: bigint): string | undefined {
   if (pageOffset < KERNEL_HALF || pageOffset % 4096n !== 0n) return 'no page of the kernel half';
   const { physical } = kernel;
@@ -43,7 +47,7 @@ export function directMapProblem(kernel: VirtualMemory, pageOffset: bigint): str
     // Of sparse memory only the end is known: what lies there may be a few pages.
     const length = given < physical.size ? given : physical.size;
     for (const part of [0n, 1n, 3n, 5n, 7n]) {
-      const address = start + ((((length - 4096n) * part) / 7n) & ~0xfffn); // prettier-ignore
+      const address = start + ((((length - 4096n) * part) / 7n) & ~0xfffn);
       const found = kernel.walk(wrap(pageOffset + address)).physical;
       looked++;
       if (found === undefined) continue;
@@ -57,8 +61,8 @@ export function directMapProblem(kernel: VirtualMemory, pageOffset: bigint): str
 }
 
 /**
- * The same in a PV guest of Xen: the direct map has the machine's frames where the guest's own list of them says, and so does the
- * page that the kernel's page table is.
+ * The same in a PV guest of Xen: the direct map has the machine's frames where the guest's own list
+ * of them says, and so does the page that the kernel's page table is.
  */
 export function machineMapProblem(
   kernel: VirtualMemory,
@@ -89,7 +93,9 @@ export function machineMapProblem(
     : undefined;
 }
 
-/** The lowest present 1 GiB slots of the kernel half: the direct map is the first large thing in it. */
+/**
+ * The lowest present 1 GiB slots of the kernel half: the direct map is the first large thing in it.
+ */
 function firstSlots(kernel: VirtualMemory): bigint[] {
   const slots: bigint[] = [];
   const visit = (table: bigint, level: number, base: bigint): void => {

@@ -9,8 +9,8 @@ import { newest, runsNow } from './clock.js';
 import { type GuestTables, tablesFromCache, tablesFromGuest } from './guest-tables.js';
 import { type KernelImage, mapKernel } from './kernel-image.js';
 import { fromPlace, type LocateOptions, locate, vcpuThatMaps } from './locate.js';
-import { checkProfile, movedProfile, ProfileError } from './profile/fit.js';
 import type { Profile } from './profile/profile.js';
+import { checkProfile, movedProfile, ProfileError } from './profile-fit.js';
 import { readPti } from './pti.js';
 import { SearchLog } from './search-log.js';
 import type { SymbolTable } from './symbols/table.js';
@@ -69,8 +69,8 @@ export async function findKernel(
   memory.begin();
   const asked = given ?? readRegisters(memory, signal, log);
   const entries = cache === undefined ? [] : cache.entries();
-  // While QEMU fetches registers, assume the cached kernel is still at its last place. The registers confirm or refute
-  // that below.
+  // While QEMU fetches registers, assume the cached kernel is still at its last place. The
+  // registers confirm or refute that below.
   const guess = cache && guessKernel(memory, { profile, cache, entries, signal });
   let registers = await asked;
   checkAborted(signal);
@@ -79,7 +79,8 @@ export async function findKernel(
   const search = () =>
     searchKernel(memory, { registers, hints, profile, cache, entries, signal }, log);
   let found = (guess && confirmed(guess, registers)) ?? (await search());
-  // The process whose page table a vCPU had loaded may have exited, and the page may be another's, half made, by now.
+  // The process whose page table a vCPU had loaded may have exited, and the page may be another's,
+  // half made, by now.
   for (let look = 1; found === undefined && look < ATTEMPTS && memory.live; look++) {
     const now = await readRegisters(memory, signal, log);
     const then = registers;
@@ -113,7 +114,10 @@ async function readRegisters(
   }
 }
 
-/** The first kernel that registers lead to and that verifies; without registers, of all that verify the one that runs. */
+/**
+ * The first kernel that registers lead to and that verifies; without registers, of all that verify
+ * the one that runs.
+ */
 async function searchKernel(
   memory: PhysicalMemory,
   options: SearchOptions & Pick<LocateOptions, 'registers' | 'hints'>,
@@ -139,8 +143,8 @@ async function searchKernel(
       log.note(`${candidate.label}: ${error.message}`);
       continue;
     }
-    // Registers settle which of several kernels runs. A hint does when that kernel's clock is right: one that a
-    // reset left in RAM stands still. Otherwise all copies are looked at.
+    // Registers settle which of several kernels runs. A hint does when that kernel's clock is
+    // right: one that a reset left in RAM stands still. Otherwise all copies are looked at.
     if (candidate.source === 'registers' || (candidate.hinted && runsNow(found))) break;
   }
   checkAborted(signal);
@@ -173,7 +177,10 @@ async function open(candidate: ImageCandidate, options: SearchOptions): Promise<
   );
 }
 
-/** A kernel that the cache knows, where kernels were found before; nothing says yet that it is the one that runs. */
+/**
+ * A kernel that the cache knows, where kernels were found before; nothing says yet that it is the
+ * one that runs.
+ */
 function guessKernel(
   memory: PhysicalMemory,
   options: SearchOptions & { cache: KernelCache },

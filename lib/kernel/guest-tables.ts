@@ -4,10 +4,12 @@ import type { CachedKernel } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
 import { type MappedImage, rangeOf, runOf, scanImage } from './image.js';
 import { Kallsyms } from './symbols/kallsyms.js';
-import { type KallsymsTables, TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tables.js';
+import type { KallsymsTables } from './symbols/kallsyms-tables.js';
+import { TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tokens.js';
 import { LazySymbols } from './symbols/lazy.js';
 import type { SymbolTable } from './symbols/table.js';
-import { BTF_MAGIC, Btf, parseBtfHeader } from './types/btf.js';
+import { Btf } from './types/btf.js';
+import { BTF_MAGIC, parseBtfHeader } from './types/btf-sections.js';
 import { LazyTypes } from './types/lazy.js';
 
 /** Most bytes of BTF read: a distribution's kernel has 3–8 MB. */
@@ -16,7 +18,8 @@ const MAX_BTF = 64 << 20;
 /** The guest's own symbols and types, and where they are. */
 export interface GuestTables {
   /**
-   * From now on decodes through `memory`: the process page table used so far disappears when that process exits.
+   * From now on decodes through `memory`: the process page table used so far disappears when that
+   * process exits.
    */
   readThrough(memory: VirtualMemory): void;
   readonly symbols: LazySymbols;
@@ -181,7 +184,10 @@ function btfBySymbols(
     : { at: start, length: header.length };
 }
 
-/** BTF by its magic within the image, for kernels whose symbols do not name it (without CONFIG_KALLSYMS_ALL). */
+/**
+ * BTF by its magic within the image, for kernels whose symbols do not name it (without
+ * CONFIG_KALLSYMS_ALL).
+ */
 async function searchBtf(
   { space, image }: ImageCandidate,
   signal: AbortSignal | undefined,

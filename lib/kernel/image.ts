@@ -17,7 +17,10 @@ const SCAN_PIECE = 4n << 20n;
 
 /** A kernel's image in memory, as a page table maps it. */
 export interface MappedImage {
-  /** Whether it is one piece of physical memory; in a PV guest of Xen its pages lie anywhere in the machine. */
+  /**
+   * Whether it is one piece of physical memory; in a PV guest of Xen its pages lie anywhere in the
+   * machine.
+   */
   readonly linear: boolean;
   /** Lowest mapped address: `_text`. */
   readonly virtual: bigint;
@@ -25,13 +28,16 @@ export interface MappedImage {
   readonly length: bigint;
   /** Physical address of its first byte. */
   readonly physical: bigint;
-  /** The runs that are present, ascending; all at the same distance from their physical addresses if `linear`. */
+  /**
+   * The runs that are present, ascending; all at the same distance from their physical addresses if
+   * `linear`.
+   */
   readonly runs: readonly Mapping[];
 }
 
 /**
- * The largest run of the kernel's part of the address space that lies in one piece of RAM; holes in it (freed init
- * sections) are allowed. Modules and the fixmap lie elsewhere.
+ * The largest run of the kernel's part of the address space that lies in one piece of RAM; holes in
+ * it (freed init sections) are allowed. Modules and the fixmap lie elsewhere.
  */
 export function findImage(space: VirtualMemory): MappedImage | undefined {
   if (space.physical.addressing === 'machine') return findScatteredImage(space);
@@ -101,7 +107,10 @@ export function rangeOf(image: MappedImage): AddressRange {
   return { start: image.virtual, end: image.virtual + image.length };
 }
 
-/** The mapped run an address is in: freed sections leave holes around it when page tables are isolated. */
+/**
+ * The mapped run an address is in: freed sections leave holes around it when page tables are
+ * isolated.
+ */
 export function runOf(image: MappedImage, address: bigint): AddressRange {
   const run = image.runs.find(
     ({ virtual, length }) => address >= virtual && address < virtual + length,
@@ -110,8 +119,9 @@ export function runOf(image: MappedImage, address: bigint): AddressRange {
 }
 
 /**
- * Virtual addresses at which a pattern stands in an image, ascending; at most `max`. The image is read piece by piece, no
- * further than the answer takes: a source that goes through a monitor reads 2 MB a second.
+ * Virtual addresses at which a pattern stands in an image, ascending; at most `max`. The image is
+ * read piece by piece, no further than the answer takes: a source that goes through a monitor reads
+ * 2 MB a second.
  */
 export async function* scanImage(
   space: VirtualMemory,

@@ -15,7 +15,10 @@ export interface KernelImage extends MappedImage {
   readonly root: bigint;
   /** Where physical address 0 is in the direct map. */
   readonly pageOffset: bigint;
-  /** Linear mappings of image and direct map, checked against the page table; none in a PV guest of Xen. */
+  /**
+   * Linear mappings of image and direct map, checked against the page table; none in a PV guest of
+   * Xen.
+   */
   readonly windows: readonly Mapping[];
   readonly p2m: P2m | undefined;
 }

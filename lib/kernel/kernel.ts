@@ -14,13 +14,18 @@ import type { P2m } from './xen-p2m.js';
 
 export interface KernelOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Symbols and types from the user's files, used in place of the guest's own where they have an answer. */
+  /**
+   * Symbols and types from the user's files, used in place of the guest's own where they have an
+   * answer.
+   */
   readonly profile?: Profile | undefined;
   /** `false`: no cache; a path: a folder other than the default one. */
   readonly cache?: boolean | string | undefined;
   /** The cache that `cache` names, where it is open already. */
   readonly opened?: KernelCache | undefined;
-  /** Registers of the vCPUs, or when they are there; asked of the memory's machine when left out. */
+  /**
+   * Registers of the vCPUs, or when they are there; asked of the memory's machine when left out.
+   */
   readonly registers?: readonly VcpuRegisters[] | Promise<readonly VcpuRegisters[]> | undefined;
 }
 
@@ -46,7 +51,9 @@ export interface Provenance {
   readonly milliseconds: number;
 }
 
-/** The kernel a guest runs: symbols, types and page table, verified. Made by {@link Kernel.load}. */
+/**
+ * The kernel a guest runs: symbols, types and page table, verified. Made by {@link Kernel.load}.
+ */
 export class Kernel {
   /** As `uname -r` prints it. */
   readonly release: string;
@@ -57,20 +64,32 @@ export class Kernel {
   /** Virtual memory through the kernel's own page table. */
   readonly memory: VirtualMemory;
   readonly levels: 4 | 5;
-  /** Physical address of the kernel's own top-level table: a CR3 value that maps the kernel and never dangles. */
+  /**
+   * Physical address of the kernel's own top-level table: a CR3 value that maps the kernel and
+   * never dangles.
+   */
   readonly root: bigint;
   readonly image: KernelImage;
-  /** Virtual address of physical address 0 in the direct map; of a PV guest of Xen, of pseudo-physical address 0. */
+  /**
+   * Virtual address of physical address 0 in the direct map; of a PV guest of Xen, of
+   * pseudo-physical address 0.
+   */
   readonly pageOffset: bigint;
-  /** Translates between what a PV guest of Xen calls physical and the machine's addresses; `undefined` in all others. */
+  /**
+   * Translates between what a PV guest of Xen calls physical and the machine's addresses;
+   * `undefined` in all others.
+   */
   readonly p2m: P2m | undefined;
   readonly symbols: SymbolTable;
   readonly types: TypeTable;
-  /** Whether page-table isolation is on: then CR3 of user mode is that of the kernel with bit 12 set. */
+  /**
+   * Whether page-table isolation is on: then CR3 of user mode is that of the kernel with bit 12
+   * set.
+   */
   readonly pti: boolean;
   /**
-   * The kernel's `phys_base`, signed: `physical = virtual - 0xffffffff80000000 + physBase` within the image; pseudo-physical in a
-   * PV guest of Xen.
+   * The kernel's `phys_base`, signed: `physical = virtual - 0xffffffff80000000 + physBase` within
+   * the image; pseudo-physical in a PV guest of Xen.
    */
   readonly physBase: bigint;
   readonly provenance: Provenance;
@@ -111,10 +130,12 @@ export class Kernel {
   }
 
   /**
-   * Finds the kernel that runs, with no profile: by vCPU registers, VMCOREINFO or the contents of RAM. Symbols come from
-   * kallsyms, types from BTF. Always verified: banner, init_task, its list, init_mm's page table, the direct map.
+   * Finds the kernel that runs, with no profile: by vCPU registers, VMCOREINFO or the contents of
+   * RAM. Symbols come from kallsyms, types from BTF. Always verified: banner, init_task, its list,
+   * init_mm's page table, the direct map.
    *
-   * @throws {VmiError} `VMI_ATTACH`: no Linux kernel that can be verified; what was tried and found is in the message
+   * @throws {VmiError} `VMI_ATTACH`: no Linux kernel that can be verified; what was tried and found
+   *   is in the message
    * @throws {VmiError} `VMI_ABORTED`
    */
   static async load(memory: PhysicalMemory, options: KernelOptions = {}): Promise<Kernel> {
@@ -137,8 +158,8 @@ export class Kernel {
   }
 
   /**
-   * CPUs that are or were online: one more than the highest number in `cpu_online_mask`, 1 without SMP. CPUs are
-   * brought up and down at run time, so it is read at every use.
+   * CPUs that are or were online: one more than the highest number in `cpu_online_mask`, 1 without
+   * SMP. CPUs are brought up and down at run time, so it is read at every use.
    */
   get cpuCount(): number {
     return (this.onlineCpus().at(-1) ?? 0) + 1;
@@ -150,7 +171,8 @@ export class Kernel {
   }
 
   /**
-   * What to add to a per-cpu symbol's address for one CPU, modulo 2^64. kernel: `__per_cpu_offset[cpu]`.
+   * What to add to a per-cpu symbol's address for one CPU, modulo 2^64. kernel:
+   * `__per_cpu_offset[cpu]`.
    * @throws {RangeError} no such CPU
    */
   perCpuOffset(cpu: number): bigint {
@@ -158,8 +180,8 @@ export class Kernel {
   }
 
   /**
-   * Writes what was found and asked so far to the cache, so that the next attach need not ask the guest. Never fails;
-   * returns whether there was something to write and it was written.
+   * Writes what was found and asked so far to the cache, so that the next attach need not ask the
+   * guest. Never fails; returns whether there was something to write and it was written.
    */
   remember(): Promise<boolean> {
     this.#saving = this.#saving.then(async () => {

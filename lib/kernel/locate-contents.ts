@@ -5,7 +5,7 @@ import type { AddressRange, ByteReader } from './bytes.js';
 import { type ImageCandidate, spaceAt } from './candidate.js';
 import type { SearchLog } from './search-log.js';
 import { Kallsyms } from './symbols/kallsyms.js';
-import { TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tables.js';
+import { TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tokens.js';
 import { IMAGE_ALIGN, KERNEL_MAP, KERNEL_MAP_END } from './x86-64.js';
 
 /** RAM around a token table that is searched for the rest of its kernel. */
@@ -15,8 +15,9 @@ const MAX_TOKEN_HITS = 4096;
 const BANNER = Buffer.from('Linux version ', 'latin1');
 
 /**
- * Kernels by what they contain: a kallsyms token table in RAM, the tables around it, the page table they name. The
- * image is in one piece, so what lies how far from what is the same in physical addresses.
+ * Kernels by what they contain: a kallsyms token table in RAM, the tables around it, the page table
+ * they name. The image is in one piece, so what lies how far from what is the same in physical
+ * addresses.
  */
 export async function* fromContents(
   memory: PhysicalMemory,
@@ -57,7 +58,10 @@ function ramAround(memory: PhysicalMemory, address: bigint): AddressRange | unde
   };
 }
 
-/** Physical address of the token table whose digits were hit; ten digits in a row stand elsewhere too. */
+/**
+ * Physical address of the token table whose digits were hit; ten digits in a row stand elsewhere
+ * too.
+ */
 function tokenTableAt(
   memory: PhysicalMemory,
   hit: bigint,
@@ -102,8 +106,8 @@ function fromTokenTable(
 }
 
 /**
- * Symbols by tables at physical addresses. Offsets from a base give virtual addresses; offsets from their own place
- * (`relative`) give physical ones, as the tables were found at such.
+ * Symbols by tables at physical addresses. Offsets from a base give virtual addresses; offsets from
+ * their own place (`relative`) give physical ones, as the tables were found at such.
  */
 function physicalKallsyms(
   memory: PhysicalMemory,
@@ -124,7 +128,10 @@ function physicalKallsyms(
   throw failure;
 }
 
-/** How far the image's physical addresses are from its virtual ones: by the text that `linux_banner` must show. */
+/**
+ * How far the image's physical addresses are from its virtual ones: by the text that `linux_banner`
+ * must show.
+ */
 function distanceByBanner(
   memory: PhysicalMemory,
   banner: bigint,

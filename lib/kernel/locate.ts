@@ -15,15 +15,19 @@ export interface LocateOptions {
   /** Physical addresses where VMCOREINFO was before; tried before a scan. */
   readonly hints?: readonly bigint[] | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Asked before the search of all RAM by contents, the slowest: `true` when a kernel was found by then. */
+  /**
+   * Asked before the search of all RAM by contents, the slowest: `true` when a kernel was found by
+   * then.
+   */
   readonly settled?: (() => boolean) | undefined;
 }
 
 /**
- * Gives page tables that may be the running kernel's, best source first: vCPU registers, VMCOREINFO, contents of RAM.
- * A later source is only looked at when the caller asks for more, and never behind registers: while a machine boots,
- * RAM still holds the kernel that ran before. Nothing is proven yet but that the table maps an
- * image of plausible size; with several kernels in RAM (a warm reset does not clear it) there are several.
+ * Gives page tables that may be the running kernel's, best source first: vCPU registers,
+ * VMCOREINFO, contents of RAM. A later source is only looked at when the caller asks for more, and
+ * never behind registers: while a machine boots, RAM still holds the kernel that ran before.
+ * Nothing is proven yet but that the table maps an image of plausible size; with several kernels in
+ * RAM (a warm reset does not clear it) there are several.
  */
 export async function* locate(
   memory: PhysicalMemory,
@@ -38,7 +42,8 @@ export async function* locate(
     return;
   }
   log.note('registers: the source gives none');
-  // Frames of a machine that are not the guest's cannot be read, and there is no telling how many there are.
+  // Frames of a machine that are not the guest's cannot be read, and there is no telling how many
+  // there are.
   if (memory.addressing === 'machine') return;
   const seen = new Set<string>();
   for (const hint of new Set(options.hints ?? [])) {
@@ -93,7 +98,8 @@ function fromRegisters(
       const at = spaceAt(memory, root, levels);
       if (at === undefined) continue;
       const key = imageKey(at.image);
-      // The process whose table this is may exit at any moment; where the image lies does not change.
+      // The process whose table this is may exit at any moment; where the image lies does not
+      // change.
       if (at.image.linear) at.space.setWindows(at.image.runs);
       const known = found.get(key);
       if (known !== undefined && mappedBytes(known.image) >= mappedBytes(at.image)) continue;
@@ -120,7 +126,8 @@ export function fromPlace(
 }
 
 /**
- * Whether all vCPUs that run in 64-bit mode map the kernel that a table maps: all page tables of a kernel share that entry.
+ * Whether all vCPUs that run in 64-bit mode map the kernel that a table maps: all page tables of a
+ * kernel share that entry.
  * @returns the first vCPU, as a candidate's label names it
  */
 export function vcpuThatMaps(
@@ -182,7 +189,6 @@ function fromVmcoreinfo(
     ['_stext', stext],
     ['its page table', table],
   ] as const) {
-    // prettier-ignore
     if (translated(at.space, address) !== physical(address)) {
       log.note(
         `${label}: its page table does not map ${name} (${hex(address)}) to ${hex(physical(address))}`,

@@ -75,7 +75,10 @@ export function verifyTasks(
   }
 }
 
-/** Both neighbours of a list head point back. A task may be linked or unlinked just then: looked at again. */
+/**
+ * Both neighbours of a list head point back. A task may be linked or unlinked just then: looked at
+ * again.
+ */
 function verifyList(memory: VirtualMemory, head: bigint): void {
   let why = '';
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {

@@ -1,18 +1,24 @@
 import { VmiError } from '../errors.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
 
-/** Bytes of the kernel's VMCOREINFO text at most: one page. include/linux/vmcore_info.h, VMCOREINFO_BYTES. */
+/**
+ * Bytes of the kernel's VMCOREINFO text at most: one page. include/linux/vmcore_info.h,
+ * VMCOREINFO_BYTES.
+ */
 export const VMCOREINFO_BYTES = 4096;
 const FIRST_KEY = Buffer.from('OSRELEASE=', 'latin1');
 /**
- * Where the text starts in its page: the data page itself, and the ELF note made from it, behind a 12-byte note
- * header and the name `VMCOREINFO\0` padded to 12. kernel/vmcore_info.c, update_vmcoreinfo_note().
+ * Where the text starts in its page: the data page itself, and the ELF note made from it, behind a
+ * 12-byte note header and the name `VMCOREINFO\0` padded to 12. kernel/vmcore_info.c,
+ * update_vmcoreinfo_note().
  */
 const PAGE_OFFSETS = [0x000, 0x018] as const;
 /** Copies looked at: two a boot; a kernel that a warm reset left behind adds its own. */
 const MAX_COPIES = 64;
 
-/** What a Linux kernel says about itself for crash dumps: `key=value` lines. kernel/vmcore_info.c. */
+/**
+ * What a Linux kernel says about itself for crash dumps: `key=value` lines. kernel/vmcore_info.c.
+ */
 export interface Vmcoreinfo {
   /** Physical address of the text. */
   readonly address: bigint;
@@ -29,7 +35,8 @@ export interface Vmcoreinfo {
 
 /**
  * Parses VMCOREINFO text, up to the first NUL.
- * @returns `undefined` when it is something else, or cut short before the keys that tell where the image is
+ * @returns `undefined` when it is something else, or cut short before the keys that tell where the
+ *   image is
  */
 export function parseVmcoreinfo(bytes: Buffer, address = 0n): Vmcoreinfo | undefined {
   const nul = bytes.subarray(0, VMCOREINFO_BYTES).indexOf(0);
@@ -75,8 +82,8 @@ export function vmcoreinfoAt(memory: PhysicalMemory, address: bigint): Vmcoreinf
 }
 
 /**
- * Finds every copy in guest RAM: two places a page are looked at. Copies of the same text count once.
- * A kernel that a warm reset left in RAM has its own; which one runs is not known here.
+ * Finds every copy in guest RAM: two places a page are looked at. Copies of the same text count
+ * once. A kernel that a warm reset left in RAM has its own; which one runs is not known here.
  * @throws {VmiError} `VMI_ABORTED` when the signal fires
  */
 export async function findVmcoreinfo(

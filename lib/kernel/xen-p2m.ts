@@ -4,7 +4,10 @@ import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { SymbolTable } from './symbols/table.js';
 import { KERNEL_MAP } from './x86-64.js';
 
-/** Entries that name no frame of the guest's own. arch/x86/include/asm/xen/page.h, FOREIGN_FRAME_BIT and IDENTITY_FRAME_BIT. */
+/**
+ * Entries that name no frame of the guest's own. arch/x86/include/asm/xen/page.h, FOREIGN_FRAME_BIT
+ * and IDENTITY_FRAME_BIT.
+ */
 const FOREIGN_FRAME = 1n << 63n;
 const IDENTITY_FRAME = 1n << 62n;
 /** INVALID_P2M_ENTRY, both bits set with it. */
@@ -17,11 +20,12 @@ const ENTRY = 8n;
 const PAGE_SHIFT = 12n;
 
 /**
- * The list by which a PV guest of Xen knows its frames: `xen_p2m_addr[pseudo-physical frame]` is the frame of the machine.
+ * The list by which a PV guest of Xen knows its frames: `xen_p2m_addr[pseudo-physical frame]` is
+ * the frame of the machine.
  *
- * A PV guest's page tables, and CR3, hold frames of the machine. What it calls physical is a numbering of its own frames
- * from 0 on, which the direct map, `struct page` and everything else in it count by. arch/x86/xen/p2m.c; the list is
- * linear since commit 054954eb051f (3.19).
+ * A PV guest's page tables, and CR3, hold frames of the machine. What it calls physical is a
+ * numbering of its own frames from 0 on, which the direct map, `struct page` and everything else in
+ * it count by. arch/x86/xen/p2m.c; the list is linear since commit 054954eb051f (3.19).
  */
 export class P2m {
   readonly #memory: VirtualMemory;
@@ -29,7 +33,10 @@ export class P2m {
   readonly #size: bigint;
   readonly #physBase: bigint;
 
-  /** @throws {VmiError} `VMI_SYMBOL`: no kernel that runs as a PV guest of Xen @throws {CorruptError} the list is none */
+  /**
+   * @throws {VmiError} `VMI_SYMBOL`: no kernel that runs as a PV guest of Xen
+   * @throws {CorruptError} the list is none
+   */
   constructor(memory: VirtualMemory, symbols: SymbolTable) {
     this.#memory = memory;
     this.#list = symbols.address('xen_p2m_addr');
@@ -45,8 +52,8 @@ export class P2m {
   }
 
   /**
-   * Machine address of a pseudo-physical one; `undefined` where the guest has no frame of its own: given back to Xen, foreign, or
-   * a device's.
+   * Machine address of a pseudo-physical one; `undefined` where the guest has no frame of its own:
+   * given back to Xen, foreign, or a device's.
    * @throws {FaultError} the list cannot be read
    */
   toMachine(physical: bigint): bigint | undefined {
@@ -57,8 +64,9 @@ export class P2m {
   }
 
   /**
-   * Pseudo-physical address of a machine one; `undefined` when the machine's frame is none of this guest's. Looks through the list:
-   * Xen's own table of the other direction is not the guest's memory.
+   * Pseudo-physical address of a machine one; `undefined` when the machine's frame is none of this
+   * guest's. Looks through the list: Xen's own table of the other direction is not the guest's
+   * memory.
    * @throws {CorruptError} a part of the list is not mapped
    */
   toPhysical(machine: bigint): bigint | undefined {
@@ -79,7 +87,10 @@ export class P2m {
     return undefined;
   }
 
-  /** Pseudo-physical address of an address in the kernel's image. arch/x86/include/asm/page_64.h, __phys_addr_symbol. */
+  /**
+   * Pseudo-physical address of an address in the kernel's image. arch/x86/include/asm/page_64.h,
+   * __phys_addr_symbol.
+   */
   ofImage(address: bigint): bigint {
     return wrap(address - KERNEL_MAP + this.#physBase);
   }

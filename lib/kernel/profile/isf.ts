@@ -10,7 +10,10 @@ import type { Profile } from './profile.js';
 const MAX_BYTES = 512 << 20;
 const MAX_DEPTH = 64;
 
-/** The parts of Volatility 3's Intermediate Symbol File that are used. volatility3/schemas/schema-6.2.0.json. */
+/**
+ * The parts of Volatility 3's Intermediate Symbol File that are used.
+ * volatility3/schemas/schema-6.2.0.json.
+ */
 interface RawType {
   kind?: string;
   name?: string;
@@ -55,7 +58,8 @@ interface RawIsf {
 /**
  * Parses a Volatility 3 symbol file: JSON, plain or packed with gzip or Brotli.
  * @param source path, for messages; `.br` tells Brotli, which has no magic
- * @throws {VmiError} `VMI_ATTACH`: packed with xz (which Node cannot unpack), no JSON, or no symbol file
+ * @throws {VmiError} `VMI_ATTACH`: packed with xz (which Node cannot unpack), no JSON, or no symbol
+ *   file
  */
 export function parseIsf(bytes: Buffer, source = 'ISF'): Profile {
   const isf = parseJson(unpack(bytes, source), source);
@@ -103,7 +107,9 @@ function unpack(bytes: Buffer, source: string): Buffer {
   return bytes;
 }
 
-/** Addresses beyond 2^53 lose digits as numbers, so they are made strings before the text is parsed. */
+/**
+ * Addresses beyond 2^53 lose digits as numbers, so they are made strings before the text is parsed.
+ */
 function parseJson(bytes: Buffer, source: string): RawIsf {
   try {
     return JSON.parse(
@@ -230,34 +236,32 @@ class IsfTypes extends BaseTypes {
           struct,
         };
       }
-      case 'enum': {
-        const found = this.#isf.enums?.[name];
-        const values = new Map(
-          Object.entries(found?.constants ?? {}).map(([key, value]) => [
-            key,
-            BigInt(Math.trunc(value)),
-          ]),
-        );
-        const base = this.#isf.base_types?.[found?.base ?? ''];
-        return {
-          kind: 'enum',
-          name: `enum ${name}`,
-          size: found?.size ?? 4,
-          signed: base?.signed ?? false,
-          values,
-        };
-      }
+      case 'enum':
+        return this.#enumRef(name);
       case 'function':
         return { kind: 'function', name: 'function', size: 0 };
-      default: {
-        const base = this.#isf.base_types?.[name];
-        if (base === undefined || base.kind === 'void')
-          return { kind: 'void', name: name || 'void', size: 0 };
-        const size = base.size ?? 0;
-        if (base.kind === 'float') return { kind: 'float', name, size };
-        const encoding = base.kind === 'char' ? 'char' : base.kind === 'bool' ? 'bool' : 'int';
-        return { kind: 'int', name, size, signed: base.signed ?? false, encoding };
-      }
+      default:
+        return this.#baseRef(name);
     }
+  }
+
+  #enumRef(name: string): TypeRef {
+    const found = this.#isf.enums?.[name];
+    const constants = Object.entries(found?.constants ?? {});
+    const values = new Map(constants.map(([key, value]) => [key, BigInt(Math.trunc(value))]));
+    const base = this.#isf.base_types?.[found?.base ?? ''];
+    const size = found?.size ?? 4;
+    return { kind: 'enum', name: `enum ${name}`, size, signed: base?.signed ?? false, values };
+  }
+
+  #baseRef(name: string): TypeRef {
+    const base = this.#isf.base_types?.[name];
+    if (base === undefined || base.kind === 'void') {
+      return { kind: 'void', name: name || 'void', size: 0 };
+    }
+    const size = base.size ?? 0;
+    if (base.kind === 'float') return { kind: 'float', name, size };
+    const encoding = base.kind === 'char' ? 'char' : base.kind === 'bool' ? 'bool' : 'int';
+    return { kind: 'int', name, size, signed: base.signed ?? false, encoding };
   }
 }

@@ -10,7 +10,10 @@ export interface ConfEntry {
   readonly values: ReadonlyMap<string, string | bigint>;
 }
 
-/** Keys of libvmi.conf (libvmi/os/linux/core.c, linux_configure) and the member each one is the offset of. */
+/**
+ * Keys of libvmi.conf (libvmi/os/linux/core.c, linux_configure) and the member each one is the
+ * offset of.
+ */
 const MEMBERS: Readonly<Record<string, readonly [struct: string, member: string, type: TypeRef]>> =
   {
     linux_tasks: ['task_struct', 'tasks', plain('struct list_head', 16)],
@@ -25,7 +28,8 @@ function plain(name: string, size: number): TypeRef {
 }
 
 /**
- * Parses libvmi.conf: entries `name { key = value; … }`, values quoted or numbers, comments with `#`.
+ * Parses libvmi.conf: entries `name { key = value; … }`, values quoted or numbers, comments with
+ * `#`.
  * @throws {VmiError} `VMI_ATTACH`: not of this form, with the line
  */
 export function parseConf(text: string, source = 'libvmi.conf'): ConfEntry[] {
@@ -85,7 +89,8 @@ function bad(source: string, line: number, why: string): VmiError {
 }
 
 /**
- * Offsets of one entry as a type table. The entry's System.map is named in `sysmap`; reading it is up to the caller.
+ * Offsets of one entry as a type table. The entry's System.map is named in `sysmap`; reading it is
+ * up to the caller.
  * @param name the guest's; may be left out when there is one entry only
  * @throws {VmiError} `VMI_ATTACH`: no such entry, it is not for Linux, or it has no offsets
  */

@@ -8,9 +8,9 @@ import type { Profile } from './profile.js';
 import { parseSystemMap } from './system-map.js';
 
 /**
- * Reads a profile from files, each recognised by its contents: a Volatility 3 symbol file, a System.map, a libvmi.conf,
- * or what `vmi profile --format json` wrote.
- * Several are joined: symbols from the first that has them, types likewise.
+ * Reads a profile from files, each recognised by its contents: a Volatility 3 symbol file, a
+ * System.map, a libvmi.conf, or what `vmi profile --format json` wrote. Several are joined: symbols
+ * from the first that has them, types likewise.
  * @param paths a path; `PATH#NAME` takes the entry `NAME` of a libvmi.conf
  * @throws {VmiError} `VMI_ATTACH`: no such file, or none of these forms
  */

@@ -72,7 +72,9 @@ export function parsePlain(bytes: Buffer, source = 'profile'): Profile {
   };
 }
 
-/** Offsets and sizes, without what members are made of: the guest's own types are asked for that. */
+/**
+ * Offsets and sizes, without what members are made of: the guest's own types are asked for that.
+ */
 class PlainTypes extends BaseTypes {
   readonly source: string;
   readonly #structs = new Map<string, StructType>();

@@ -2,8 +2,8 @@ import type { ListedSymbols } from '../symbols/listed.js';
 import type { TypeTable } from '../types/table.js';
 
 /**
- * What a user knows of a kernel, instead of what the guest says. Addresses are as linked, or as they were in some run:
- * how far KASLR moved them is solved by where the guest's image is.
+ * What a user knows of a kernel, instead of what the guest says. Addresses are as linked, or as
+ * they were in some run: how far KASLR moved them is solved by where the guest's image is.
  */
 export interface Profile {
   readonly symbols?: ListedSymbols;

@@ -1,26 +1,29 @@
 import { CorruptError, hex } from '../../errors.js';
 import type { AddressRange, ByteReader } from '../bytes.js';
 import { KERNEL_HALF } from '../x86-64.js';
+import { checkTokens, MAX_TOKEN_TABLE, TOKENS } from './kallsyms-tokens.js';
 
 /*
  * The tables of kallsyms, as scripts/kallsyms.c writes them into the kernel's read-only data:
  *
- *   offsets         a signed 32-bit number for each symbol, ascending by address (see AddressForm)
- *   relative_base   what they count from; absent in 7.x, where each counts from its own place
- *   num_syms        u32, padded to 8 bytes up to 6.x
- *   names           for each symbol a length (one byte, or two where the top bit of the first is set), then as many
- *                   token numbers; the first character of the expanded text is the type letter of nm(1)
- *   markers         u32: where every 256th name starts, relative to names
- *   seqs_of_names   three bytes each, big-endian: numbers of symbols in the order of their names (6.2 and later)
- *   token_table     256 NUL-terminated texts; token_index: u16, where each starts
+ *   offsets        signed 32-bit numbers, one a symbol, ascending by address (see AddressForm)
+ *   relative_base  what they count from; absent in 7.x, where each counts from its own place
+ *   num_syms       u32, padded to 8 bytes up to 6.x
+ *   names          a symbol each: a length (two bytes where the top bit of the first is set), then
+ *                  so many token numbers; the first character of the text is nm(1)'s type letter
+ *   markers        u32: where every 256th name starts, relative to names
+ *   seqs_of_names  3 bytes each, big-endian: numbers of symbols in the order of their names (6.2)
+ *   token_table    256 NUL-terminated texts; token_index: u16, where each starts
  *
- * Up to 6.4 that is their order; later offsets and relative_base stand behind token_index. Each is aligned to 8 bytes, in
- * 7.x to 4. Only the token table is recognised by itself (ten digits in a row), so everything is found around it.
+ * Up to 6.4 that is their order; later, offsets and relative_base stand behind token_index. Each is
+ * aligned to 8 bytes, in 7.x to 4. Only the token table can be recognised by itself, so everything
+ * else is found around it.
  */
 
 /**
  * How an entry of `kallsyms_offsets` gives an address. kernel/kallsyms.c, kallsyms_sym_address():
- *  - `percpu`: per-cpu symbols are absolute, others below the base (CONFIG_KALLSYMS_ABSOLUTE_PERCPU; up to 6.14):
+ *  - `percpu`: per-cpu symbols are absolute, others below the base (up to 6.14,
+ *    CONFIG_KALLSYMS_ABSOLUTE_PERCPU):
  *    `offset >= 0 ? offset : base - 1 - offset`
  *  - `base`: `base + (u32)offset` (x86-64 since per-cpu symbols are not zero-based any more, 6.15)
  *  - `place`: `&offsets[i] + offset` (7.x)
@@ -37,7 +40,10 @@ export interface KallsymsTables {
   readonly form: AddressForm;
   /** Value of `kallsyms_relative_base`; 0 for `place`. */
   readonly base: bigint;
-  /** `kallsyms_seqs_of_names`, 3 bytes each: symbols by name (kernel 60443c88f3a8, 6.2 and Debian's 6.1). */
+  /**
+   * `kallsyms_seqs_of_names`, 3 bytes each: symbols by name (kernel 60443c88f3a8, 6.2 and Debian's
+   * 6.1).
+   */
   readonly seqs: bigint | undefined;
 }
 
@@ -48,67 +54,6 @@ const MAX_SYMBOLS = 2_000_000;
 const MAX_PERCPU = 16 << 20;
 /** A marker for every 256th name. kernel/kallsyms.c, get_symbol_offset(). */
 const MARKER_STEP = 256;
-export const TOKENS = 256;
-const MAX_TOKEN_TABLE = 8192;
-
-/** Characters that occur in symbols keep themselves as tokens, and digits do: ten tokens in a row. */
-export const TOKEN_PATTERN = Buffer.from(
-  '0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0',
-  'latin1',
-);
-const DIGIT_ZERO = 0x30;
-
-/**
- * Finds the token table from a hit of {@link TOKEN_PATTERN}: walks on to its end, where the token index says how
- * far back it starts.
- * @param bytes 8 KiB before the hit and 8 KiB behind it, where there are so many
- * @returns index of token 0 and of `kallsyms_token_index`, or `undefined` when it is no token table
- */
-export function tokenTableAround(
-  bytes: Buffer,
-  hit: number,
-): { table: number; index: number } | undefined {
-  let at = hit;
-  for (let token = DIGIT_ZERO; token < TOKENS; token++) {
-    const end = tokenEnd(bytes, at);
-    if (end - hit >= MAX_TOKEN_TABLE) return undefined;
-    at = end + 1;
-  }
-  for (let index = at; index < at + 8 && index + TOKENS * 2 <= bytes.length; index++) {
-    const table = hit - bytes.readUInt16LE(index + DIGIT_ZERO * 2);
-    if (table < 0 || table === hit) continue;
-    const checked = checkTokens(bytes, table);
-    if (checked?.index === index) return checked;
-  }
-  return undefined;
-}
-
-/** Index of the NUL that ends a token; far beyond any table when there is none. */
-function tokenEnd(bytes: Buffer, from: number): number {
-  const limit = Math.min(bytes.length, from + MAX_TOKEN_TABLE);
-  for (let at = from; at < limit; at++) if (bytes[at] === 0) return at;
-  return Number.MAX_SAFE_INTEGER;
-}
-
-/** Token offsets by walking the table, when `kallsyms_token_index` right behind it says the same. */
-function checkTokens(bytes: Buffer, table: number): { table: number; index: number } | undefined {
-  const starts = new Uint16Array(TOKENS);
-  let at = table;
-  for (let token = 0; token < TOKENS; token++) {
-    starts[token] = at - table;
-    const end = tokenEnd(bytes, at);
-    if (end - table >= MAX_TOKEN_TABLE) return undefined;
-    at = end + 1;
-  }
-  // scripts/kallsyms.c aligns every table to 8 bytes, 7.x to 4.
-  for (let index = at; index < at + 8 && index + TOKENS * 2 <= bytes.length; index++) {
-    let same = true;
-    for (let token = 0; same && token < TOKENS; token++)
-      same = bytes.readUInt16LE(index + token * 2) === starts[token];
-    if (same) return { table, index };
-  }
-  return undefined;
-}
 
 /** Tables and what was read to prove them. */
 export interface ProvenTables {
@@ -242,7 +187,10 @@ function wordsOf(bytes: Buffer): Uint32Array {
   return new Uint32Array(copy.buffer);
 }
 
-/** Places before the token table that look like `kallsyms_markers`: 0, then names' offsets that grow. */
+/**
+ * Places before the token table that look like `kallsyms_markers`: 0, then names' offsets that
+ * grow.
+ */
 function* markerTables(words: Uint32Array, tokenTable: number): Iterable<number> {
   const last = Math.min(words.length - 9, tokenTable >>> 2);
   outer: for (let i = last; i >= 0; i--) {
@@ -303,7 +251,10 @@ function skipNames(bytes: Buffer, names: number, count: number): number | undefi
   return at;
 }
 
-/** Where each name's length starts, relative to the first; `undefined` when the names leave the buffer. */
+/**
+ * Where each name's length starts, relative to the first; `undefined` when the names leave the
+ * buffer.
+ */
 function nameStarts(
   bytes: Uint8Array,
   names: number,
@@ -358,7 +309,10 @@ function offsetTables(
   ];
 }
 
-/** The form in which offsets ascend and most lie in the image, on a sample of thousands: symbols are sorted by address. */
+/**
+ * The form in which offsets ascend and most lie in the image, on a sample of thousands: symbols are
+ * sorted by address.
+ */
 function provenForm(
   offsets: Int32Array,
   base: bigint,
@@ -395,8 +349,8 @@ function provenForm(
 }
 
 /**
- * Whether 3-byte big-endian numbers can be numbers of symbols, on a sample. That they are in the order of names is
- * proven by {@link Kallsyms} itself.
+ * Whether 3-byte big-endian numbers can be numbers of symbols, on a sample. That they are in the
+ * order of names is proven by {@link Kallsyms} itself.
  */
 function areIndexes(bytes: Buffer, at: number, count: number): boolean {
   const step = Math.max(1, Math.floor(count / 1024));

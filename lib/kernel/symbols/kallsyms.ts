@@ -8,9 +8,9 @@ import {
   type ProvenTables,
   readTables,
   seqAt,
-  TOKENS,
   tablesIn,
 } from './kallsyms-tables.js';
+import { TOKENS } from './kallsyms-tokens.js';
 import {
   type KernelSymbol,
   nearest,
@@ -21,7 +21,10 @@ import {
   symbolNames,
 } from './table.js';
 
-/** Bytes before and after the token table in which the others are: of distributions' kernels, and of any. */
+/**
+ * Bytes before and after the token table in which the others are: of distributions' kernels, and of
+ * any.
+ */
 const SEARCH = [
   [5n << 20n, 2n << 20n],
   [16n << 20n, 8n << 20n],
@@ -212,7 +215,10 @@ export class Kallsyms implements SymbolTable {
     return lowest;
   }
 
-  /** Whether neighbours of a sample are in name order (kernels built with LTO order names without their suffix). */
+  /**
+   * Whether neighbours of a sample are in name order (kernels built with LTO order names without
+   * their suffix).
+   */
   #inOrder(seqs: Buffer): boolean {
     const step = Math.max(1, Math.floor(this.count / 64));
     for (let i = 1; i < this.count; i += step) {

@@ -9,7 +9,10 @@ import {
   startingWith,
 } from './table.js';
 
-/** A symbol table held in arrays: what a file gives. Per-cpu symbols (offsets from 0) are never moved by `shift`. */
+/**
+ * A symbol table held in arrays: what a file gives. Per-cpu symbols (offsets from 0) are never
+ * moved by `shift`.
+ */
 export class ListedSymbols implements SymbolTable {
   readonly source: string;
   readonly #sorted: KernelSymbol[];

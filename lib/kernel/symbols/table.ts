@@ -49,7 +49,10 @@ export function* symbolNames(table: SymbolTable): Iterable<string> {
   for (const entry of table.entries()) yield entry.name;
 }
 
-/** The symbol at or below `address` in a table sorted by address; of several at one address the first, as the kernel does. */
+/**
+ * The symbol at or below `address` in a table sorted by address; of several at one address the
+ * first, as the kernel does.
+ */
 export function nearest(
   address: bigint,
   count: number,
@@ -67,7 +70,8 @@ export function nearest(
   if (low === 0) return undefined;
   let index = low - 1;
   const at = addressAt(index);
-  // A per-cpu symbol (offset from 0) owns no address of the kernel's half, nor of the space between.
+  // A per-cpu symbol (offset from 0) owns no address of the kernel's half, nor of the space
+  // between.
   if (at < KERNEL_HALF && address >= at + 0x10_0000n) return undefined;
   while (index > 0 && addressAt(index - 1) === at) index--;
   return { name: nameAt(index), address: at, offset: Number(address - at) };

@@ -10,7 +10,7 @@ export type TypeRef =
       readonly size: number;
       readonly signed: boolean;
       readonly encoding: 'int' | 'char' | 'bool';
-    } // prettier-ignore
+    }
   | { readonly kind: 'float'; readonly name: string; readonly size: number }
   | {
       readonly kind: 'pointer';
@@ -24,26 +24,29 @@ export type TypeRef =
       readonly size: number;
       readonly count: number;
       readonly element: TypeRef;
-    } // prettier-ignore
+    }
   | {
       readonly kind: 'struct' | 'union';
       readonly name: string;
       readonly size: number;
       readonly struct: StructType;
-    } // prettier-ignore
+    }
   | {
       readonly kind: 'enum';
       readonly name: string;
       readonly size: number;
       readonly signed: boolean;
       readonly values: ReadonlyMap<string, bigint>;
-    }; // prettier-ignore
+    };
 
 /** A member of a structure. */
 export interface Member {
   /** Empty for an unnamed structure or union, whose members belong to the outer one too. */
   readonly name: string;
-  /** Bytes from the start of the structure that was asked; of a bit field, the byte its first bit is in. */
+  /**
+   * Bytes from the start of the structure that was asked; of a bit field, the byte its first bit is
+   * in.
+   */
   readonly offset: number;
   /** Bits from the start of the structure that was asked. */
   readonly bitOffset: number;
@@ -82,7 +85,9 @@ export interface TypeTable {
    * @throws {VmiError} `VMI_TYPE`
    */
   struct(name: string): StructType;
-  /** Offset in bytes of a member by path; `undefined` when the structure or the member is absent. */
+  /**
+   * Offset in bytes of a member by path; `undefined` when the structure or the member is absent.
+   */
   findOffset(struct: string, path: string): number | undefined;
   /**
    * Offset in bytes of a member by path.

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { VmiError } from '../../../../lib/errors.js';
 import type { ByteReader } from '../../../../lib/kernel/bytes.js';
 import { Kallsyms } from '../../../../lib/kernel/symbols/kallsyms.js';
-import { TOKEN_PATTERN, tokenTableAround } from '../../../../lib/kernel/symbols/kallsyms-tables.js';
+import { TOKEN_PATTERN, tokenTableAround } from '../../../../lib/kernel/symbols/kallsyms-tokens.js';
 import {
   type BuiltKallsyms,
   type BuiltSymbol,

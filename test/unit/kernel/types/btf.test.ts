@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { VmiError } from '../../../../lib/errors.js';
-import { Btf, parseBtfHeader } from '../../../../lib/kernel/types/btf.js';
+import { Btf } from '../../../../lib/kernel/types/btf.js';
+import { parseBtfHeader } from '../../../../lib/kernel/types/btf-sections.js';
 import { BtfBuilder, kernelBtf } from '../support/build-btf.js';
 
 function sample(): Btf {

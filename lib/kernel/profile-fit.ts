@@ -1,13 +1,15 @@
-import { wrap } from '../../address.js';
-import { hex, VmiError } from '../../errors.js';
-import type { VirtualMemory } from '../../memory/virtual-memory.js';
-import type { ImageCandidate } from '../candidate.js';
-import type { GuestTables } from '../guest-tables.js';
-import type { SymbolTable } from '../symbols/table.js';
-import { tryAnswer } from '../try-answer.js';
-import type { Profile } from './profile.js';
+import { wrap } from '../address.js';
+import { hex, VmiError } from '../errors.js';
+import type { VirtualMemory } from '../memory/virtual-memory.js';
+import type { ImageCandidate } from './candidate.js';
+import type { GuestTables } from './guest-tables.js';
+import type { Profile } from './profile/profile.js';
+import type { SymbolTable } from './symbols/table.js';
+import { tryAnswer } from './try-answer.js';
 
-/** A user's profile that does not fit the guest: final, whatever other ways to a kernel there are. */
+/**
+ * A user's profile that does not fit the guest: final, whatever other ways to a kernel there are.
+ */
 export class ProfileError extends VmiError {
   constructor(profile: Profile, why: string, release: string) {
     super(
@@ -85,7 +87,10 @@ const CHECKED_SYMBOLS = [
   '__per_cpu_offset',
 ] as const;
 
-/** Compares a profile with the guest's banner, and with the guest's own symbols and types where it has them. */
+/**
+ * Compares a profile with the guest's banner, and with the guest's own symbols and types where it
+ * has them.
+ */
 export function checkProfile(
   profile: Profile,
   guest: GuestTables,
