@@ -1,4 +1,6 @@
 export type { AddressLike } from './address.js';
+export { diagnose, type Finding } from './discover/diagnosis.js';
+export { type ListedGuest, listGuests } from './discover/list-guests.js';
 export {
   CorruptError,
   CrashError,
@@ -8,19 +10,22 @@ export {
   VmiError,
   type VmiErrorCode,
 } from './errors.js';
+export { libvmiKernel } from './export/libvmi-kernel.js';
+export { kaslrOffset } from './export/linked.js';
+export { PROFILE_FORMATS, type ProfileFormat } from './export/profile.js';
+export { type AttachOptions, attach } from './guest/attach.js';
 export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
-export {
-  type AttachOptions,
-  attach,
-  Guest,
-  type GuestCpu,
-  type SpaceOptions,
-} from './guest/guest.js';
+export { Guest, type GuestCpu } from './guest/guest.js';
 export { Pause } from './guest/pause.js';
+export type { SpaceOptions } from './guest/space.js';
+export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';
 export { Kernel, type KernelOptions } from './kernel/kernel.js';
 export { loadProfile } from './kernel/profile/load-profile.js';
 export type { Profile } from './kernel/profile/profile.js';
-export type { Cr3WriteOptions } from './libvmi/cr3-writes.js';
+export type { SymbolPlace } from './kernel/symbols/table.js';
+export type { StructType } from './kernel/types/table.js';
+export type { Cr3WriteOptions } from './memory/cr3-writes.js';
+export { type OpenOptions, openSource } from './memory/open.js';
 export {
   type AbortOptions,
   type Capabilities,
@@ -28,6 +33,7 @@ export {
   type PhysicalRange,
   type VcpuRegisters,
 } from './memory/physical-memory.js';
+export type { Candidate, Source } from './memory/source.js';
 export {
   type Mapping,
   VirtualMemory,

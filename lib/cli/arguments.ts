@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { parseAddress } from '../address.js';
 import { VmiError } from '../errors.js';
-import type { Guest, SpaceOptions } from '../guest/guest.js';
+import type { Guest, SpaceOptions } from '../index.js';
 import type { Command, Invocation, Option } from './command.js';
 
 /** The command line is wrong: exit code 2. */

@@ -1,4 +1,4 @@
-import type { Guest } from '../guest/guest.js';
+import type { Guest } from '../index.js';
 import type { Output } from './output.js';
 
 /** A word after the command that is no option. */

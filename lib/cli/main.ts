@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { attach } from '../guest/guest.js';
 import { EXIT } from './exit-code.js';
 import { run } from './run.js';
 
@@ -23,7 +22,8 @@ const code = await run(process.argv.slice(2), {
     colours: process.stdout.isTTY === true && !process.env.NO_COLOR,
   },
   env: process.env,
-  attach,
+  // Loaded when it is needed: help, and a wrong option, cost a fraction of it.
+  attach: async (target, options) => (await import('../index.js')).attach(target, options),
   onInterrupt(interrupt) {
     // Once: a second ctrl-C ends the process the hard way.
     process.once('SIGINT', interrupt);

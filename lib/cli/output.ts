@@ -1,3 +1,4 @@
+import type { TextSink } from '../index.js';
 import { jsonLine, printableLines, type Styles, styles } from '../text/printable.js';
 
 /** Where text goes: a stream, or an array in a test. */
@@ -36,6 +37,18 @@ export class Output {
   /** Text that is safe to print already, line feeds included. */
   text(text: string): void {
     if (text !== '') this.#streams.stdout.write(text);
+  }
+
+  /** Standard output for whoever writes a long text by himself; each piece passes through `safe`. */
+  sink(safe: (text: string) => string): TextSink {
+    const { stdout } = this.#streams;
+    return {
+      write: (chunk) => stdout.write(safe(chunk)),
+      get writableNeedDrain() {
+        return stdout.writableNeedDrain === true;
+      },
+      once: (event, call) => stdout.once?.(event, call),
+    };
   }
 
   line(line: string): void {

@@ -1,14 +1,14 @@
 import { VmiError } from '../errors.js';
-import type { AttachOptions, Guest } from '../guest/guest.js';
+import type { AttachOptions, Guest } from '../index.js';
 import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
+import { version } from '../version.js';
 import { checkOperands, parseLine, UsageError } from './arguments.js';
 import type { Command, Invocation } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
 import { commandHelp, GLOBAL_OPTIONS, generalHelp } from './help.js';
 import { Output, type Streams } from './output.js';
-import { version } from './version.js';
 
 /** What a run of `vmi` needs from the world; a test gives its own. */
 export interface World {

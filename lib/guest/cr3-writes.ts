@@ -1,4 +1,4 @@
-import type { Cr3WriteStream as RawStream, Cr3Write as RawWrite } from '../libvmi/cr3-writes.js';
+import type { RawCr3Write, RawCr3Writes } from '../memory/cr3-writes.js';
 import type { Task } from '../tasks/task.js';
 import type { TaskList } from '../tasks/tasks.js';
 
@@ -13,7 +13,7 @@ export class Cr3Write {
   #tasks: TaskList | undefined;
 
   /** @internal */
-  constructor(write: RawWrite, find: (cr3: bigint) => TaskList) {
+  constructor(write: RawCr3Write, find: (cr3: bigint) => TaskList) {
     this.vcpu = write.vcpu;
     this.value = write.value;
     this.previous = write.previous;
@@ -38,12 +38,12 @@ export class Cr3Write {
 
 /** Writes to CR3 as they happen. Made by `Guest.cr3Writes`. */
 export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDisposable {
-  readonly #raw: RawStream;
+  readonly #raw: RawCr3Writes;
   readonly #find: (cr3: bigint) => TaskList;
   readonly #closed: () => void;
 
   /** @internal */
-  constructor(raw: RawStream, find: (cr3: bigint) => TaskList, closed: () => void) {
+  constructor(raw: RawCr3Writes, find: (cr3: bigint) => TaskList, closed: () => void) {
     this.#raw = raw;
     this.#find = find;
     this.#closed = closed;

@@ -1,43 +1,22 @@
 import { inspect } from 'node:util';
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { hex, VmiError } from '../errors.js';
-import { Kernel, type KernelOptions, openCache } from '../kernel/kernel.js';
-import { loadProfile } from '../kernel/profile/load-profile.js';
-import type { Profile } from '../kernel/profile/profile.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { SymbolPlace } from '../kernel/symbols/table.js';
 import type { StructType } from '../kernel/types/table.js';
 import type { P2m } from '../kernel/xen-p2m.js';
-import type { Cr3WriteOptions } from '../libvmi/cr3-writes.js';
-import { openSource } from '../memory/open.js';
+import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
-import type { Candidate, Source } from '../memory/source.js';
 import type { VirtualMemory, WalkResult } from '../memory/virtual-memory.js';
-import { formatTarget, parseTarget, type Target } from '../target.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
 import type { Task } from '../tasks/task.js';
 import { type ListOptions, type TaskList, Tasks } from '../tasks/tasks.js';
 import { Cr3WriteStream } from './cr3-writes.js';
-import { proveLayout } from './layout-proof.js';
-import { Pause } from './pause.js';
-
-export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
-  readonly signal?: AbortSignal | undefined;
-  /**
-   * Symbols and types to use in place of the guest's own: files (libvmi.conf, System.map, Volatility 3 symbols; see
-   * `loadProfile`), or a profile that is loaded already. None is needed.
-   */
-  readonly profile?: string | readonly string[] | Profile | undefined;
-  /**
-   * Runs libvmi in a process of its own (`xen:`, `kvm:`, `libvmi:`; of no effect on other targets); default false. A crash of
-   * libvmi is a `CrashError` then, a call that hangs `VMI_BUSY`, and the next operation starts it anew.
-   */
-  readonly isolate?: boolean | undefined;
-}
-
-/** Which page table a virtual address is looked up in; the kernel's own when left out. */
-export type SpaceOptions = { readonly pid?: number; readonly cr3?: AddressLike };
+import { type Pause, Pauses } from './pause.js';
+import { checkPid, noTask } from './pid.js';
+import { checkSpace, type SpaceOptions } from './space.js';
 
 /** What one CPU runs, read from the guest's memory. */
 export interface GuestCpu {
@@ -48,89 +27,6 @@ export interface GuestCpu {
   readonly cr3: bigint | null;
 }
 
-/** Highest PID that a 32-bit pid_t can hold. */
-const MAX_PID = 0x7fff_ffff;
-
-/**
- * Attaches to a guest: opens its memory, finds its kernel with no profile, and verifies what was found.
- *
- * @param target `qemu:PID`, `libvirt:NAME`, `qmp:SOCKET`, `image:PATH`, `xen:NAME`, `kvm:NAME`, `libvmi:PATH`, or the same as an object
- * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in it, as while it still boots
- * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
- * @throws {RangeError} the target has none of these forms
- */
-export async function attach(target: string | Target, options: AttachOptions = {}): Promise<Guest> {
-  const parsed = typeof target === 'string' ? parseTarget(target) : target;
-  if (options.signal?.aborted === true) throw aborted(options.signal);
-  const { profile, signal, cache, isolate } = options;
-  const loaded =
-    typeof profile === 'string' || Array.isArray(profile)
-      ? await loadProfile(profile)
-      : (profile as Profile);
-  const opened = openCache(cache);
-  const source = await openSource(parsed, { signal, isolate, meanwhile: () => opened?.prepare() });
-  return attachSource(parsed, source, { profile: loaded, cache, opened, signal });
-}
-
-/** What a kernel looks like through a wrong layout of RAM. */
-const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
-  'VMI_ATTACH',
-  'VMI_FAULT',
-  'VMI_CORRUPT',
-  'VMI_SYMBOL',
-  'VMI_TYPE',
-]);
-
-type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal'>;
-
-async function attachSource(target: Target, source: Source, options: LoadOptions): Promise<Guest> {
-  const refusals: string[] = [];
-  let last: unknown;
-  for (const candidate of source.candidates) {
-    try {
-      return await attachCandidate(target, candidate, options);
-    } catch (error) {
-      if (options.signal?.aborted === true) throw aborted(options.signal);
-      // Only what another layout could cure leads on to the next one.
-      if (!(error instanceof VmiError) || !LAYOUT_ERRORS.has(error.code)) {
-        await source.close();
-        throw error;
-      }
-      last = error;
-      refusals.push(`${candidate.assumption}: ${error.message}`);
-    }
-  }
-  await source.close();
-  if (refusals.length === 1) throw last;
-  throw new VmiError(
-    'VMI_ATTACH',
-    `no way to lay out the RAM of ${formatTarget(target)} fits the guest's own page tables:\n  ${refusals.join('\n  ')}`,
-    { cause: last },
-  );
-}
-
-async function attachCandidate(
-  target: Target,
-  candidate: Candidate,
-  options: LoadOptions,
-): Promise<Guest> {
-  const memory = candidate.open();
-  try {
-    const registers = memory.capabilities.registers
-      ? memory.registers({ signal: options.signal })
-      : [];
-    const kernel = await Kernel.load(memory, { ...options, registers });
-    if (!candidate.proven) proveLayout(kernel);
-    const guest = new Guest(formatTarget(target), memory, kernel);
-    // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
-    guest.beforeClose(kernel.remember());
-    return guest;
-  } catch (error) {
-    await memory.close();
-    throw error;
-  }
-}
-
 /** One attached guest. Made by {@link attach}; `close()` it, or declare it with `await using`. */
 export class Guest implements AsyncDisposable {
   /** The target string it was attached by. */
@@ -138,7 +34,7 @@ export class Guest implements AsyncDisposable {
   readonly memory: PhysicalMemory;
   readonly kernel: Kernel;
   readonly #tasks: Tasks;
-  readonly #pauses = new Set<Pause>();
+  readonly #pauses: Pauses;
   readonly #streams = new Set<Cr3WriteStream>();
   #background: Promise<unknown> | undefined;
 
@@ -148,6 +44,7 @@ export class Guest implements AsyncDisposable {
     this.memory = memory;
     this.kernel = kernel;
     this.#tasks = new Tasks(kernel);
+    this.#pauses = new Pauses(memory);
   }
 
   /** What this guest's source can do. */
@@ -299,14 +196,8 @@ export class Guest implements AsyncDisposable {
    * Stops the guest until the returned pause is disposed of; also when the process exits.
    * @throws {VmiError} `VMI_UNSUPPORTED`: the source cannot
    */
-  async pause(): Promise<Pause> {
-    await this.memory.pause();
-    const pause = new Pause(async () => {
-      this.#pauses.delete(pause);
-      if (this.#pauses.size === 0) await this.memory.resume();
-    });
-    this.#pauses.add(pause);
-    return pause;
+  pause(): Promise<Pause> {
+    return this.#pauses.begin();
   }
 
   /**
@@ -329,7 +220,7 @@ export class Guest implements AsyncDisposable {
   /** Ends streams, resumes the guest if it was paused here, and releases everything. Idempotent. */
   async close(): Promise<void> {
     for (const stream of this.#streams) await stream.return();
-    for (const pause of this.#pauses) await pause.resume();
+    await this.#pauses.endAll();
     await this.#background;
     await this.memory.close();
   }
@@ -359,7 +250,8 @@ export class Guest implements AsyncDisposable {
     return p2m;
   }
 
-  #space({ pid, cr3 }: SpaceOptions): VirtualMemory {
+  #space(options: SpaceOptions): VirtualMemory {
+    const { pid, cr3 } = checkSpace(options);
     let space = this.kernel.memory;
     if (pid !== undefined || cr3 !== undefined) {
       const root = cr3 === undefined ? this.pidToCr3(pid!) : this.cr3Base(cr3);
@@ -374,31 +266,4 @@ export class Guest implements AsyncDisposable {
     space.begin();
     return space;
   }
-}
-
-function aborted(signal: AbortSignal): VmiError {
-  return new VmiError('VMI_ABORTED', 'attaching was aborted', { cause: signal.reason });
-}
-
-/** @throws {RangeError} no PID @throws {VmiError} `VMI_NO_TASK` for 0, which names no single task */
-function checkPid(pid: number): number {
-  if (typeof pid !== 'number')
-    throw new TypeError(`Expected pid as a number but received ${typeof pid}`);
-  if (!Number.isInteger(pid) || pid < 0 || pid > MAX_PID) {
-    throw new RangeError(`Expected pid as an integer between 1 and ${MAX_PID} but received ${pid}`);
-  }
-  if (pid === 0) {
-    throw new VmiError(
-      'VMI_NO_TASK',
-      'PID 0 names no single task: every CPU has an idle task with it. Ask for what the CPUs run (cpus) instead',
-    );
-  }
-  return pid;
-}
-
-function noTask(pid: number): VmiError {
-  return new VmiError(
-    'VMI_NO_TASK',
-    `there is no task with PID ${pid} in this guest (a PID of the initial namespace, or a thread's id)`,
-  );
 }

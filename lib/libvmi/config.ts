@@ -2,11 +2,27 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { VmiError } from '../errors.js';
-import type { Kernel } from '../kernel/kernel.js';
-import { type ConfEntry, parseConf } from '../kernel/profile/libvmi-conf.js';
+import { type ConfEntry, parseConf } from './conf.js';
 
 /** Keys and values of an entry of libvmi.conf: `ostype`, `sysmap`, `linux_tasks`, `kpgd`, … */
 export type LibvmiTable = Readonly<Record<string, string | bigint | number>>;
+
+/** What libvmi can be told of a kernel that somebody else has found. `libvmiKernel(guest.kernel)` makes it. */
+export interface LibvmiKernel {
+  /** Offsets and addresses by libvmi's names; no `sysmap`. */
+  readonly table: LibvmiTable;
+  /** Symbols at their addresses in the running guest, in any order. */
+  readonly symbols: Iterable<{
+    readonly name: string;
+    readonly address: bigint;
+    /** One letter, as in a System.map. */
+    readonly type: string;
+  }>;
+  /** Levels of its page table, 4 or 5. */
+  readonly levels: number;
+  /** Whether RAM is in one piece from physical address 0 on: only then are libvmi's addresses of a file right. */
+  readonly flat: boolean;
+}
 
 /**
  * What libvmi is told about the guest's kernel.
@@ -23,8 +39,8 @@ export type LibvmiConfig =
   | { readonly file: string; readonly entry?: string | undefined }
   /** A Rekall or Volatility 3 profile. */
   | { readonly json: string }
-  /** A kernel that was found with no profile: symbols, offsets, page table. */
-  | { readonly kernel: Kernel }
+  /** A kernel that was found with no profile, as `libvmiKernel` gives it: symbols, offsets, page table. */
+  | { readonly kernel: LibvmiKernel }
   /** libvmi looks for its own libvmi.conf, by the guest's name. */
   | 'global';
 
@@ -49,18 +65,8 @@ export function prepareConfig(config: LibvmiConfig): PreparedConfig {
   if ('json' in config)
     return { kind: 'json', value: config.json, anchored: false, release: nothing };
   if ('kernel' in config) return kernelConfig(config.kernel);
-  const table =
-    'table' in config ? Object.entries(config.table) : [...entryOf(config).values.entries()];
-  const value = table.map(([key, one]): [string, bigint | string] => [
-    key,
-    typeof one === 'number' ? BigInt(one) : one,
-  ]);
-  return {
-    kind: 'table',
-    value,
-    anchored: value.some(([key]) => key === 'kpgd'),
-    release: nothing,
-  };
+  const value = 'table' in config ? pairsOf(config.table) : [...entryOf(config).values.entries()];
+  return { kind: 'table', value, anchored: hasAnchor(value), release: nothing };
 }
 
 function entryOf(
@@ -98,41 +104,51 @@ function entryOf(
 }
 
 /**
- * libvmi's configuration for a kernel that was found with no profile. Its page table is the kernel's own, not what a vCPU
- * happened to have loaded; symbols stand where they are in the running guest, so that the KASLR offset is 0.
+ * libvmi's configuration for a kernel that was found with no profile: its table, and its symbols in a file of the form that
+ * libvmi reads.
  */
-function kernelConfig(kernel: Kernel): PreparedConfig {
-  refuseLevels(kernel.levels);
-  const { symbols, types } = kernel;
+function kernelConfig({ table, symbols, levels }: LibvmiKernel): PreparedConfig {
+  refuseLevels(levels);
   const line = (address: bigint, type: string, name: string) =>
     `${address.toString(16).padStart(16, '0')} ${type} ${name}\n`;
   // libvmi reads from the top to the first line that fits, and asks for this one when it starts.
-  const lines = [line(symbols.address('init_task'), 'D', 'init_task')];
-  for (const { name, address, type } of symbols.entries()) lines.push(line(address, type, name));
-  // libvmi opens the file anew for every symbol; without a name it cannot stay behind.
+  let first = '';
+  let text = '';
+  for (const { name, address, type } of symbols) {
+    if (name === 'init_task') first = line(address, type, name);
+    text += line(address, type, name);
+  }
+  const fd = unnamedFile('System.map', first + text);
+  const value = [
+    ...pairsOf(table),
+    // By number: libvmi may run in another process.
+    ['sysmap', `/proc/${process.pid}/fd/${fd}`] as [string, string],
+  ];
+  return { kind: 'table', value, anchored: hasAnchor(value), release: () => closeSync(fd) };
+}
+
+/** libvmi opens its file anew for every symbol; without a name it cannot stay behind. */
+function unnamedFile(name: string, text: string): number {
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-'));
-  let fd: number;
   try {
-    writeFileSync(join(folder, 'System.map'), lines.join(''));
-    fd = openSync(join(folder, 'System.map'), 'r');
+    writeFileSync(join(folder, name), text);
+    return openSync(join(folder, name), 'r');
   } finally {
     rmSync(folder, { recursive: true });
   }
-  const offset = (struct: string, member: string) => BigInt(types.offset(struct, member));
-  const value: [string, bigint | string][] = [
-    ['ostype', 'Linux'],
-    ['pagemode', 'VMI_PM_IA32E'],
-    // By number: libvmi may run in another process.
-    ['sysmap', `/proc/${process.pid}/fd/${fd}`],
-    ['linux_tasks', offset('task_struct', 'tasks')],
-    ['linux_mm', offset('task_struct', 'mm')],
-    ['linux_pid', offset('task_struct', 'pid')],
-    ['linux_name', offset('task_struct', 'comm')],
-    ['linux_pgd', offset('mm_struct', 'pgd')],
-    ['linux_init_task', symbols.address('init_task')],
-    ['kpgd', kernel.root],
-  ];
-  return { kind: 'table', value, anchored: true, release: () => closeSync(fd) };
+}
+
+/** A table as the addon takes it. */
+function pairsOf(table: LibvmiTable): [string, bigint | string][] {
+  return Object.entries(table).map(([key, one]) => [
+    key,
+    typeof one === 'number' ? BigInt(one) : one,
+  ]);
+}
+
+/** Whether a table says where the kernel's page table is. */
+function hasAnchor(table: readonly (readonly [string, bigint | string])[]): boolean {
+  return table.some(([key]) => key === 'kpgd');
 }
 
 /**

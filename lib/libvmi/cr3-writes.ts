@@ -1,21 +1,10 @@
 import { VmiError } from '../errors.js';
+import type { Cr3WriteOptions, RawCr3Write, RawCr3Writes } from '../memory/cr3-writes.js';
 import type { LibvmiSession } from './session.js';
 
 /** A vCPU loaded CR3. */
-export interface Cr3Write {
-  readonly vcpu: number;
-  /** The value as it was written, with PCID and the no-flush bit. */
-  readonly value: bigint;
-  /** What the register held before. */
-  readonly previous: bigint;
-}
-
-export interface Cr3WriteOptions {
-  /** Writes that are kept for a slow reader, 1 to 1,048,576; default 4,096. Of more, the oldest are dropped. */
-  readonly queue?: number | undefined;
-  /** Ends the stream with `VMI_ABORTED`. */
-  readonly signal?: AbortSignal | undefined;
-}
+export type Cr3Write = RawCr3Write;
+export type { Cr3WriteOptions };
 
 /** Writes that are kept unless told otherwise. */
 export const DEFAULT_QUEUE = 4_096;
@@ -27,7 +16,7 @@ const LOOK = 1_000;
  * Writes to CR3, as they happen. Listening begins with the first `next()` and ends with `return()`, which leaving a `for await`
  * calls: the guest is paused while what libvmi still holds is answered, then it goes on.
  */
-export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDisposable {
+export class Cr3WriteStream implements RawCr3Writes {
   readonly #open: (signal: AbortSignal | undefined) => Promise<LibvmiSession>;
   readonly #queue: number;
   readonly #signal: AbortSignal | undefined;

@@ -1,6 +1,6 @@
 /** `node-libvmi/libvmi`: libvmi's own calls, one for one, and what this host's libvmi can do. */
 export { CrashError, FaultError, VmiError, type VmiErrorCode } from '../errors.js';
-export type { LibvmiConfig, LibvmiTable } from './config.js';
+export type { LibvmiConfig, LibvmiKernel, LibvmiTable } from './config.js';
 export { type Cr3Write, type Cr3WriteOptions, Cr3WriteStream } from './cr3-writes.js';
 export {
   Libvmi,

@@ -1130,19 +1130,16 @@ export class Libvmi implements AsyncDisposable {
     if (this.#certain === undefined || address + BigInt(length) <= this.#certain) return;
     throw this.#error(
       'VMI_UNSUPPORTED',
-      `cannot tell where in the file ${length} bytes at ${hex(address)} are: libvmi takes addresses for offsets, and the RAM of a PC of this size has a hole below 4 GiB. attach() finds it and reads all of it; initOs({ kernel }) of a guest attached so, whose RAM is in one piece, lifts this`,
+      `cannot tell where in the file ${length} bytes at ${hex(address)} are: libvmi takes addresses for offsets, and the RAM of a PC of this size has a hole below 4 GiB. attach() finds it and reads all of it; initOs({ kernel: libvmiKernel(guest.kernel) }) of a guest attached so, whose RAM is in one piece, lifts this`,
     );
   }
 
   /** libvmi's own page walk goes through the file as if its RAM were in one piece. */
   #proveFlat(config: LibvmiConfig): void {
     if (this.#certain === undefined) return;
-    if (typeof config === 'object' && 'kernel' in config) {
-      const { ranges } = config.kernel.memory.physical;
-      if (ranges.length === 1 && ranges[0]!.start === 0n) {
-        this.#certain = undefined;
-        return;
-      }
+    if (typeof config === 'object' && 'kernel' in config && config.kernel.flat) {
+      this.#certain = undefined;
+      return;
     }
     throw this.#error(
       'VMI_UNSUPPORTED',

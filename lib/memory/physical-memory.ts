@@ -2,7 +2,7 @@ import type { Memory, NativeLoader } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
-import type { Cr3WriteOptions, Cr3WriteStream } from '../libvmi/cr3-writes.js';
+import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
 import { VirtualMemory } from './virtual-memory.js';
 
 /**
@@ -56,7 +56,7 @@ export interface Machine {
   pause?(): Promise<void>;
   resume?(): Promise<void>;
   /** Writes to CR3 as they happen; a stream of its own each time. */
-  cr3Writes?(options?: Cr3WriteOptions): Cr3WriteStream;
+  cr3Writes?(options?: Cr3WriteOptions): RawCr3Writes;
   close(): Promise<void>;
 }
 
@@ -299,7 +299,7 @@ export class PhysicalMemory implements AsyncDisposable {
    * Writes to CR3 as they happen. The caller closes the stream.
    * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none
    */
-  cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
+  cr3Writes(options: Cr3WriteOptions = {}): RawCr3Writes {
     this.checkOpen();
     if (this.#machine?.cr3Writes === undefined) {
       throw new VmiError(

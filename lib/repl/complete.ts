@@ -1,5 +1,5 @@
 import type { CompleterResult } from 'node:readline';
-import type { Guest } from '../guest/guest.js';
+import type { Guest } from '../index.js';
 
 /** Names offered at once. */
 const MAX = 200;

@@ -1,11 +1,16 @@
 import { type AddressLike, toAddress } from '../address.js';
 import { hex } from '../errors.js';
-import type { Guest, GuestCpu, SpaceOptions } from '../guest/guest.js';
-import { formatPlace } from '../kernel/symbols/table.js';
-import type { StructType } from '../kernel/types/table.js';
-import type { WalkResult } from '../memory/virtual-memory.js';
-import type { Task } from '../tasks/task.js';
-import type { ListOptions, TaskList } from '../tasks/tasks.js';
+import type {
+  Guest,
+  GuestCpu,
+  ListOptions,
+  SpaceOptions,
+  StructType,
+  Task,
+  TaskList,
+  WalkResult,
+} from '../index.js';
+import { symbolText } from '../text/symbol.js';
 
 /** An address, or a symbol that has one. */
 export type Place = AddressLike | string;
@@ -48,7 +53,7 @@ export function helpers(guest: Guest, origins: WeakMap<Uint8Array, bigint>): Hel
     sym(what) {
       if (typeof what === 'string') return guest.symbol(what);
       const address = toAddress(what);
-      return formatPlace(address, guest.kernel.symbols.at(address));
+      return symbolText(address, guest.kernel.symbols.at(address));
     },
     read(place, length = 64, space = {}) {
       const address = addressOf(place);

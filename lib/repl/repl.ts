@@ -1,7 +1,7 @@
 import type { CompleterResult } from 'node:readline';
 import { type REPLServer, start } from 'node:repl';
 import type { Readable, Writable } from 'node:stream';
-import type { Guest } from '../guest/guest.js';
+import type { Guest } from '../index.js';
 import { printable } from '../text/printable.js';
 import { completeArgument } from './complete.js';
 import { LineFeed } from './feed.js';

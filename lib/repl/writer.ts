@@ -1,9 +1,6 @@
 import { type InspectOptions, inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
-import type { GuestCpu } from '../guest/guest.js';
-import type { StructType } from '../kernel/types/table.js';
-import type { WalkResult } from '../memory/virtual-memory.js';
-import { Task } from '../tasks/task.js';
+import { type GuestCpu, type StructType, Task, type WalkResult } from '../index.js';
 import { hexdump } from '../text/hexdump.js';
 import { paint, printableLines, type Styles, styles } from '../text/printable.js';
 import { structText } from '../text/struct.js';

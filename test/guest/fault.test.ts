@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attach, Guest } from '../../lib/guest/guest.js';
+import { attach, Guest } from '../../lib/index.js';
 import { Kernel } from '../../lib/kernel/kernel.js';
 import { REGISTERS } from '../../lib/libvmi/registers.js';
 import { openLibvmi } from '../../lib/memory/libvmi/libvmi.js';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attach, type Guest, type TaskJson } from '../../lib/index.js';
+import { attach, type Guest, libvmiKernel, type TaskJson } from '../../lib/index.js';
 import { Libvmi } from '../../lib/libvmi/index.js';
 import { libvmiReport } from '../../lib/libvmi/report.js';
 import { compareTasks, expectedCr3, expectedSharers } from '../lab/compare.mjs';
@@ -175,7 +175,7 @@ describe.skipIf(missing !== '').each(CELLS)(
       async () => {
         const { kernel } = guests.libvirt!;
         await using libvmi = await Libvmi.init({ mode: 'kvm', name });
-        expect(await libvmi.initOs({ kernel })).toBe('linux');
+        expect(await libvmi.initOs({ kernel: libvmiKernel(kernel) })).toBe('linux');
         const init = kernel.symbols.address('init_task');
         expect(await libvmi.translateKsym2v('init_task')).toBe(init);
         expect(await libvmi.translateKv2p(init)).toBe(kernel.memory.translate(init));

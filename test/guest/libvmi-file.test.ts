@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { exportProfile } from '../../lib/export/profile.js';
-import { attach, CrashError, type Guest, type Target } from '../../lib/index.js';
+import { attach, CrashError, type Guest, libvmiKernel, type Target } from '../../lib/index.js';
 import type { LibvmiConfig } from '../../lib/libvmi/config.js';
 import { Libvmi } from '../../lib/libvmi/libvmi.js';
 import { compareTasks, expectedCr3 } from '../lab/compare.mjs';
@@ -133,7 +133,7 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
         string: braces().replace(/kpgd = \w+/, `kpgd = 0x${cr3.toString(16)}`),
       }),
     ).toBe('linux');
-    expect(await after.initOs({ kernel: guest.kernel })).toBe('linux');
+    expect(await after.initOs({ kernel: libvmiKernel(guest.kernel) })).toBe('linux');
     expect(await before.getOffset('kpgd')).toBe(cr3);
     expect(await after.getOffset('kpgd')).toBe(guest.kernel.root);
     const address = guest.kernel.symbols.address('linux_banner');
@@ -185,7 +185,7 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
     expect(crashes).toBe(20);
     // A raw instance knows the kernel again, too.
     await using libvmi = await Libvmi.init({ mode: 'file', name: lab.memoryPath!, isolate: true });
-    await libvmi.initOs({ kernel: guest.kernel });
+    await libvmi.initOs({ kernel: libvmiKernel(guest.kernel) });
     const address = await libvmi.translateKsym2v('init_task');
     for (const host of hostsOf(process.pid)) process.kill(host, 'SIGKILL');
     await expect(libvmi.translateKsym2v('init_task')).rejects.toBeInstanceOf(CrashError);
@@ -232,7 +232,7 @@ describe.skipIf(NO_LIBVMI !== undefined).each([
           code: 'VMI_UNSUPPORTED',
           message: expect.stringContaining('a hole below 4 GiB'),
         });
-      await expect(libvmi.initOs({ kernel: guest.kernel })).rejects.toMatchObject({
+      await expect(libvmi.initOs({ kernel: libvmiKernel(guest.kernel) })).rejects.toMatchObject({
         code: 'VMI_UNSUPPORTED',
         message: expect.stringContaining("use Guest's symbols and translations"),
       });
@@ -264,7 +264,7 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest with 5
     await using libvmi = await Libvmi.init({ mode: 'file', name: lab.memoryPath! });
     const physical = guest.translate(banner).physical!;
     expect(await libvmi.readPa(physical, 16)).toEqual(guest.read(banner, 16));
-    await expect(libvmi.initOs({ kernel: guest.kernel })).rejects.toMatchObject({
+    await expect(libvmi.initOs({ kernel: libvmiKernel(guest.kernel) })).rejects.toMatchObject({
       code: 'VMI_UNSUPPORTED',
       message: expect.stringMatching(/5-level paging.*no5lvl/),
     });

@@ -1,7 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Guest } from '../../lib/guest/guest.js';
-import { attach } from '../../lib/guest/guest.js';
+import { attach, type Guest, libvmiKernel } from '../../lib/index.js';
 import { Libvmi } from '../../lib/libvmi/libvmi.js';
 import { openLibvmi, openLibvmiSource } from '../../lib/memory/libvmi/libvmi.js';
 import type { Target } from '../../lib/target.js';
@@ -94,7 +93,7 @@ describe.skipIf(NO_LIBVMI !== undefined)('a live guest through the real libvmi',
     let libvmi: Libvmi;
     beforeAll(async () => {
       libvmi = await Libvmi.init({ mode: 'file', name: path });
-      expect(await libvmi.initOs({ kernel: guest.kernel })).toBe('linux');
+      expect(await libvmi.initOs({ kernel: libvmiKernel(guest.kernel) })).toBe('linux');
     });
     afterAll(() => libvmi?.destroy());
 
@@ -178,7 +177,7 @@ describe.skipIf(NO_LIBVMI !== undefined)('a live guest through the real libvmi',
       message: expect.stringMatching(/libvmi said: .*\/nowhere\/System\.map/),
     });
     // And the instance is as good as before.
-    expect(await libvmi.initOs({ kernel: guest.kernel })).toBe('linux');
+    expect(await libvmi.initOs({ kernel: libvmiKernel(guest.kernel) })).toBe('linux');
   });
 
   test('a file of 512 MiB has one layout only', async () => {

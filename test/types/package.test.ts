@@ -113,7 +113,7 @@ export async function use(): Promise<bigint | null> {
   const report: LibvmiReport = libvmiReport();
   const mode: LibvmiOptions = { mode: 'file', name: report.path ?? '' };
   await using libvmi: Libvmi = await Libvmi.init(mode);
-  await libvmi.initOs({ kernel: guest.kernel });
+  await libvmi.initOs({ kernel: libvmiKernel(guest.kernel) });
   const symbol: bigint = await libvmi.translateKsym2v('init_task', { deadline: 10 });
   // @ts-expect-error an address is no string
   guest.read('0x1000', 8);
@@ -124,7 +124,7 @@ export async function use(): Promise<bigint | null> {
 }
 `;
 const ESM = `
-import { type AttachOptions, attach, type CrossRow, cr3Base, type Guest, type Task, type TaskColumns } from 'node-libvmi';
+import { type AttachOptions, attach, type CrossRow, cr3Base, type Guest, libvmiKernel, type Task, type TaskColumns } from 'node-libvmi';
 import { Libvmi, type LibvmiOptions, type LibvmiReport, libvmiReport } from 'node-libvmi/libvmi';
 ${USE}`;
 

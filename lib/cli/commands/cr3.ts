@@ -1,5 +1,5 @@
 import { hex } from '../../errors.js';
-import type { Task } from '../../tasks/task.js';
+import type { Task } from '../../index.js';
 import { table } from '../../text/table.js';
 import { whyCr3 } from '../../text/task.js';
 import { parsePid } from '../arguments.js';

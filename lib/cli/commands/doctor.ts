@@ -1,6 +1,6 @@
+import type { Finding } from '../../index.js';
 import { printable, type Styles } from '../../text/printable.js';
 import { type Command, JSON_OPTION } from '../command.js';
-import { diagnose, type Finding } from '../diagnosis.js';
 import { EXIT } from '../exit-code.js';
 
 export const doctor: Command = {
@@ -13,6 +13,7 @@ export const doctor: Command = {
   ],
   examples: ['vmi doctor'],
   async run({ has, out, env }) {
+    const { diagnose } = await import('../../index.js');
     const findings = await diagnose(env);
     if (has('json')) out.json(findings);
     else out.lines(findings.flatMap((finding) => findingText(finding, out.styles)));

@@ -1,6 +1,5 @@
 import { hex } from '../../errors.js';
-import { kaslrOffset } from '../../export/linked.js';
-import type { Guest } from '../../guest/guest.js';
+import type { Guest } from '../../index.js';
 import { bytesText } from '../../text/printable.js';
 import { pairs } from '../../text/table.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
@@ -13,8 +12,9 @@ export const info: Command = {
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   examples: ['vmi info qemu:4242', 'vmi info qemu:4242 --json | jq -r .release'],
   run({ has, out, withGuest }) {
-    return withGuest((guest, attachMilliseconds) => {
-      const facts = guestFacts(guest, attachMilliseconds);
+    return withGuest(async (guest, attachMilliseconds) => {
+      const { kaslrOffset } = await import('../../index.js');
+      const facts = guestFacts(guest, kaslrOffset(guest.kernel), attachMilliseconds);
       if (has('json')) {
         out.json([facts]);
         return EXIT.done;
@@ -70,7 +70,11 @@ export const info: Command = {
 };
 
 /** What `vmi info --json` prints. */
-export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds: number) {
+export function guestFacts(
+  { target, memory, kernel }: Guest,
+  kaslr: bigint,
+  attachMilliseconds: number,
+) {
   const { located, by, symbols, types, cached } = kernel.provenance;
   return {
     target,
@@ -89,7 +93,7 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
     levels: kernel.levels,
     image: hex(kernel.image.virtual),
     imagePhysical: hex(kernel.p2m?.ofImage(kernel.image.virtual) ?? kernel.image.physical),
-    kaslr: hex(kaslrOffset(kernel)),
+    kaslr: hex(kaslr),
     pageOffset: hex(kernel.pageOffset),
     pti: kernel.pti,
     cpus: kernel.cpuCount,

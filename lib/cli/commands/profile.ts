@@ -1,15 +1,17 @@
-import { basename, resolve } from 'node:path';
-import { exportProfile, PROFILE_FORMATS, type ProfileFormat } from '../../export/profile.js';
-import { qemuProcesses } from '../../memory/qemu/process.js';
-import { parseTarget } from '../../target.js';
+import type { ProfileFormat } from '../../index.js';
 import { jsonSafe, printableLines } from '../../text/printable.js';
 import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, type Invocation, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { version } from '../version.js';
 
-/** Characters that are written at once. */
-const PIECE = 1 << 20;
+/** Every form, as `PROFILE_FORMATS` has them: the help does not load what writes them. */
+const FORMATS: Readonly<Record<ProfileFormat, true>> = {
+  'libvmi-conf': true,
+  'system-map': true,
+  isf: true,
+  json: true,
+};
+const PROFILE_FORMATS = Object.keys(FORMATS) as ProfileFormat[];
 
 export const profile: Command = {
   name: 'profile',
@@ -34,34 +36,26 @@ export const profile: Command = {
     'vmi profile image:guest.ram --format isf > symbols/linux/guest.json',
   ],
   run(invocation) {
-    const { operands, out, value, withGuest } = invocation;
+    const { out, value, withGuest } = invocation;
     const format = parseFormat(invocation);
     const sysmap = value('sysmap');
-    return withGuest(async ({ kernel }) => {
+    return withGuest(async (guest) => {
       if (format === 'libvmi-conf') {
         if (sysmap === undefined)
           out.note(
             "without --sysmap libvmi finds no symbols: write one with 'vmi profile TARGET --format system-map'",
           );
-        if (kernel.levels === 5)
+        if (guest.kernel.levels === 5)
           out.note(
             'this guest has 5-level paging, which libvmi does not walk: boot it with no5lvl for libvmi',
           );
       }
+      const { writeProfile } = await import('../../index.js');
       const safe = format === 'isf' || format === 'json' ? jsonSafe : printableLines;
-      let text = '';
-      for (const piece of exportProfile(kernel, format, {
-        name: value('name') ?? (format === 'libvmi-conf' ? nameOf(operands[0]!) : ''),
-        sysmap: sysmap === undefined ? undefined : resolve(sysmap),
-        version: version(),
-      })) {
-        text += piece;
-        if (text.length < PIECE) continue;
-        out.text(safe(text));
-        text = '';
-        await out.drained();
-      }
-      out.text(safe(text));
+      await writeProfile(guest, format, out.sink(safe), {
+        ...(value('name') === undefined ? {} : { name: value('name') }),
+        ...(sysmap === undefined ? {} : { sysmap }),
+      });
       return EXIT.done;
     });
   },
@@ -80,21 +74,4 @@ function parseFormat({ value }: Invocation): ProfileFormat {
       throw new UsageError(`--${option} goes with --format libvmi-conf only`);
   }
   return format;
-}
-
-/** What libvmi calls the guest: the domain's name, or the file's without its folder. */
-function nameOf(text: string): string {
-  const target = parseTarget(text);
-  switch (target.kind) {
-    case 'image':
-      return basename(target.path);
-    case 'libvirt':
-      return target.name;
-    case 'libvmi':
-      return target.driver === 'file' ? basename(target.name) : target.name;
-    case 'qemu':
-      return qemuProcesses().find(({ pid }) => pid === target.pid)?.name || 'guest';
-    case 'qmp':
-      return 'guest';
-  }
 }

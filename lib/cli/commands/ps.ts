@@ -1,5 +1,4 @@
-import type { Guest } from '../../guest/guest.js';
-import type { TaskJson } from '../../tasks/task.js';
+import type { Guest, TaskJson } from '../../index.js';
 import { type CrossJson, taskTable } from '../../text/task.js';
 import { onlyOne } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';

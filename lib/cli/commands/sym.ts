@@ -1,5 +1,5 @@
 import { hex, VmiError } from '../../errors.js';
-import type { Guest } from '../../guest/guest.js';
+import type { Guest } from '../../index.js';
 import { table } from '../../text/table.js';
 import { isAddress, parseAddressOperand } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';

@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { VmiError } from '../../errors.js';
+import { parseConf } from '../../libvmi/conf.js';
 import { parseIsf } from './isf.js';
-import { confProfile, parseConf } from './libvmi-conf.js';
+import { confProfile } from './libvmi-conf.js';
 import { isPlain, parsePlain } from './plain.js';
 import type { Profile } from './profile.js';
 import { parseSystemMap } from './system-map.js';

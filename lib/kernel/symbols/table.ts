@@ -1,4 +1,4 @@
-import { hex, VmiError } from '../../errors.js';
+import { VmiError } from '../../errors.js';
 import { didYouMean } from '../../suggest.js';
 import { KERNEL_HALF } from '../x86-64.js';
 
@@ -91,10 +91,4 @@ export function startingWith(sorted: readonly string[], prefix: string, max: num
     found.push(sorted[i]!);
   }
   return found;
-}
-
-/** `name+0x1f`, or the address alone. */
-export function formatPlace(address: bigint, place: SymbolPlace | undefined): string {
-  if (place === undefined) return hex(address);
-  return place.offset === 0 ? place.name : `${place.name}+${hex(place.offset)}`;
 }

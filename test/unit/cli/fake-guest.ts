@@ -1,6 +1,6 @@
 import { run, type World } from '../../../lib/cli/run.js';
 import { CorruptError, FaultError, hex, VmiError } from '../../../lib/errors.js';
-import type { AttachOptions, Guest, GuestCpu, SpaceOptions } from '../../../lib/guest/guest.js';
+import type { AttachOptions, Guest, GuestCpu, SpaceOptions } from '../../../lib/index.js';
 import type { WalkResult } from '../../../lib/memory/virtual-memory.js';
 import { formatTarget, type Target } from '../../../lib/target.js';
 import type { CrossRow } from '../../../lib/tasks/cross-view.js';

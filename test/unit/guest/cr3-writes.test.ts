@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Cr3WriteStream } from '../../../lib/guest/cr3-writes.js';
-import type { Cr3WriteStream as RawStream } from '../../../lib/libvmi/cr3-writes.js';
+import type { RawCr3Writes } from '../../../lib/memory/cr3-writes.js';
 import type { Task } from '../../../lib/tasks/task.js';
 import type { TaskList } from '../../../lib/tasks/tasks.js';
 
@@ -16,7 +16,7 @@ function finder(tasks: Record<string, Task[]>) {
 }
 
 /** A stream of these values, closed once. */
-function raw(...values: bigint[]): RawStream & { closed: number } {
+function raw(...values: bigint[]): RawCr3Writes & { closed: number } {
   const stream = {
     dropped: 3,
     closed: 0,
@@ -30,7 +30,7 @@ function raw(...values: bigint[]): RawStream & { closed: number } {
       stream.closed++;
     },
   };
-  return stream as unknown as RawStream & { closed: number };
+  return stream as unknown as RawCr3Writes & { closed: number };
 }
 
 test('tasks are looked up when they are asked for, once', async () => {

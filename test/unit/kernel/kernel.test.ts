@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Kernel, type KernelOptions } from '../../../lib/kernel/kernel.js';
-import { confProfile, parseConf } from '../../../lib/kernel/profile/libvmi-conf.js';
+import { confProfile } from '../../../lib/kernel/profile/libvmi-conf.js';
 import { parseSystemMap } from '../../../lib/kernel/profile/system-map.js';
+import { parseConf } from '../../../lib/libvmi/conf.js';
 import { FakeMemory, fakeAddon, fakePhysicalMemory } from '../support/fake-memory.js';
 import {
   type BuiltGuest,

@@ -1,8 +1,9 @@
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { parseIsf } from '../../../lib/kernel/profile/isf.js';
-import { confProfile, parseConf } from '../../../lib/kernel/profile/libvmi-conf.js';
+import { confProfile } from '../../../lib/kernel/profile/libvmi-conf.js';
 import { parseSystemMap } from '../../../lib/kernel/profile/system-map.js';
+import { parseConf } from '../../../lib/libvmi/conf.js';
 
 const refusal = (message: string | RegExp) =>
   expect.objectContaining({

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { listGuests } from '../../../lib/cli/commands/list.js';
-import { xenFinding } from '../../../lib/cli/diagnosis.js';
+import { xenFinding } from '../../../lib/discover/diagnosis.js';
+import { guestsOf } from '../../../lib/discover/list-guests.js';
 import { formatTarget, parseTarget } from '../../../lib/index.js';
 import type { LibvmiReport } from '../../../lib/libvmi/report.js';
 import { parseXenstore, parseXlList, xenDomains } from '../../../lib/memory/libvmi/xen-domains.js';
@@ -69,7 +69,7 @@ describe('the domains of Xen', () => {
 
   it('are guests with a target', () => {
     expect(
-      listGuests([], [{ id: 2, name: 'my vm', type: 'pvh', memory: 1n << 30n }]).map(
+      guestsOf([], [{ id: 2, name: 'my vm', type: 'pvh', memory: 1n << 30n }]).map(
         ({ readable: _, ...guest }) => guest,
       ),
     ).toEqual([
@@ -95,7 +95,7 @@ describe('the domains of Xen', () => {
       qmpSockets: [],
     };
     expect(
-      listGuests(
+      guestsOf(
         [
           {
             ...process,

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { findingText } from '../../../lib/cli/commands/doctor.js';
-import { listGuests } from '../../../lib/cli/commands/list.js';
 import {
   addonFinding,
   cacheFinding,
@@ -12,10 +11,11 @@ import {
   platformFinding,
   qemuFinding,
   rightsFinding,
-} from '../../../lib/cli/diagnosis.js';
+} from '../../../lib/discover/diagnosis.js';
+import { guestsOf } from '../../../lib/discover/list-guests.js';
 import { VmiError } from '../../../lib/errors.js';
 import { styles } from '../../../lib/text/printable.js';
-import { vmi } from './fake-guest.js';
+import { vmi } from '../cli/fake-guest.js';
 
 const TRACE = 1n << 19n;
 
@@ -186,20 +186,23 @@ describe('vmi doctor', () => {
 describe('vmi list', () => {
   it('gives the targets of a process', () => {
     expect(
-      listGuests([
-        {
-          pid: process.pid,
-          executable: '/usr/bin/qemu-system-x86_64',
-          args: [],
-          name: 'vm',
-          uuid: undefined,
-          libvirt: false,
-          qmpSockets: ['/run/a:b'],
-          memory: 512n << 20n,
-          machine: 'q35',
-          sharedBackends: [],
-        },
-      ]),
+      guestsOf(
+        [
+          {
+            pid: process.pid,
+            executable: '/usr/bin/qemu-system-x86_64',
+            args: [],
+            name: 'vm',
+            uuid: undefined,
+            libvirt: false,
+            qmpSockets: ['/run/a:b'],
+            memory: 512n << 20n,
+            machine: 'q35',
+            sharedBackends: [],
+          },
+        ],
+        [],
+      ),
     ).toEqual([
       {
         pid: process.pid,

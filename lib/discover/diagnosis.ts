@@ -10,7 +10,7 @@ import { INSTALLATION_GUIDE, MINIMUM_VERSION } from '../libvmi/session.js';
 import { type XenHost, xenHost } from '../memory/libvmi/xen-domains.js';
 import { libvirtNames, libvirtUri } from '../memory/qemu/libvirt.js';
 import { VirshError } from '../memory/qemu/virsh.js';
-import { listGuests } from './commands/list.js';
+import { listGuests } from './list-guests.js';
 
 /** One thing that was looked at, and what to do about it. */
 export interface Finding {
@@ -301,8 +301,15 @@ export function cacheFinding(folder: string, writable: boolean): Finding {
   };
 }
 
-/** Looks at this host. Never throws. */
-export async function diagnose(env: NodeJS.ProcessEnv): Promise<Finding[]> {
+/**
+ * Looks at this host: what attaching would find or lack, and what to do about it. Touches no guest. Never throws.
+ *
+ * @param env where `PATH`, `LIBVIRT_DEFAULT_URI` and `NODE_LIBVMI_CACHE` are looked up; default: this process's
+ * @returns one finding a check, always the same checks in the same order
+ * @example
+ * (await diagnose()).filter(({ status }) => status !== 'ok').map(({ fix }) => fix)
+ */
+export async function diagnose(env: NodeJS.ProcessEnv = process.env): Promise<Finding[]> {
   const status = readHostFile('/proc/self/status') ?? '';
   const scope = readHostFile('/proc/sys/kernel/yama/ptrace_scope');
   const folder = cacheFolder(env);

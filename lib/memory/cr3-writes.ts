@@ -1,0 +1,32 @@
+/** A vCPU loaded CR3. */
+export interface RawCr3Write {
+  readonly vcpu: number;
+  /** The value as it was written, with PCID and the no-flush bit. */
+  readonly value: bigint;
+  /** What the register held before. */
+  readonly previous: bigint;
+}
+
+export interface Cr3WriteOptions {
+  /** Writes that are kept for a slow reader, 1 to 1,048,576; default 4,096. Of more, the oldest are dropped. */
+  readonly queue?: number | undefined;
+  /** Ends the stream with `VMI_ABORTED`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes to CR3 as a source reports them. Listening begins with the first `next()`, and ends with `return()`, which leaving
+ * a `for await` calls, or with `close()`.
+ */
+export interface RawCr3Writes
+  extends AsyncIterableIterator<RawCr3Write, undefined>,
+    AsyncDisposable {
+  /** Writes that were lost so far because nobody took them in time. */
+  readonly dropped: number;
+  /** The next write; `done` once the stream is closed. */
+  next(): Promise<IteratorResult<RawCr3Write, undefined>>;
+  /** Ends listening and lets go of the guest. Idempotent. */
+  return(): Promise<IteratorResult<RawCr3Write, undefined>>;
+  /** The same as {@link return}. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,47 @@
+import { didYouMean } from './suggest.js';
+
+/** The keys of an object with options, written down once more so that they exist at run time; the compiler compares. */
+export type OptionNames<Options> = { readonly [Name in keyof Required<Options>]: true };
+
+/**
+ * Refuses an object with options that is none, or that has one nobody would read: `{ thread: true }` for `threads`.
+ * @throws {TypeError} with the names that there are, and those that come close
+ */
+export function checkOptions<Options>(
+  options: Options,
+  names: OptionNames<Options>,
+  what = 'options',
+): void {
+  if (typeof options !== 'object' || options === null || Array.isArray(options))
+    throw new TypeError(`Expected ${what} as an object but received ${describe(options)}`);
+  for (const key of Object.keys(options)) {
+    if (Object.hasOwn(names, key)) continue;
+    const known = Object.keys(names);
+    throw new TypeError(
+      `Expected ${what} with ${listed(known)} but received '${key}'${didYouMean(key, known)}`,
+    );
+  }
+}
+
+/**
+ * Refuses a signal that is none: a promise or a controller in its place would never abort anything.
+ * @throws {TypeError}
+ */
+export function checkSignal(signal: unknown): void {
+  if (signal === undefined || signal instanceof AbortSignal) return;
+  throw new TypeError(`Expected signal as an AbortSignal but received ${describe(signal)}`);
+}
+
+/** What a value is, for the end of a message: `undefined`, `null`, `an array`, `'text'`, `14776`, `an object`. */
+export function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`;
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'object') return 'an object';
+  if (typeof value === 'function') return 'a function';
+  return typeof value === 'bigint' ? `${value}n` : String(value);
+}
+
+function listed(names: readonly string[]): string {
+  return names.length === 0 ? 'nothing in it' : names.join(', ');
+}
