@@ -1,10 +1,14 @@
 import { didYouMean } from './suggest.js';
 
-/** The keys of an object with options, written down once more so that they exist at run time; the compiler compares. */
+/**
+ * The keys of an object with options, written down once more so that they exist at run time; the
+ * compiler compares.
+ */
 export type OptionNames<Options> = { readonly [Name in keyof Required<Options>]: true };
 
 /**
- * Refuses an object with options that is none, or that has one nobody would read: `{ thread: true }` for `threads`.
+ * Refuses an object with options that is none, or that has one nobody would read:
+ * `{ thread: true }` for `threads`.
  * @throws {TypeError} with the names that there are, and those that come close
  */
 export function checkOptions<Options>(
@@ -32,7 +36,10 @@ export function checkSignal(signal: unknown): void {
   throw new TypeError(`Expected signal as an AbortSignal but received ${describe(signal)}`);
 }
 
-/** What a value is, for the end of a message: `undefined`, `null`, `an array`, `'text'`, `14776`, `an object`. */
+/**
+ * What a value is, for the end of a message: `undefined`, `null`, `an array`, `'text'`, `14776`,
+ * `an object`.
+ */
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`;

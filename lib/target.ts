@@ -5,7 +5,10 @@ export type Target =
   | {
       readonly kind: 'libvirt';
       readonly name: string;
-      /** The connection; `$LIBVIRT_DEFAULT_URI`, then `qemu:///system` when left out. No part of the string form. */
+      /**
+       * The connection; `$LIBVIRT_DEFAULT_URI`, then `qemu:///system` when left out. No part of the
+       * string form.
+       */
       readonly uri?: string | undefined;
     }
   | { readonly kind: 'image'; readonly path: string }
@@ -24,8 +27,8 @@ export const TARGET_FORMS =
   'qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH';
 
 /**
- * Parses a target string. Everything after the first colon is taken as it is, so names and paths may
- * hold colons and spaces.
+ * Parses a target string. Everything after the first colon is taken as it is, so names and paths
+ * may hold colons and spaces.
  * @throws {TypeError} not a string
  * @throws {RangeError} unknown kind, nothing after the colon, or a PID that is none
  */

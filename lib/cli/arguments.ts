@@ -101,14 +101,17 @@ export function parseAddressOperand(text: string, name = 'ADDRESS'): bigint {
   }
 }
 
-/** Whether a word is an address and nothing else: `0x…`, decimal, or sixteen hex digits. No symbol looks like that. */
+/**
+ * Whether a word is an address and nothing else: `0x…`, decimal, or sixteen hex digits. No symbol
+ * looks like that.
+ */
 export function isAddress(text: string): boolean {
   return /^(0x|-|[0-9])/i.test(text) || /^[0-9a-f]{16}$/i.test(text);
 }
 
 /**
- * An operand that is an address, or a symbol of the kernel with or without `+OFFSET`. Checks what can be checked before
- * a guest is attached; the answer is for when one is.
+ * An operand that is an address, or a symbol of the kernel with or without `+OFFSET`. Checks what
+ * can be checked before a guest is attached; the answer is for when one is.
  * @throws {UsageError} not an address
  */
 export function parsePlace(text: string): (guest: Guest) => bigint {

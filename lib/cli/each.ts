@@ -3,8 +3,8 @@ import { EXIT, exitCodeOf } from './exit-code.js';
 import type { Output } from './output.js';
 
 /**
- * Answers several questions of one call: a question without an answer is told on standard error and does not keep the
- * others from theirs; a guest that ended does.
+ * Answers several questions of one call: a question without an answer is told on standard error and
+ * does not keep the others from theirs; a guest that ended does.
  * @returns the exit code, the worst of all
  */
 export function answerEach<Question>(

@@ -31,6 +31,6 @@ const code = await run(process.argv.slice(2), {
   },
 });
 process.exitCode = code;
-// Once all is written: what is under way may end, as the cache's file; what a line typed into the REPL started must
-// not go on for ever.
+// Once all is written: what is under way may end, as the cache's file; what a line typed into the
+// REPL started must not go on for ever.
 process.stdout.write('', () => setTimeout(() => process.exit(), GRACE).unref());

@@ -15,7 +15,9 @@ export interface Streams {
   readonly colours: boolean;
 }
 
-/** Everything a command prints: results on standard output, messages as `vmi: …` on standard error. */
+/**
+ * Everything a command prints: results on standard output, messages as `vmi: …` on standard error.
+ */
 export class Output {
   readonly styles: Styles;
   readonly #streams: Streams;
@@ -39,7 +41,9 @@ export class Output {
     if (text !== '') this.#streams.stdout.write(text);
   }
 
-  /** Standard output for whoever writes a long text by himself; each piece passes through `safe`. */
+  /**
+   * Standard output for whoever writes a long text by himself; each piece passes through `safe`.
+   */
   sink(safe: (text: string) => string): TextSink {
     const { stdout } = this.#streams;
     return {

@@ -68,7 +68,10 @@ export function addonFinding(load: () => unknown = addon): Finding {
   }
 }
 
-/** Whether this user may read a QEMU it does not own, or even one it does. ptrace(2), Documentation/admin-guide/LSM/Yama.rst. */
+/**
+ * Whether this user may read a QEMU it does not own, or even one it does. ptrace(2),
+ * Documentation/admin-guide/LSM/Yama.rst.
+ */
 export function rightsFinding(host: {
   readonly uid: number;
   readonly effective: bigint;
@@ -302,9 +305,11 @@ export function cacheFinding(folder: string, writable: boolean): Finding {
 }
 
 /**
- * Looks at this host: what attaching would find or lack, and what to do about it. Touches no guest. Never throws.
+ * Looks at this host: what attaching would find or lack, and what to do about it. Touches no guest.
+ * Never throws.
  *
- * @param env where `PATH`, `LIBVIRT_DEFAULT_URI` and `NODE_LIBVMI_CACHE` are looked up; default: this process's
+ * @param env where `PATH`, `LIBVIRT_DEFAULT_URI` and `NODE_LIBVMI_CACHE` are looked up; default:
+ *   this process's
  * @returns one finding a check, always the same checks in the same order
  * @example
  * (await diagnose()).filter(({ status }) => status !== 'ok').map(({ fix }) => fix)

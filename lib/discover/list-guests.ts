@@ -22,8 +22,8 @@ export interface ListedGuest {
 }
 
 /**
- * Lists the guests of this host that this user can see: QEMUs by process id, then Xen's domains by number. Reads /proc and asks
- * Xen's tools; touches no guest.
+ * Lists the guests of this host that this user can see: QEMUs by process id, then Xen's domains by
+ * number. Reads /proc and asks Xen's tools; touches no guest.
  *
  * @returns a snapshot; a guest may have ended by the time it is attached
  * @example
@@ -78,7 +78,10 @@ function listProcesses(processes: readonly QemuProcess[]): ListedGuest[] {
   );
 }
 
-/** Opening /proc/PID/mem asks the kernel the same as reading the process does. ptrace(2), PTRACE_MODE_ATTACH_FSCREDS. */
+/**
+ * Opening /proc/PID/mem asks the kernel the same as reading the process does. ptrace(2),
+ * PTRACE_MODE_ATTACH_FSCREDS.
+ */
 function mayRead(pid: number): boolean {
   try {
     closeSync(openSync(`/proc/${pid}/mem`, 'r'));

@@ -2,10 +2,12 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { LibvmiKernel } from '../libvmi/config.js';
 
 /**
- * Gives a kernel that was found with no profile in the form in which libvmi is told of one: `libvmi.initOs({ kernel })`.
+ * Gives a kernel that was found with no profile in the form in which libvmi is told of one:
+ * `libvmi.initOs({ kernel })`.
  *
- * Its page table is the kernel's own, not what a vCPU happened to have loaded; symbols stand where they are in the running
- * guest, so that the KASLR offset is 0. Plain data of this moment, good until the guest reboots.
+ * Its page table is the kernel's own, not what a vCPU happened to have loaded; symbols stand where
+ * they are in the running guest, so that the KASLR offset is 0. Plain data of this moment, good
+ * until the guest reboots.
  *
  * @throws {VmiError} `VMI_SYMBOL`, `VMI_TYPE`: the kernel lacks what libvmi asks for
  * @example

@@ -11,22 +11,26 @@ import { proveLayout } from './layout-proof.js';
 export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
   readonly signal?: AbortSignal | undefined;
   /**
-   * Symbols and types to use in place of the guest's own: files (libvmi.conf, System.map, Volatility 3 symbols; see
-   * `loadProfile`), or a profile that is loaded already. None is needed.
+   * Symbols and types to use in place of the guest's own: files (libvmi.conf, System.map,
+   * Volatility 3 symbols; see `loadProfile`), or a profile that is loaded already. None is needed.
    */
   readonly profile?: string | readonly string[] | Profile | undefined;
   /**
-   * Runs libvmi in a process of its own (`xen:`, `kvm:`, `libvmi:`; of no effect on other targets); default false. A crash of
-   * libvmi is a `CrashError` then, a call that hangs `VMI_BUSY`, and the next operation starts it anew.
+   * Runs libvmi in a process of its own (`xen:`, `kvm:`, `libvmi:`; of no effect on other targets);
+   * default false. A crash of libvmi is a `CrashError` then, a call that hangs `VMI_BUSY`, and the
+   * next operation starts it anew.
    */
   readonly isolate?: boolean | undefined;
 }
 
 /**
- * Attaches to a guest: opens its memory, finds its kernel with no profile, and verifies what was found.
+ * Attaches to a guest: opens its memory, finds its kernel with no profile, and verifies what was
+ * found.
  *
- * @param target `qemu:PID`, `libvirt:NAME`, `qmp:SOCKET`, `image:PATH`, `xen:NAME`, `kvm:NAME`, `libvmi:PATH`, or the same as an object
- * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in it, as while it still boots
+ * @param target `qemu:PID`, `libvirt:NAME`, `qmp:SOCKET`, `image:PATH`, `xen:NAME`, `kvm:NAME`,
+ *   `libvmi:PATH`, or the same as an object
+ * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in
+ *   it, as while it still boots
  * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
  * @throws {RangeError} the target has none of these forms
  */

@@ -21,8 +21,9 @@ export class Cr3Write {
   }
 
   /**
-   * The tasks on the address space that was loaded: `cr3ToTasks(value)`, asked once, when this is first read. The guest has gone
-   * on since; an address space that lived for a moment has none any more.
+   * The tasks on the address space that was loaded: `cr3ToTasks(value)`, asked once, when this is
+   * first read. The guest has gone on since; an address space that lived for a moment has none any
+   * more.
    * @throws {VmiError} as `cr3ToTasks`
    */
   get tasks(): TaskList {
@@ -30,7 +31,9 @@ export class Cr3Write {
     return this.#tasks;
   }
 
-  /** The process of {@link tasks}: its leader, or the first of them; `undefined` when there is none. */
+  /**
+   * The process of {@link tasks}: its leader, or the first of them; `undefined` when there is none.
+   */
   get task(): Task | undefined {
     return this.tasks.find(({ leader }) => leader) ?? this.tasks[0];
   }
@@ -56,7 +59,8 @@ export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDis
 
   /**
    * The next write. Listening begins with the first.
-   * @throws {VmiError} `VMI_UNSUPPORTED` with the reason, `VMI_ABORTED`, `VMI_CRASHED`, `VMI_BUSY`; the stream is closed then
+   * @throws {VmiError} `VMI_UNSUPPORTED` with the reason, `VMI_ABORTED`, `VMI_CRASHED`, `VMI_BUSY`;
+   *   the stream is closed then
    */
   async next(): Promise<IteratorResult<Cr3Write, undefined>> {
     const result = await this.#raw.next();
@@ -65,7 +69,10 @@ export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDis
       : { done: false, value: new Cr3Write(result.value, this.#find) };
   }
 
-  /** Ends listening: the guest is drained of events and goes on. What leaving a `for await` calls. Idempotent. */
+  /**
+   * Ends listening: the guest is drained of events and goes on. What leaving a `for await` calls.
+   * Idempotent.
+   */
   async return(): Promise<IteratorResult<Cr3Write, undefined>> {
     await this.#raw.close().finally(this.#closed);
     return { done: true, value: undefined };

@@ -7,7 +7,7 @@ import type { StructType } from '../kernel/types/table.js';
 import type { P2m } from '../kernel/xen-p2m.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
-import type { VirtualMemory, WalkResult } from '../memory/virtual-memory.js';
+import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
@@ -53,15 +53,18 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Every process, or with `threads` every thread of every process, by the kernel's own lists. Snapshots; on a live guest
-   * each row is consistent in itself, the list as a whole is what the walk met.
+   * Every process, or with `threads` every thread of every process, by the kernel's own lists.
+   * Snapshots; on a live guest each row is consistent in itself, the list as a whole is what the
+   * walk met.
    * @throws {CorruptError} a list is broken for good
    */
   tasks(options: ListOptions = {}): TaskList {
     return this.#tasks.list(options);
   }
 
-  /** The same as {@link tasks}, as typed columns: for tools that take thousands of tasks at a time. */
+  /**
+   * The same as {@link tasks}, as typed columns: for tools that take thousands of tasks at a time.
+   */
   taskColumns(options: ListOptions = {}): TaskColumns {
     return this.#tasks.columns(options);
   }
@@ -86,8 +89,8 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * What CR3 holds while the task runs, without PCID; `null` for a kernel thread off the CPU and for an exited task.
-   * Never 0. `task(pid).cr3Source` says where the answer comes from.
+   * What CR3 holds while the task runs, without PCID; `null` for a kernel thread off the CPU and
+   * for an exited task. Never 0. `task(pid).cr3Source` says where the answer comes from.
    * @throws {VmiError} `VMI_NO_TASK`: there is no such task
    * @throws {CorruptError} the task names an address space that is none
    */
@@ -98,21 +101,27 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Every task and thread that runs on an address space. Empty when no task does, as for the kernel's own page table.
-   * @param cr3 any value that a CR3 register or event holds: PCID, no-flush and LAM bits, and the user half of a pair
+   * Every task and thread that runs on an address space. Empty when no task does, as for the
+   * kernel's own page table.
+   * @param cr3 any value that a CR3 register or event holds: PCID, no-flush and LAM bits, and the
+   *   user half of a pair
    */
   cr3ToTasks(cr3: AddressLike): TaskList {
     return this.#tasks.withCr3(toAddress(cr3, 'cr3'));
   }
 
-  /** Page-table base of any value that CR3 can hold in this guest; of a PV guest of Xen, kernel's or user's as it is. */
+  /**
+   * Page-table base of any value that CR3 can hold in this guest; of a PV guest of Xen, kernel's or
+   * user's as it is.
+   */
   cr3Base(cr3: AddressLike): bigint {
     return cr3Base(toAddress(cr3, 'cr3'), this.kernel.pti);
   }
 
   /**
-   * Joins every view of the tasks: the list of processes, the threads of each, the PID tree, what the CPUs run. A row with
-   * `missing` views is a task that something hides, or that a bug has lost.
+   * Joins every view of the tasks: the list of processes, the threads of each, the PID tree, what
+   * the CPUs run. A row with `missing` views is a task that something hides, or that a bug has
+   * lost.
    */
   crossView(): CrossRow[] {
     return this.#tasks.cross();
@@ -145,7 +154,9 @@ export class Guest implements AsyncDisposable {
     return this.kernel.symbols.at(toAddress(address));
   }
 
-  /** A structure of this guest's kernel. @throws {VmiError} `VMI_TYPE` with names that come close */
+  /**
+   * A structure of this guest's kernel. @throws {VmiError} `VMI_TYPE` with names that come close
+   */
   type(name: string): StructType {
     return this.kernel.types.struct(name);
   }
@@ -158,7 +169,10 @@ export class Guest implements AsyncDisposable {
     return this.#space(space).read(address, length);
   }
 
-  /** A copy of physical memory; of a PV guest of Xen, at machine addresses. @throws {FaultError} the first address that is not RAM */
+  /**
+   * A copy of physical memory; of a PV guest of Xen, at machine addresses. @throws {FaultError} the
+   * first address that is not RAM
+   */
   readPhysical(address: AddressLike, length: number): Buffer {
     this.memory.begin();
     return this.memory.read(address, toLength(length));
@@ -170,24 +184,31 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Machine address of what a PV guest of Xen calls physical (pseudo-physical), by the guest's own list of its frames.
+   * Machine address of what a PV guest of Xen calls physical (pseudo-physical), by the guest's own
+   * list of its frames.
    * @returns `undefined` where the guest has no frame of its own
-   * @throws {VmiError} `VMI_UNSUPPORTED`: the guest is none, or its source does not know machine addresses
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the guest is none, or its source does not know machine
+   *   addresses
    */
   toMachine(physical: AddressLike): bigint | undefined {
     return this.#frames().toMachine(toAddress(physical));
   }
 
   /**
-   * What a PV guest of Xen calls the physical address of a machine address. Looks through the guest's list of frames.
+   * What a PV guest of Xen calls the physical address of a machine address. Looks through the
+   * guest's list of frames.
    * @returns `undefined` when the machine's frame is none of this guest's
-   * @throws {VmiError} `VMI_UNSUPPORTED` as {@link toMachine}; {@link CorruptError}: the list is broken
+   * @throws {VmiError} `VMI_UNSUPPORTED` as {@link toMachine}; {@link CorruptError}: the list is
+   *   broken
    */
   toPhysical(machine: AddressLike): bigint | undefined {
     return this.#frames().toPhysical(toAddress(machine));
   }
 
-  /** Every level of the page walk for an address, and where it ends; in a PV guest of Xen, at machine addresses. */
+  /**
+   * Every level of the page walk for an address, and where it ends; in a PV guest of Xen, at
+   * machine addresses.
+   */
   translate(address: AddressLike, space: SpaceOptions = {}): WalkResult {
     return this.#space(space).walk(address);
   }
@@ -201,8 +222,9 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Writes to CR3 as they happen, in libvmi's order: who was switched to, on which vCPU. Leaving the loop ends it, and so does
-   * `close()`. Where `capabilities.events` is false it is refused at once; where the hypervisor refuses, by the first `next()`.
+   * Writes to CR3 as they happen, in libvmi's order: who was switched to, on which vCPU. Leaving
+   * the loop ends it, and so does `close()`. Where `capabilities.events` is false it is refused at
+   * once; where the hypervisor refuses, by the first `next()`.
    * @throws {VmiError} `VMI_UNSUPPORTED`
    * @throws {RangeError} `queue`
    */
@@ -261,7 +283,7 @@ export class Guest implements AsyncDisposable {
           `task ${pid} has no address space of its own; leave pid out to use the kernel's`,
         );
       }
-      space = this.memory.virtual(root, this.kernel.levels);
+      space = new VirtualMemory(this.memory, root, this.kernel.levels);
     }
     space.begin();
     return space;

@@ -2,18 +2,19 @@ import { hex, VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 
 /**
- * How far the direct map may end before RAM does, bytes: firmware keeps its tables at the top of the low part, and the
- * kernel maps no more than RAM it was given. arch/x86/mm/init.c, init_memory_mapping.
+ * How far the direct map may end before RAM does, bytes: firmware keeps its tables at the top of
+ * the low part, and the kernel maps no more than RAM it was given. arch/x86/mm/init.c,
+ * init_memory_mapping.
  */
 const TOLERANCE = 64n << 20n;
 
 /**
- * Proves an assumed RAM layout by the guest's own page tables: the kernel's direct map covers each part of RAM up to its
- * end, and nothing that is not RAM. Its tables for the high part lie in the high part themselves, so a wrong split
- * does not survive the walk.
+ * Proves an assumed RAM layout by the guest's own page tables: the kernel's direct map covers each
+ * part of RAM up to its end, and nothing that is not RAM. Its tables for the high part lie in the
+ * high part themselves, so a wrong split does not survive the walk.
  *
- * Only what is linear is the direct map: where KASLR moved it, vmalloc and the devices it maps begin a few TiB behind.
- * arch/x86/mm/kaslr.c, kernel_randomize_memory.
+ * Only what is linear is the direct map: where KASLR moved it, vmalloc and the devices it maps
+ * begin a few TiB behind. arch/x86/mm/kaslr.c, kernel_randomize_memory.
  * @throws {VmiError} `VMI_ATTACH`: the direct map says otherwise
  */
 export function proveLayout(kernel: Kernel): void {

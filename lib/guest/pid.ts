@@ -3,7 +3,9 @@ import { VmiError } from '../errors.js';
 /** Highest PID that a 32-bit pid_t can hold. */
 const MAX_PID = 0x7fff_ffff;
 
-/** @throws {RangeError} no PID @throws {VmiError} `VMI_NO_TASK` for 0, which names no single task */
+/**
+ * @throws {RangeError} no PID @throws {VmiError} `VMI_NO_TASK` for 0, which names no single task
+ */
 export function checkPid(pid: number): number {
   if (typeof pid !== 'number')
     throw new TypeError(`Expected pid as a number but received ${typeof pid}`);

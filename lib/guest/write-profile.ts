@@ -9,9 +9,15 @@ import { version } from '../version.js';
 import type { Guest } from './guest.js';
 
 export interface ProfileOptions {
-  /** `libvmi-conf`: the guest's name for libvmi; by default the domain's, or that of the image's file. */
+  /**
+   * `libvmi-conf`: the guest's name for libvmi; by default the domain's, or that of the image's
+   * file.
+   */
   readonly name?: string | undefined;
-  /** `libvmi-conf`: path of the System.map that the entry names; without one, libvmi knows no symbols. */
+  /**
+   * `libvmi-conf`: path of the System.map that the entry names; without one, libvmi knows no
+   * symbols.
+   */
   readonly sysmap?: string | undefined;
 }
 
@@ -28,15 +34,16 @@ const NAMES: OptionNames<ProfileOptions> = { name: true, sysmap: true };
 const PIECE = 1 << 20;
 
 /**
- * Writes what was found of a guest's kernel in a form that other tools read, and `loadProfile` too. Symbols stand at the
- * addresses they were linked to, as libvmi and Volatility want them: both add what KASLR moved the kernel by.
+ * Writes what was found of a guest's kernel in a form that other tools read, and `loadProfile` too.
+ * Symbols stand at the addresses they were linked to, as libvmi and Volatility want them: both add
+ * what KASLR moved the kernel by.
  *
- * @param format `libvmi-conf`: an entry of libvmi.conf; `system-map`: every symbol; `isf`: a symbol file of Volatility 3, some
- *   30 MB; `json`: facts, offsets and symbols for scripts
+ * @param format `libvmi-conf`: an entry of libvmi.conf; `system-map`: every symbol; `isf`: a symbol
+ *   file of Volatility 3, some 30 MB; `json`: facts, offsets and symbols for scripts
  * @param to path of a file, which is written anew, or a stream, which is left open
  * @throws {TypeError} another format, or an option that the format does not take
- * @throws {VmiError} `VMI_UNSUPPORTED`: libvmi could not read the name or the path; `VMI_SYMBOL`, `VMI_TYPE`: this kernel lacks
- *   what the form is made of
+ * @throws {VmiError} `VMI_UNSUPPORTED`: libvmi could not read the name or the path; `VMI_SYMBOL`,
+ *   `VMI_TYPE`: this kernel lacks what the form is made of
  * @example
  * await writeProfile(guest, 'isf', 'symbols/linux/guest.json');
  */

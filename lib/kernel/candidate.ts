@@ -1,6 +1,6 @@
 import { VmiError } from '../errors.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
-import type { VirtualMemory } from '../memory/virtual-memory.js';
+import { VirtualMemory } from '../memory/virtual-memory.js';
 import { findImage, type MappedImage } from './image.js';
 import type { Vmcoreinfo } from './vmcoreinfo.js';
 
@@ -24,7 +24,7 @@ export function spaceAt(
   levels: 4 | 5,
 ): { space: VirtualMemory; image: MappedImage } | undefined {
   if (!memory.contains(root, 4096n)) return undefined;
-  const space = memory.virtual(root, levels);
+  const space = new VirtualMemory(memory, root, levels);
   try {
     const image = findImage(space);
     return image === undefined ? undefined : { space, image };

@@ -1,6 +1,6 @@
 import { wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
-import type { Mapping, VirtualMemory } from '../memory/virtual-memory.js';
+import { type Mapping, VirtualMemory } from '../memory/virtual-memory.js';
 import { type ImageCandidate, imagePhysical } from './candidate.js';
 import { directMapProblem, findPageOffset, machineMapProblem } from './direct-map.js';
 import type { MappedImage } from './image.js';
@@ -35,7 +35,7 @@ export function mapKernel(
   if (root === undefined || root % 4096n !== 0n || !memory.contains(root, 4096n)) {
     throw new CorruptError(`init_top_pgt at ${hex(table ?? 0n)} is no page table`, table ?? 0n);
   }
-  const kernel = space.root === root ? space : memory.virtual(root, levels);
+  const kernel = space.root === root ? space : new VirtualMemory(memory, root, levels);
   const last = image.runs.at(-1)!;
   for (const address of [image.virtual, last.virtual + last.length - 4096n]) {
     const found = kernel.walk(address).physical;

@@ -7,7 +7,8 @@ export interface ConfEntry {
 }
 
 /**
- * Parses libvmi.conf: entries `name { key = value; … }`, values quoted or numbers, comments with `#`.
+ * Parses libvmi.conf: entries `name { key = value; … }`, values quoted or numbers, comments with
+ * `#`.
  * @throws {VmiError} `VMI_ATTACH`: not of this form, with the line
  */
 export function parseConf(text: string, source = 'libvmi.conf'): ConfEntry[] {

@@ -7,7 +7,10 @@ import { type ConfEntry, parseConf } from './conf.js';
 /** Keys and values of an entry of libvmi.conf: `ostype`, `sysmap`, `linux_tasks`, `kpgd`, … */
 export type LibvmiTable = Readonly<Record<string, string | bigint | number>>;
 
-/** What libvmi can be told of a kernel that somebody else has found. `libvmiKernel(guest.kernel)` makes it. */
+/**
+ * What libvmi can be told of a kernel that somebody else has found. `libvmiKernel(guest.kernel)`
+ * makes it.
+ */
 export interface LibvmiKernel {
   /** Offsets and addresses by libvmi's names; no `sysmap`. */
   readonly table: LibvmiTable;
@@ -20,15 +23,18 @@ export interface LibvmiKernel {
   }>;
   /** Levels of its page table, 4 or 5. */
   readonly levels: number;
-  /** Whether RAM is in one piece from physical address 0 on: only then are libvmi's addresses of a file right. */
+  /**
+   * Whether RAM is in one piece from physical address 0 on: only then are libvmi's addresses of a
+   * file right.
+   */
   readonly flat: boolean;
 }
 
 /**
  * What libvmi is told about the guest's kernel.
  *
- * Entries and files in libvmi.conf's form are parsed here and passed as a table: libvmi's own parser has global state and
- * cannot take names such as `10`, `my vm` or `web:1`.
+ * Entries and files in libvmi.conf's form are parsed here and passed as a table: libvmi's own
+ * parser has global state and cannot take names such as `10`, `my vm` or `web:1`.
  */
 export type LibvmiConfig =
   /** A table, passed as a GHashTable with numbers 8 bytes wide. */
@@ -39,7 +45,10 @@ export type LibvmiConfig =
   | { readonly file: string; readonly entry?: string | undefined }
   /** A Rekall or Volatility 3 profile. */
   | { readonly json: string }
-  /** A kernel that was found with no profile, as `libvmiKernel` gives it: symbols, offsets, page table. */
+  /**
+   * A kernel that was found with no profile, as `libvmiKernel` gives it: symbols, offsets, page
+   * table.
+   */
   | { readonly kernel: LibvmiKernel }
   /** libvmi looks for its own libvmi.conf, by the guest's name. */
   | 'global';
@@ -56,7 +65,8 @@ export interface PreparedConfig {
 
 /**
  * Turns a configuration into what libvmi takes.
- * @throws {VmiError} `VMI_ATTACH`: a file or an entry that is none; `VMI_UNSUPPORTED`: a kernel with 5-level paging
+ * @throws {VmiError} `VMI_ATTACH`: a file or an entry that is none; `VMI_UNSUPPORTED`: a kernel
+ *   with 5-level paging
  */
 export function prepareConfig(config: LibvmiConfig): PreparedConfig {
   const nothing = () => {};
@@ -104,8 +114,8 @@ function entryOf(
 }
 
 /**
- * libvmi's configuration for a kernel that was found with no profile: its table, and its symbols in a file of the form that
- * libvmi reads.
+ * libvmi's configuration for a kernel that was found with no profile: its table, and its symbols in
+ * a file of the form that libvmi reads.
  */
 function kernelConfig({ table, symbols, levels }: LibvmiKernel): PreparedConfig {
   refuseLevels(levels);
@@ -152,7 +162,8 @@ function hasAnchor(table: readonly (readonly [string, bigint | string])[]): bool
 }
 
 /**
- * libvmi walks 4 levels whatever the guest has (libvmi/arch/intel.c), and gives wrong addresses for 5.
+ * libvmi walks 4 levels whatever the guest has (libvmi/arch/intel.c), and gives wrong addresses for
+ * 5.
  * @throws {VmiError} `VMI_UNSUPPORTED`
  */
 export function refuseLevels(levels: number): void {

@@ -13,8 +13,9 @@ const MAX_QUEUE = 1 << 20;
 const LOOK = 1_000;
 
 /**
- * Writes to CR3, as they happen. Listening begins with the first `next()` and ends with `return()`, which leaving a `for await`
- * calls: the guest is paused while what libvmi still holds is answered, then it goes on.
+ * Writes to CR3, as they happen. Listening begins with the first `next()` and ends with `return()`,
+ * which leaving a `for await` calls: the guest is paused while what libvmi still holds is answered,
+ * then it goes on.
  */
 export class Cr3WriteStream implements RawCr3Writes {
   readonly #open: (signal: AbortSignal | undefined) => Promise<LibvmiSession>;
@@ -52,7 +53,8 @@ export class Cr3WriteStream implements RawCr3Writes {
 
   /**
    * The next write; `done` once the stream is closed.
-   * @throws {VmiError} `VMI_UNSUPPORTED` with the reason, `VMI_ABORTED`, `VMI_CRASHED`, `VMI_BUSY`; the stream is closed then
+   * @throws {VmiError} `VMI_UNSUPPORTED` with the reason, `VMI_ABORTED`, `VMI_CRASHED`, `VMI_BUSY`;
+   *   the stream is closed then
    */
   next(): Promise<IteratorResult<Cr3Write, undefined>> {
     const turn = this.#turn.then(() => this.#next());

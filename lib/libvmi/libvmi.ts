@@ -21,7 +21,10 @@ export type LibvmiOptions = Omit<SessionOptions, 'driver' | 'direct' | 'events'>
   readonly mode: LibvmiMode;
 };
 
-/** Where {@link Libvmi.translateSym2v} and its like look: a process by PID (0: the kernel), or a page table. */
+/**
+ * Where {@link Libvmi.translateSym2v} and its like look: a process by PID (0: the kernel), or a
+ * page table.
+ */
 export type LibvmiContext = { readonly pid: number } | { readonly dtb: AddressLike };
 
 export interface StringOptions extends CallOptions {
@@ -53,13 +56,14 @@ const PAGE_SIZE = 4_096n;
 const CR4_LA57 = 1n << 12n;
 
 /**
- * One instance of libvmi, its calls one for one: `vmi_translate_ksym2v` is {@link translateKsym2v}. docs/libvmi.md lists every
- * function of libvmi.h, and why those that are missing here are.
+ * One instance of libvmi, its calls one for one: `vmi_translate_ksym2v` is {@link translateKsym2v}.
+ * docs/libvmi.md lists every function of libvmi.h, and why those that are missing here are.
  *
- * Every method that enters the hypervisor or walks guest memory returns a promise and takes `{ signal, deadline }`; a call
- * that has not returned by its deadline ends this instance with `VMI_BUSY`. What libvmi caches of guest memory is dropped
- * before each call, so nothing is stale. A failure is an error, also where libvmi reports success with nothing: no method
- * gives 0 for "not found". What libvmi printed meanwhile stands in the error's message.
+ * Every method that enters the hypervisor or walks guest memory returns a promise and takes
+ * `{ signal, deadline }`; a call that has not returned by its deadline ends this instance with
+ * `VMI_BUSY`. What libvmi caches of guest memory is dropped before each call, so nothing is stale.
+ * A failure is an error, also where libvmi reports success with nothing: no method gives 0 for "not
+ * found". What libvmi printed meanwhile stands in the error's message.
  *
  * A call that the installed libvmi lacks throws `VMI_UNSUPPORTED`; {@link has} tells beforehand.
  */
@@ -68,7 +72,10 @@ export class Libvmi implements AsyncDisposable {
   readonly #session: LibvmiSession;
   readonly #what: string;
   readonly #options: LibvmiOptions;
-  /** A RAM file: from this address on its bytes may stand elsewhere than libvmi takes them from; `undefined`: nowhere. */
+  /**
+   * A RAM file: from this address on its bytes may stand elsewhere than libvmi takes them from;
+   * `undefined`: nowhere.
+   */
   #certain: bigint | undefined;
   #release: (() => void) | undefined;
   #closing: Promise<void> | undefined;
@@ -87,7 +94,8 @@ export class Libvmi implements AsyncDisposable {
 
   /**
    * vmi_init(): physical memory, registers and pause; no profile is needed.
-   * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ATTACH` with libvmi's reason, `VMI_BUSY`, `VMI_ABORTED`
+   * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ATTACH` with libvmi's reason, `VMI_BUSY`,
+   *   `VMI_ABORTED`
    */
   static async init(options: LibvmiOptions): Promise<Libvmi> {
     const { mode, ...rest } = options;
@@ -95,8 +103,8 @@ export class Libvmi implements AsyncDisposable {
   }
 
   /**
-   * {@link init}, {@link initPaging} (not for files) and {@link initOs}: what vmi_init_complete() does, which leaks its
-   * instance when it fails.
+   * {@link init}, {@link initPaging} (not for files) and {@link initOs}: what vmi_init_complete()
+   * does, which leaks its instance when it fails.
    * @throws {VmiError} as those
    */
   static async initComplete(options: LibvmiOptions, config: LibvmiConfig): Promise<Libvmi> {
@@ -139,10 +147,11 @@ export class Libvmi implements AsyncDisposable {
   /**
    * vmi_init_os(): tells libvmi which kernel it is.
    *
-   * libvmi takes vCPU 0's CR3 for the kernel's page table, which dangles once that process exits. Where the configuration
-   * does not say where the table is, it is looked up (`init_top_pgt`) and set afterwards.
-   * @throws {VmiError} `VMI_UNSUPPORTED` with libvmi's reason, or for a file of RAM that is split, or may be; `VMI_ATTACH`: the
-   *   configuration cannot be read
+   * libvmi takes vCPU 0's CR3 for the kernel's page table, which dangles once that process exits.
+   * Where the configuration does not say where the table is, it is looked up (`init_top_pgt`) and
+   * set afterwards.
+   * @throws {VmiError} `VMI_UNSUPPORTED` with libvmi's reason, or for a file of RAM that is split,
+   *   or may be; `VMI_ATTACH`: the configuration cannot be read
    */
   async initOs(config: LibvmiConfig, options: CallOptions = {}): Promise<LibvmiOs> {
     await this.#refuseFiveLevels(options);
@@ -200,12 +209,17 @@ export class Libvmi implements AsyncDisposable {
     return Number(this.#valueNow('vmi_get_library_arch'));
   }
 
-  /** vmi_get_page_mode() of a vCPU; a file has that of its kernel. `VMI_UNSUPPORTED` while it is not known. */
+  /**
+   * vmi_get_page_mode() of a vCPU; a file has that of its kernel. `VMI_UNSUPPORTED` while it is not
+   * known.
+   */
   async getPageMode(vcpu = 0, options: CallOptions = {}): Promise<LibvmiPageMode> {
     return this.#pageMode(await this.#value('vmi_get_page_mode', [vcpu], options));
   }
 
-  /** vmi_get_address_width(): bytes of an address, 4 or 8. `VMI_UNSUPPORTED` before paging is known. */
+  /**
+   * vmi_get_address_width(): bytes of an address, 4 or 8. `VMI_UNSUPPORTED` before paging is known.
+   */
   getAddressWidth(): number {
     const width = Number(this.#valueNow('vmi_get_address_width'));
     if (width === 0)
@@ -277,7 +291,8 @@ export class Libvmi implements AsyncDisposable {
   }
 
   /**
-   * vmi_get_offset(): an offset of the configuration by libvmi's name: `linux_tasks`, `linux_kaslr`, `kpgd`, …
+   * vmi_get_offset(): an offset of the configuration by libvmi's name: `linux_tasks`,
+   * `linux_kaslr`, `kpgd`, …
    * @throws {VmiError} `VMI_TYPE`: no such name, or {@link initOs} has not been called
    */
   async getOffset(name: string, options: CallOptions = {}): Promise<bigint> {
@@ -291,7 +306,8 @@ export class Libvmi implements AsyncDisposable {
   }
 
   /**
-   * vmi_get_kernel_struct_offset(): bytes from the start of a structure to a member, from a JSON profile.
+   * vmi_get_kernel_struct_offset(): bytes from the start of a structure to a member, from a JSON
+   * profile.
    * @throws {VmiError} `VMI_TYPE`
    */
   async getKernelStructOffset(
@@ -404,7 +420,8 @@ export class Libvmi implements AsyncDisposable {
   }
 
   /**
-   * vmi_pagetable_lookup(): physical address by the page table at `dtb`. Every level of it: `VirtualMemory.walk`.
+   * vmi_pagetable_lookup(): physical address by the page table at `dtb`. Every level of it:
+   * `VirtualMemory.walk`.
    * @throws {VmiError} `VMI_FAULT`: not mapped
    */
   async pagetableLookup(
@@ -417,9 +434,10 @@ export class Libvmi implements AsyncDisposable {
   }
 
   /**
-   * vmi_pid_to_dtb(): page table of a process. Finds processes only, no threads; PID 0 gives the kernel's own table.
-   * `Guest.pidToCr3` answers for every task.
-   * @throws {VmiError} `VMI_NO_TASK`: no such process, or one with no page table of its own (libvmi: success, with 0)
+   * vmi_pid_to_dtb(): page table of a process. Finds processes only, no threads; PID 0 gives the
+   * kernel's own table. `Guest.pidToCr3` answers for every task.
+   * @throws {VmiError} `VMI_NO_TASK`: no such process, or one with no page table of its own
+   *   (libvmi: success, with 0)
    */
   async pidToDtb(pid: number, options: CallOptions = {}): Promise<bigint> {
     const what = `libvmi finds no page table for PID ${pid}: no such process, or a kernel thread that sleeps`;
@@ -467,7 +485,10 @@ export class Libvmi implements AsyncDisposable {
     );
   }
 
-  /** vmi_read_va(): the same at a virtual address of process `pid`; 0: the kernel. @throws {VmiError} `VMI_FAULT` */
+  /**
+   * vmi_read_va(): the same at a virtual address of process `pid`; 0: the kernel. @throws
+   * {VmiError} `VMI_FAULT`
+   */
   async readVa(
     address: AddressLike,
     pid: number,
@@ -510,7 +531,10 @@ export class Libvmi implements AsyncDisposable {
     return this.#loadPa('vmi_read_64_pa', address, 8, options);
   }
 
-  /** vmi_read_addr_pa(): an address of the guest's width ({@link getAddressWidth}). @throws {FaultError} */
+  /**
+   * vmi_read_addr_pa(): an address of the guest's width ({@link getAddressWidth}). @throws
+   * {FaultError}
+   */
   async readAddrPa(address: AddressLike, options: CallOptions = {}): Promise<bigint> {
     return this.#loadPa('vmi_read_addr_pa', address, 8, options);
   }
@@ -566,8 +590,8 @@ export class Libvmi implements AsyncDisposable {
   }
 
   /**
-   * vmi_read_str_pa(), bounded: the bytes up to the first zero, at most `limit`. Read page by page through
-   * vmi_read_pa(), because libvmi's own reads until it meets a zero or unmapped memory.
+   * vmi_read_str_pa(), bounded: the bytes up to the first zero, at most `limit`. Read page by page
+   * through vmi_read_pa(), because libvmi's own reads until it meets a zero or unmapped memory.
    * @throws {FaultError} memory ends before the string does
    */
   async readStrPa(address: AddressLike, options: StringOptions = {}): Promise<string> {
@@ -590,7 +614,10 @@ export class Libvmi implements AsyncDisposable {
 
   // Writes. They change a running guest; nothing checks what is written.
 
-  /** vmi_write_pa(). @throws {VmiError} `VMI_UNSUPPORTED`: not all was written; the file driver writes nothing */
+  /**
+   * vmi_write_pa(). @throws {VmiError} `VMI_UNSUPPORTED`: not all was written; the file driver
+   * writes nothing
+   */
   async writePa(address: AddressLike, bytes: Uint8Array, options: CallOptions = {}): Promise<void> {
     await this.#write(
       'vmi_write_pa',
@@ -802,7 +829,10 @@ export class Libvmi implements AsyncDisposable {
     await this.#done('vmi_set_vcpureg', [value, registerNumber(register), vcpu], options, what);
   }
 
-  /** vmi_pause_vm(). libvmi says yes for a file too, and nothing happens. @throws {VmiError} `VMI_UNSUPPORTED` */
+  /**
+   * vmi_pause_vm(). libvmi says yes for a file too, and nothing happens. @throws {VmiError}
+   * `VMI_UNSUPPORTED`
+   */
   async pauseVm(options: CallOptions = {}): Promise<void> {
     await this.#done('vmi_pause_vm', [], options, 'libvmi cannot pause the guest');
   }
@@ -812,7 +842,10 @@ export class Libvmi implements AsyncDisposable {
     await this.#done('vmi_resume_vm', [], options, 'libvmi cannot resume the guest');
   }
 
-  /** vmi_request_page_fault(), since 0.14: injects a page fault into a paused vCPU in user mode. Xen only. */
+  /**
+   * vmi_request_page_fault(), since 0.14: injects a page fault into a paused vCPU in user mode. Xen
+   * only.
+   */
   async requestPageFault(
     vcpu: number,
     address: AddressLike,
@@ -845,8 +878,8 @@ export class Libvmi implements AsyncDisposable {
   // Events
 
   /**
-   * Writes to CR3 as they happen: vmi_register_event(), vmi_events_listen() and vmi_clear_event(), by an instance of its own, in a
-   * process of its own. Listening begins with the first `next()`.
+   * Writes to CR3 as they happen: vmi_register_event(), vmi_events_listen() and vmi_clear_event(),
+   * by an instance of its own, in a process of its own. Listening begins with the first `next()`.
    */
   cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
     const { mode, ...rest } = this.#options;
@@ -859,7 +892,10 @@ export class Libvmi implements AsyncDisposable {
 
   // Caches. All but the symbols' are emptied before every call as it is.
 
-  /** vmi_v2pcache_flush(). Without `dtb`, or with any (libvmi flushes nothing for a single table), everything goes. */
+  /**
+   * vmi_v2pcache_flush(). Without `dtb`, or with any (libvmi flushes nothing for a single table),
+   * everything goes.
+   */
   v2pcacheFlush(): void {
     this.#now('vmi_v2pcache_flush', [0xffff_ffff_ffff_ffffn]);
   }
@@ -1006,7 +1042,8 @@ export class Libvmi implements AsyncDisposable {
     options: CallOptions,
   ): Promise<bigint> {
     const { failed, values } = await this.#run(name, args, options);
-    // Physical page 0 holds the BIOS's tables: nothing of Linux is mapped there, and libvmi says 0 for failure.
+    // Physical page 0 holds the BIOS's tables: nothing of Linux is mapped there, and libvmi says 0
+    // for failure.
     if (failed || values[0] === 0n) throw fault(address, 'virtual', 1, 0);
     return values[0] as bigint;
   }

@@ -1,6 +1,6 @@
 /**
- * libvmi's numbers of the x86-64 registers (libvmi/libvmi.h; not those of the SDM). The same in every release from 0.12
- * on; checked against native/source/libvmi/abi.h.
+ * libvmi's numbers of the x86-64 registers (libvmi/libvmi.h; not those of the SDM). The same in
+ * every release from 0.12 on; checked against native/source/libvmi/abi.h.
  */
 export const REGISTERS = {
   RAX: 0,

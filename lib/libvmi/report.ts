@@ -33,7 +33,8 @@ export interface LibvmiReport {
 }
 
 /**
- * Looks for libvmi as attaching does: the file given, else `$LIBVMI_LIBRARY`, else `libvmi.so.0`. Attaches to nothing.
+ * Looks for libvmi as attaching does: the file given, else `$LIBVMI_LIBRARY`, else `libvmi.so.0`.
+ * Attaches to nothing.
  * @throws {VmiError} `VMI_ADDON_MISSING`
  */
 export function libvmiReport(library?: string): LibvmiReport {

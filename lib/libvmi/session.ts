@@ -27,7 +27,9 @@ const MAX_LOG = 600;
 export interface CallOptions {
   /** Stops the waiting; the call itself runs on inside libvmi, later ones queue behind it. */
   readonly signal?: AbortSignal | undefined;
-  /** Milliseconds after which the call counts as hung and the instance is given up; default 5,000. */
+  /**
+   * Milliseconds after which the call counts as hung and the instance is given up; default 5,000.
+   */
   readonly deadline?: number | undefined;
 }
 
@@ -42,21 +44,25 @@ export interface SessionOptions extends CallOptions {
   /** Milliseconds for attaching; default 30,000. */
   readonly attachDeadline?: number | undefined;
   /**
-   * Whether short calls may run on the calling thread, without a deadline; default: with the file driver
-   * only, where they are a table look-up or one read(2).
+   * Whether short calls may run on the calling thread, without a deadline; default: with the file
+   * driver only, where they are a table look-up or one read(2).
    */
   readonly direct?: boolean | undefined;
   /**
-   * Runs libvmi in a process of its own; default false. What would take this process along is an error then: a crash is
-   * {@link CrashError}, a call that has not returned by its deadline `VMI_BUSY`. The next call starts a new process, which is
-   * attached and told of the kernel as the last one was.
+   * Runs libvmi in a process of its own; default false. What would take this process along is an
+   * error then: a crash is {@link CrashError}, a call that has not returned by its deadline
+   * `VMI_BUSY`. The next call starts a new process, which is attached and told of the kernel as the
+   * last one was.
    */
   readonly isolate?: boolean | undefined;
   /** Attaches for events (VMI_INIT_EVENTS); default false. */
   readonly events?: boolean | undefined;
 }
 
-/** One attached instance of libvmi, its calls by name. What {@link Libvmi} and the memory source share. */
+/**
+ * One attached instance of libvmi, its calls by name. What {@link Libvmi} and the memory source
+ * share.
+ */
 export class LibvmiSession {
   readonly #native: NativeLibvmi;
   readonly #what: string;
@@ -86,8 +92,8 @@ export class LibvmiSession {
   }
 
   /**
-   * The same without waiting for libvmi: calls queue behind the attaching. One that fails makes them fail, without
-   * its reason.
+   * The same without waiting for libvmi: calls queue behind the attaching. One that fails makes
+   * them fail, without its reason.
    * @throws {VmiError} `VMI_LIBRARY_MISSING`
    */
   static start(options: SessionOptions): LibvmiSession {
@@ -139,7 +145,9 @@ export class LibvmiSession {
     return this.#native.version;
   }
 
-  /** Whether page modes count from VMI_PM_NONE: libvmi since 2021, told by a call that came along. */
+  /**
+   * Whether page modes count from VMI_PM_NONE: libvmi since 2021, told by a call that came along.
+   */
   get nested(): boolean {
     return this.#native.nested;
   }
@@ -149,7 +157,10 @@ export class LibvmiSession {
     return this.#native.has(name);
   }
 
-  /** Runs a call on libvmi's thread; with `fresh`, what libvmi caches of guest memory is dropped first. */
+  /**
+   * Runs a call on libvmi's thread; with `fresh`, what libvmi caches of guest memory is dropped
+   * first.
+   */
   async call(
     name: string,
     args: NativeLibvmiArgument[] = [],

@@ -8,15 +8,18 @@ export interface RawCr3Write {
 }
 
 export interface Cr3WriteOptions {
-  /** Writes that are kept for a slow reader, 1 to 1,048,576; default 4,096. Of more, the oldest are dropped. */
+  /**
+   * Writes that are kept for a slow reader, 1 to 1,048,576; default 4,096. Of more, the oldest are
+   * dropped.
+   */
   readonly queue?: number | undefined;
   /** Ends the stream with `VMI_ABORTED`. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Writes to CR3 as a source reports them. Listening begins with the first `next()`, and ends with `return()`, which leaving
- * a `for await` calls, or with `close()`.
+ * Writes to CR3 as a source reports them. Listening begins with the first `next()`, and ends with
+ * `return()`, which leaving a `for await` calls, or with `close()`.
  */
 export interface RawCr3Writes
   extends AsyncIterableIterator<RawCr3Write, undefined>,

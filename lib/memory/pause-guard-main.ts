@@ -1,6 +1,8 @@
 import type { GuardWords } from './pause-guard.js';
 
-/** How often a monitor that is still held by the process that ended is tried again, milliseconds. */
+/**
+ * How often a monitor that is still held by the process that ended is tried again, milliseconds.
+ */
 const RETRY = 50;
 const MAX_TRIES = 100;
 

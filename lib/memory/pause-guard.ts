@@ -12,8 +12,9 @@ export type GuardWords =
   | readonly ['libvmi', driver: 'xen' | 'kvm' | 'file', name: string, library: string];
 
 /**
- * A small process of its own that resumes the guest when this process ends before it has: by an exception, a signal, SIGKILL.
- * It waits on a pipe, which the kernel closes with whoever holds the other end.
+ * A small process of its own that resumes the guest when this process ends before it has: by an
+ * exception, a signal, SIGKILL. It waits on a pipe, which the kernel closes with whoever holds the
+ * other end.
  */
 export class PauseGuard {
   readonly #child: ChildProcess;
@@ -27,7 +28,8 @@ export class PauseGuard {
    * @throws {VmiError} `VMI_BUSY`: the guard did not start
    */
   static async start(words: GuardWords): Promise<PauseGuard> {
-    // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs from dist/.
+    // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs
+    // from dist/.
     const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace(
       '/lib/memory/',
       '/dist/memory/',

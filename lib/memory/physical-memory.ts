@@ -1,15 +1,15 @@
-import type { Memory, NativeLoader } from '../../types/addon.js';
+import type { AddressSpace, Memory, NativeLoader } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
-import { VirtualMemory } from './virtual-memory.js';
 
 /**
  * What a physical address of a source counts:
  * - `guest-physical`: what the guest itself calls physical, from 0 on.
- * - `machine`: frames of the machine, of which the guest has some here and there. That is what page tables and CR3 hold in a PV guest
- *   of Xen, and nowhere else; the guest's own numbering is then called pseudo-physical.
+ * - `machine`: frames of the machine, of which the guest has some here and there. That is what page
+ *   tables and CR3 hold in a PV guest of Xen, and nowhere else; the guest's own numbering is then
+ *   called pseudo-physical.
  */
 export type Addressing = 'guest-physical' | 'machine';
 
@@ -71,7 +71,10 @@ export interface PhysicalMemoryOptions {
   readonly machine?: Machine;
   /** Default: `guest-physical`. */
   readonly addressing?: Addressing;
-  /** Bytes of RAM, where the ranges only say between which addresses it lies: a read finds out what is RAM. */
+  /**
+   * Bytes of RAM, where the ranges only say between which addresses it lies: a read finds out what
+   * is RAM.
+   */
   readonly ramSize?: bigint;
 }
 
@@ -85,8 +88,9 @@ export interface ScanOptions extends AbortOptions {
   /** Stop after so many hits, 1 to 65,536; default 1,024. */
   readonly max?: number;
   /**
-   * Threads that look, 1 to 16; the hits are the same whatever the number. Default: one for each 256 MiB to look at, at most 4
-   * and at most the host's CPUs. libvmi answers one read at a time: there it is always one.
+   * Threads that look, 1 to 16; the hits are the same whatever the number. Default: one for each
+   * 256 MiB to look at, at most 4 and at most the host's CPUs. libvmi answers one read at a time:
+   * there it is always one.
    */
   readonly threads?: number;
 }
@@ -310,10 +314,17 @@ export class PhysicalMemory implements AsyncDisposable {
     return this.#machine.cr3Writes(options);
   }
 
-  /** Looks at this memory through the page table at `root`, of 4 or 5 levels. */
-  virtual(root: bigint, levels: 4 | 5): VirtualMemory {
+  /**
+   * @internal What walks the page table at `root`, of 4 or 5 levels, over this memory.
+   * @throws {VmiError} `VMI_CLOSED`
+   */
+  addressSpace(root: bigint, levels: 4 | 5): AddressSpace {
     this.checkOpen();
-    return new VirtualMemory(this, this.#native, root, levels);
+    try {
+      return new (addon().AddressSpace)(this.#native, root, levels);
+    } catch (error) {
+      throw fromNative(error);
+    }
   }
 
   /** Releases the mapping and the machine. Idempotent. */
@@ -345,7 +356,10 @@ function aborted(what: string, signal: AbortSignal): VmiError {
   return new VmiError('VMI_ABORTED', `${what} was aborted`, { cause: signal.reason });
 }
 
-/** Native checks a bigint in passing, so that no read pays for it twice; the error is the one of every address. */
+/**
+ * Native checks a bigint in passing, so that no read pays for it twice; the error is the one of
+ * every address.
+ */
 function failed(error: unknown, address: AddressLike): unknown {
   toAddress(address);
   return fromNative(error);

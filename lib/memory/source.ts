@@ -1,9 +1,9 @@
 import type { PhysicalMemory } from './physical-memory.js';
 
 /**
- * One way to lay out the RAM of a source. Most sources have exactly one. A raw file, and a QEMU without a
- * monitor, do not say where the hole below 4 GiB starts: they offer every layout a PC can have, and the
- * guest's own page tables decide.
+ * One way to lay out the RAM of a source. Most sources have exactly one. A raw file, and a QEMU
+ * without a monitor, do not say where the hole below 4 GiB starts: they offer every layout a PC can
+ * have, and the guest's own page tables decide.
  */
 export interface Candidate {
   /** What is assumed, for the message when nothing fits: `RAM split at 3 GiB (machine pc)`. */
@@ -37,9 +37,9 @@ export interface RamSplit {
 }
 
 /**
- * Where a PC with `size` bytes of RAM may put the hole below 4 GiB. QEMU hw/i386/pc_piix.c (`pc`: RAM of
- * 3.5 GiB and more keeps 3 GiB below) and hw/i386/pc_q35.c (2.75 GiB and more keeps 2 GiB); `flat` is an
- * image that holds the hole too.
+ * Where a PC with `size` bytes of RAM may put the hole below 4 GiB. QEMU hw/i386/pc_piix.c (`pc`:
+ * RAM of 3.5 GiB and more keeps 3 GiB below) and hw/i386/pc_q35.c (2.75 GiB and more keeps 2 GiB);
+ * `flat` is an image that holds the hole too.
  */
 export function ramSplits(size: bigint, machine?: 'pc' | 'q35'): RamSplit[] {
   const splits: RamSplit[] = [];

@@ -1,4 +1,4 @@
-import type { AddressSpace, Memory, NativeFinder, NativeRows, Plan } from '../../types/addon.js';
+import type { AddressSpace, NativeFinder, NativeRows, Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
@@ -44,7 +44,11 @@ const USER = 1n << 2n;
 const PAGE_SIZE_BIT = 1n << 7n;
 const NO_EXECUTE = 1n << 63n;
 
-/** Guest-virtual memory through one page table. Made by {@link PhysicalMemory.virtual}. */
+/**
+ * Guest-virtual memory through one page table.
+ * @example
+ * new VirtualMemory(guest.memory, guest.pidToCr3(1), guest.kernel.levels).readU64(0x400000n)
+ */
 export class VirtualMemory {
   readonly physical: PhysicalMemory;
   /** Physical address of the top-level table. */
@@ -54,16 +58,17 @@ export class VirtualMemory {
   readonly #loader = addon().loader();
   #handle: number | undefined;
 
-  /** @internal */
-  constructor(physical: PhysicalMemory, native: Memory, root: bigint, levels: 4 | 5) {
+  /**
+   * @param root physical address of the top-level table, page-aligned: what CR3 holds without its
+   *   flags
+   * @param levels of the page table; `guest.kernel.levels`
+   * @throws {VmiError} `VMI_CLOSED`
+   */
+  constructor(physical: PhysicalMemory, root: bigint, levels: 4 | 5) {
     this.physical = physical;
     this.root = root;
     this.levels = levels;
-    try {
-      this.#native = new (addon().AddressSpace)(native, root, levels);
-    } catch (error) {
-      throw fromNative(error);
-    }
+    this.#native = physical.addressSpace(root, levels);
   }
 
   /** Names linear mappings that need no page walk: the direct map and the kernel image. */
@@ -96,7 +101,10 @@ export class VirtualMemory {
     }
   }
 
-  /** Walks the page table for `address` and keeps every level. Never throws for an address that is not mapped. */
+  /**
+   * Walks the page table for `address` and keeps every level. Never throws for an address that is
+   * not mapped.
+   */
   walk(address: AddressLike): WalkResult {
     const virtual = toAddress(address);
     let raw: BigUint64Array;
@@ -195,7 +203,8 @@ export class VirtualMemory {
   }
 
   /**
-   * Reads a NUL-terminated string of at most `max` bytes; without a NUL in them, `max` bytes come back.
+   * Reads a NUL-terminated string of at most `max` bytes; without a NUL in them, `max` bytes come
+   * back.
    * @throws {FaultError} not mapped before a NUL was found
    */
   readString(address: AddressLike, max = 4096): string {
@@ -272,7 +281,10 @@ export class VirtualMemory {
   }
 }
 
-/** Native checks a bigint in passing, so that no read pays for it twice; the error is the one of every address. */
+/**
+ * Native checks a bigint in passing, so that no read pays for it twice; the error is the one of
+ * every address.
+ */
 function failed(error: unknown, address: AddressLike): unknown {
   toAddress(address);
   return fromNative(error);

@@ -5,8 +5,8 @@ import type { Guest } from '../index.js';
 const MAX = 200;
 
 /**
- * Completes what is inside the helpers' parentheses: symbols in `sym('…`, `read('…` and `translate('…`, structures in
- * `type('…`, PIDs in `task(…` and `cr3(…`.
+ * Completes what is inside the helpers' parentheses: symbols in `sym('…`, `read('…` and
+ * `translate('…`, structures in `type('…`, PIDs in `task(…` and `cr3(…`.
  * @returns `undefined` where Node's own completer knows better
  */
 export function completeArgument(line: string, guest: Guest): CompleterResult | undefined {

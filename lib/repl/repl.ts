@@ -17,8 +17,8 @@ export interface ReplOptions {
 }
 
 /**
- * Node's REPL with the guest loaded. On a terminal it greets, completes and keeps a history; otherwise it runs the
- * lines it is given and prints their results.
+ * Node's REPL with the guest loaded. On a terminal it greets, completes and keeps a history;
+ * otherwise it runs the lines it is given and prints their results.
  * @returns when the user leaves or the input ends; the guest is the caller's to close
  */
 export async function startRepl(guest: Guest, { input, output, env }: ReplOptions): Promise<void> {

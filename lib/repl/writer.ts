@@ -38,7 +38,8 @@ export class Writer {
   inspect(value: unknown): string {
     const stylize = (text: string, style: string) =>
       this.#paint(style === 'bigint' ? hexOf(text) : text, style);
-    // `stylize` is what custom inspectors are given; inspect takes it as an option too, but its types do not say so.
+    // `stylize` is what custom inspectors are given; inspect takes it as an option too, but its
+    // types do not say so.
     return inspect(value, {
       stylize,
       colors: false,
@@ -81,7 +82,10 @@ export class Writer {
   }
 }
 
-/** An error whose stack says nothing to who typed the line: the guest's answer, a wrong argument, ctrl-C. */
+/**
+ * An error whose stack says nothing to who typed the line: the guest's answer, a wrong argument,
+ * ctrl-C.
+ */
 function errorLine(error: Error): string | undefined {
   if (error instanceof VmiError) return `${error.code}: ${error.message}`;
   if ((error as NodeJS.ErrnoException).code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED')

@@ -3,7 +3,10 @@ import { hex } from '../errors.js';
 
 const ROW = 16;
 
-/** Bytes as lines of address, sixteen bytes in hex, and the same as ASCII (hexdump -C without folding). */
+/**
+ * Bytes as lines of address, sixteen bytes in hex, and the same as ASCII (hexdump -C without
+ * folding).
+ */
 export function hexdump(bytes: Uint8Array, address = 0n): string[] {
   const lines: string[] = [];
   const width = Math.max(hex(address).length, hex(wrap(address + BigInt(bytes.length))).length);

@@ -1,11 +1,14 @@
 import { inspect } from 'node:util';
 
-/** What a terminal may act on or hide: control characters (C0 and C1), format characters, line separators. */
+/**
+ * What a terminal may act on or hide: control characters (C0 and C1), format characters, line
+ * separators.
+ */
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /**
- * Text that is safe to print on one line. Names of symbols, types and guests come from elsewhere: none of their bytes
- * may reach a terminal as a command.
+ * Text that is safe to print on one line. Names of symbols, types and guests come from elsewhere:
+ * none of their bytes may reach a terminal as a command.
  */
 export function printable(text: string): string {
   return text.replace(UNSAFE, escaped);
@@ -67,7 +70,10 @@ export function styles(colours: boolean): Styles {
   };
 }
 
-/** Text between the codes of one of Node's colours. util.styleText would ask whether standard output is a terminal. */
+/**
+ * Text between the codes of one of Node's colours. util.styleText would ask whether standard output
+ * is a terminal.
+ */
 export function paint(text: string, colour: string): string {
   const codes = inspect.colors[colour];
   return codes == null ? text : `\u001b[${codes[0]}m${text}\u001b[${codes[1]}m`;

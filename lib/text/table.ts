@@ -7,7 +7,10 @@ export interface Column<Row> {
   readonly cell: (row: Row) => string;
 }
 
-/** Rows as lines of aligned text; the last column is not padded. `headings: false` leaves the first line out. */
+/**
+ * Rows as lines of aligned text; the last column is not padded. `headings: false` leaves the first
+ * line out.
+ */
 export function table<Row>(
   rows: Iterable<Row>,
   columns: readonly Column<Row>[],

@@ -11,8 +11,8 @@ import { table } from './table.js';
 export type CrossJson = TaskJson & Pick<CrossRow, 'views' | 'missing'>;
 
 /**
- * Tasks as lines: the columns of `vmi ps`, addresses of the machine named so, the user half of each pair where the guest has one, and the views that lack a
- * task where that was asked.
+ * Tasks as lines: the columns of `vmi ps`, addresses of the machine named so, the user half of each
+ * pair where the guest has one, and the views that lack a task where that was asked.
  */
 export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles): string[] {
   const rows = [...tasks];
@@ -80,7 +80,10 @@ export function cpuTable(
   );
 }
 
-/** Why a task has no CR3 of its own, or why its CR3 is another's; `undefined` when it is simply its own. */
+/**
+ * Why a task has no CR3 of its own, or why its CR3 is another's; `undefined` when it is simply its
+ * own.
+ */
 export function whyCr3(task: Pick<Task, 'pid' | 'comm'>, source: Cr3Source): string | undefined {
   const who = `task ${task.pid} (${task.comm})`;
   switch (source) {

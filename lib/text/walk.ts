@@ -3,7 +3,10 @@ import type { WalkResult, WalkStep } from '../memory/virtual-memory.js';
 import { bytesText, type Styles } from './printable.js';
 import { table } from './table.js';
 
-/** Bits of a paging-structure entry by name. SDM vol. 3A, tables 4-15 to 4-20; names as crash's vtop prints them. */
+/**
+ * Bits of a paging-structure entry by name. SDM vol. 3A, tables 4-15 to 4-20; names as crash's vtop
+ * prints them.
+ */
 const FLAGS: readonly (readonly [bit: bigint, name: string])[] = [
   [0n, 'PRESENT'],
   [1n, 'RW'],
@@ -19,7 +22,10 @@ const NX = 63n;
 /** The PAT bit of an entry that maps a page: bit 7 at the last level, bit 12 above it. */
 const PAT_LARGE = 12n;
 
-/** Names of the flags that are set in one entry. Of one that is not present, all bits are the guest's own. */
+/**
+ * Names of the flags that are set in one entry. Of one that is not present, all bits are the
+ * guest's own.
+ */
 export function entryFlags(step: WalkStep): string[] {
   const { entry } = step;
   const has = (bit: bigint) => ((entry >> bit) & 1n) === 1n;
@@ -37,7 +43,8 @@ export function entryFlags(step: WalkStep): string[] {
 
 /**
  * Every level of a page walk as lines.
- * @param own of a PV guest of Xen: what it calls the physical address itself; the walk's is then the machine's
+ * @param own of a PV guest of Xen: what it calls the physical address itself; the walk's is then
+ *   the machine's
  */
 export function walkText(
   walk: WalkResult,

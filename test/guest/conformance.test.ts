@@ -2,7 +2,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { FaultError, type PhysicalMemory, parseTarget, VmiError } from '../../lib/index.js';
+import {
+  FaultError,
+  type PhysicalMemory,
+  parseTarget,
+  VirtualMemory,
+  VmiError,
+} from '../../lib/index.js';
 import { libvmiReport } from '../../lib/libvmi/report.js';
 import { openSource } from '../../lib/memory/open.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
@@ -199,7 +205,7 @@ describe('PhysicalMemory conformance', () => {
         () => memory.begin(),
         () => memory.read(at, 8),
         () => memory.readU64(at),
-        () => memory.virtual(at, 4),
+        () => new VirtualMemory(memory, at, 4),
       ];
       for (const call of calls) {
         expect(call).toThrow(VmiError);

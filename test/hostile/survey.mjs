@@ -170,15 +170,19 @@ export async function survey(guest, path) {
   };
   visit(memory.readU64(xaHead), 0);
 
-  // Page tables: the entries that lead to what is read.
+  // Page tables: the entries that lead to what is read. This file runs on either build of the class.
+  const Space = /** @type {typeof import('../../lib/index.ts').VirtualMemory} */ (
+    memory.constructor
+  );
+  const walk = (/** @type {bigint} */ root, /** @type {bigint} */ address) =>
+    new Space(physical, root, kernel.levels).walk(address).steps;
   const seen = new Set();
   const addWalk = (
     /** @type {string} */ what,
     /** @type {bigint} */ root,
     /** @type {bigint} */ address,
   ) => {
-    for (const { entryAddress, level } of physical.virtual(root, kernel.levels).walk(address)
-      .steps) {
+    for (const { entryAddress, level } of walk(root, address)) {
       if (!seen.has(entryAddress)) addPhysical('tables', `${what} ${level} entry`, entryAddress);
       seen.add(entryAddress);
     }

@@ -25,10 +25,11 @@ const ROOMS: readonly (readonly string[])[] = [
   // it.
   ['lib/memory/process'],
   ['lib/memory/image'],
-  ['lib/memory/libvmi'],
   ['lib/memory/qemu'],
   ['lib/memory/libvirt'],
-  ['lib/memory/open.ts'],
+  ['lib/memory/libvmi'],
+  // What knows all of them; the guard of a pause is a program of its own.
+  ['lib/memory/open.ts', 'lib/memory/pause-guard-main.ts'],
   // What every file of lib/kernel may use.
   ['lib/kernel/x86-64.ts', 'lib/kernel/bytes.ts', 'lib/kernel/try-answer.ts'],
   ['lib/kernel/symbols', 'lib/kernel/types'],
@@ -41,6 +42,7 @@ const ROOMS: readonly (readonly string[])[] = [
   ['lib/tasks'],
   ['lib/monitor'],
   ['lib/guest'],
+  ['lib/discover'],
   ['lib/text'],
   ['lib/index.ts'],
   ['lib/repl', 'lib/serve'],
@@ -55,24 +57,11 @@ const MAX_LINE = 100;
 const FLAT_TABLES = ['lib/libvmi/libvmi.ts'];
 
 /** Imports that point up today. */
-const ARROWS_UP: ReadonlySet<string> = new Set([
-  'lib/libvmi/config.ts → lib/kernel/kernel.ts',
-  'lib/libvmi/config.ts → lib/kernel/profile/libvmi-conf.ts',
-  'lib/memory/libvmi/libvmi.ts → lib/memory/qemu/libvirt.ts',
-  'lib/memory/pause-guard-main.ts → lib/libvmi/session.ts',
-  'lib/memory/pause-guard-main.ts → lib/memory/qemu/qmp.ts',
-  'lib/memory/pause-guard-main.ts → lib/memory/qemu/virsh.ts',
-  'lib/memory/physical-memory.ts → lib/libvmi/cr3-writes.ts',
-]);
+const ARROWS_UP: ReadonlySet<string> = new Set([]);
 /** Rings of today, by their first file. */
-const RINGS: ReadonlySet<string> = new Set([
-  'lib/memory/physical-memory.ts',
-  'lib/tasks/columns.ts',
-  'lib/tasks/tasks.ts',
-]);
+const RINGS: ReadonlySet<string> = new Set(['lib/tasks/columns.ts', 'lib/tasks/tasks.ts']);
 /** Files that are too long today. */
 const LONG_FILES: ReadonlySet<string> = new Set([
-  'lib/guest/guest.ts',
   'native/addon/libvmi_object.cpp',
   'native/core/gather/gather.cpp',
   'native/core/lists/lists.cpp',
@@ -85,14 +74,10 @@ const LONG_FUNCTIONS: ReadonlySet<string> = new Set([
 ]);
 /** Folders whose comments are not all wrapped yet. */
 const LONG_COMMENTS: readonly string[] = [
-  'lib/cli/',
-  'lib/guest/',
-  'lib/libvmi/',
-  'lib/memory/',
-  'lib/repl/',
+  'lib/memory/image/',
+  'lib/memory/libvmi/',
+  'lib/memory/qemu/',
   'lib/tasks/',
-  'lib/target.ts',
-  'lib/text/',
 ];
 
 const files = [...walk('lib', /\.ts$/), ...walk('native', /\.(cpp|h)$/)];
