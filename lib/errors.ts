@@ -41,6 +41,8 @@ export interface Fault {
    * Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM.
    */
   readonly level: number;
+  /** What was read, where a value of a type was: `init_task.mm.pgd`. */
+  readonly path?: string | undefined;
 }
 
 /** Names of the paging levels by number (SDM vol. 3A, 4.5, table 4-2). */
@@ -57,6 +59,7 @@ export class FaultError extends VmiError implements Fault {
   readonly requested: number;
   readonly transferred: number;
   readonly level: number;
+  readonly path: string | undefined;
 
   constructor(fault: Fault, options?: ErrorOptions) {
     super('VMI_FAULT', describeFault(fault), options);
@@ -66,6 +69,7 @@ export class FaultError extends VmiError implements Fault {
     this.requested = fault.requested;
     this.transferred = fault.transferred;
     this.level = fault.level;
+    this.path = fault.path;
   }
 }
 
@@ -127,7 +131,8 @@ function describeFault(fault: Fault): string {
         : 'the page table points outside guest RAM'
       : `page not present at ${LEVEL_NAMES[fault.level] ?? `level ${fault.level}`}`;
   const partly = fault.transferred > 0 ? ` (${fault.transferred} bytes were read before it)` : '';
-  return `cannot read ${fault.requested} bytes at ${hex(fault.address)} (${where}): ${why}${partly}`;
+  const what = fault.path === undefined ? '' : ` of ${fault.path}`;
+  return `cannot read ${fault.requested} bytes${what} at ${hex(fault.address)} (${where}): ${why}${partly}`;
 }
 
 interface NativeFields {

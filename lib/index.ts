@@ -40,6 +40,13 @@ export {
   type WalkResult,
   type WalkStep,
 } from './memory/virtual-memory.js';
+export { ArrayObject } from './objects/array.js';
+export { EnumValue } from './objects/enum-value.js';
+export type { FormatOptions } from './objects/format.js';
+export { KernelObjects } from './objects/kernel-objects.js';
+export { Pointer } from './objects/pointer.js';
+export type { Reference } from './objects/reference.js';
+export { StructObject } from './objects/struct-object.js';
 export { formatTarget, parseTarget, type Target } from './target.js';
 export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';

@@ -8,6 +8,7 @@ import type { P2m } from '../kernel/xen-p2m.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
+import { KernelObjects } from '../objects/kernel-objects.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
@@ -37,6 +38,7 @@ export class Guest implements AsyncDisposable {
   readonly #pauses: Pauses;
   readonly #streams = new Set<Cr3WriteStream>();
   #background: Promise<unknown> | undefined;
+  #objects: KernelObjects | undefined;
 
   /** @internal */
   constructor(target: string, memory: PhysicalMemory, kernel: Kernel) {
@@ -159,6 +161,41 @@ export class Guest implements AsyncDisposable {
    */
   type(name: string): StructType {
     return this.kernel.types.struct(name);
+  }
+
+  /** Values of the kernel by their C types; {@link object} and its like are short for it. */
+  get objects(): KernelObjects {
+    this.#objects ??= new KernelObjects(this.kernel);
+    return this.#objects;
+  }
+
+  /**
+   * The value of a C type at an address: `guest.object('task_struct', guest.task(1).address)`.
+   * @throws {VmiError} `VMI_TYPE` with names that come close
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+  object(type: string, address: AddressLike): any {
+    return this.objects.object(type, address);
+  }
+
+  /**
+   * A kernel variable by name: `guest.variable('init_task')`.
+   * @param type its C type, where the kernel's own types do not tell
+   * @throws {VmiError} `VMI_SYMBOL`, `VMI_TYPE`
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+  variable(name: string, type?: string): any {
+    return this.objects.variable(name, type);
+  }
+
+  /**
+   * What a CPU has of a per-CPU variable: `guest.perCpu('runqueues', 1)`.
+   * @throws {VmiError} as {@link variable}
+   * @throws {RangeError} no such CPU
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+  perCpu(name: string, cpu: number, type?: string): any {
+    return this.objects.perCpu(name, cpu, type);
   }
 
   /**

@@ -1,5 +1,6 @@
 import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
+import { escapeBytes } from '../escape.js';
 import type { Cr3Source } from './cr3.js';
 import type { Listing } from './listing.js';
 import { FAULT } from './rows.js';
@@ -249,31 +250,6 @@ export class Task {
     const value = cr3 === null ? options.stylize('null', 'null') : options.stylize(cr3, 'number');
     return `Task ${options.stylize(String(pid), 'number')} ${options.stylize(`'${comm}'`, 'string')} { cr3: ${value}, source: ${cr3Source} }`;
   }
-}
-
-/** Bytes as text: printable UTF-8 stays, the rest is escaped so that nothing is lost and nothing reaches a terminal. */
-export function escapeBytes(bytes: Uint8Array): string {
-  const decoder = new TextDecoder('utf-8', { fatal: true });
-  let text = '';
-  for (let at = 0; at < bytes.length; ) {
-    const byte = bytes[at]!;
-    const length = byte < 0x80 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-    let char: string | undefined;
-    try {
-      char = decoder.decode(bytes.subarray(at, at + length));
-    } catch {
-      char = undefined;
-    }
-    if (char === undefined || [...char].length !== 1 || /[\p{C}\p{Zl}\p{Zp}]/u.test(char)) {
-      text +=
-        byte === 0x0a ? '\\n' : byte === 0x09 ? '\\t' : `\\x${byte.toString(16).padStart(2, '0')}`;
-      at += 1;
-    } else {
-      text += char === '\\' ? '\\\\' : char;
-      at += length;
-    }
-  }
-  return text;
 }
 
 function hexOrNull(value: bigint | null): string | null {

@@ -1,3 +1,4 @@
+import { constantType, variableType } from './btf-names.js';
 import {
   ARRAY,
   BtfSections,
@@ -81,10 +82,19 @@ export class Btf extends BaseTypes {
     }
   }
 
-  /** A type of any kind by name, for casts: `pid_t`, `struct page`, `enum pid_type`. */
-  findType(name: string): TypeRef | undefined {
+  override findType(name: string): TypeRef | undefined {
     const id = this.#idOf(name, false);
     return id === undefined ? undefined : this.#ref(id);
+  }
+
+  override findVariable(name: string): TypeRef | undefined {
+    const id = variableType(this.#raw, name);
+    return id === undefined ? undefined : this.#ref(this.#raw.check(id));
+  }
+
+  override findConstant(name: string): bigint | undefined {
+    const id = constantType(this.#raw, name);
+    return id === undefined ? undefined : this.#enumerators(id).get(name);
   }
 
   #idOf(name: string, structs: boolean): number | undefined {

@@ -1,5 +1,5 @@
 import { tryAnswer } from '../try-answer.js';
-import { BaseTypes, type StructType, type TypeTable } from './table.js';
+import { BaseTypes, type StructType, type TypeRef, type TypeTable } from './table.js';
 
 /** A profile's types, completed by the guest's own where it has some. */
 export class LayeredTypes extends BaseTypes {
@@ -32,6 +32,20 @@ export class LayeredTypes extends BaseTypes {
 
   findSize(name: string): number | undefined {
     return this.#first.findSize(name) ?? tryAnswer(() => this.#second.findSize(name));
+  }
+
+  override findType(name: string): TypeRef | undefined {
+    const first = this.#first.findType(name);
+    if (first !== undefined && first.size > 0) return first;
+    return tryAnswer(() => this.#second.findType(name)) ?? first;
+  }
+
+  override findVariable(name: string): TypeRef | undefined {
+    return this.#first.findVariable(name) ?? tryAnswer(() => this.#second.findVariable(name));
+  }
+
+  override findConstant(name: string): bigint | undefined {
+    return this.#first.findConstant(name) ?? tryAnswer(() => this.#second.findConstant(name));
   }
 
   names(): Iterable<string> {

@@ -1,4 +1,4 @@
-import { BaseTypes, type StructType, type TypeTable } from './table.js';
+import { BaseTypes, type StructType, type TypeRef, type TypeTable } from './table.js';
 
 /** Answers of a type table by question, `struct.path` or `sizeof name`; `null`: absent. */
 export type KnownOffsets = ReadonlyMap<string, number | null>;
@@ -49,6 +49,18 @@ export class LazyTypes extends BaseTypes {
 
   override size(name: string): number {
     return this.findSize(name) ?? this.table.size(name);
+  }
+
+  override findType(name: string): TypeRef | undefined {
+    return this.table.findType(name);
+  }
+
+  override findVariable(name: string): TypeRef | undefined {
+    return this.table.findVariable(name);
+  }
+
+  override findConstant(name: string): bigint | undefined {
+    return this.table.findConstant(name);
   }
 
   names(): Iterable<string> {

@@ -101,6 +101,14 @@ export interface TypeTable {
    * @throws {VmiError} `VMI_TYPE`
    */
   size(name: string): number;
+  /**
+   * A type of any kind by name: `pid_t`, `struct page`, `enum pid_type`. No pointers, no arrays.
+   */
+  findType(name: string): TypeRef | undefined;
+  /** Type of a variable, where the types tell: BTF does for per-CPU variables only. */
+  findVariable(name: string): TypeRef | undefined;
+  /** Value of an enumeration's constant by its name: `PIDTYPE_PID`. */
+  findConstant(name: string): bigint | undefined;
   /** Names of structures and unions. */
   names(): Iterable<string>;
 }
@@ -116,6 +124,20 @@ export abstract class BaseTypes implements TypeTable {
     const found = this.find(name);
     if (found === undefined) throw noType(name, this.source, this.names());
     return found;
+  }
+
+  findType(name: string): TypeRef | undefined {
+    const struct = this.find(name);
+    if (struct === undefined) return undefined;
+    return { kind: struct.kind, name: `${struct.kind} ${struct.name}`, size: struct.size, struct };
+  }
+
+  findVariable(_name: string): TypeRef | undefined {
+    return undefined;
+  }
+
+  findConstant(_name: string): bigint | undefined {
+    return undefined;
   }
 
   findOffset(struct: string, path: string): number | undefined {
