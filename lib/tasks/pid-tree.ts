@@ -3,12 +3,11 @@ import { CorruptError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { TaskLayout } from './task-members.js';
 
-// include/linux/xarray.h: xa_is_node, xa_to_node, XA_RETRY_ENTRY, XA_CHUNK_SHIFT.
+// include/linux/xarray.h: xa_is_node, xa_to_node, XA_RETRY_ENTRY.
 const NODE_TAG = 2n;
 const TAG_MASK = 3n;
 const MAX_INTERNAL = 4096n;
 const RETRY_ENTRY = (256n << 2n) | NODE_TAG;
-const CHUNK_SHIFT = 6;
 const MAX_SHIFT = 60;
 /** Times a tree that changes under the look-up is started again. */
 const MAX_RETRIES = 16;
@@ -63,6 +62,7 @@ function isNode(entry: bigint): boolean {
 export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
   const { memory } = kernel;
   const head = memory.readU64(wrap(kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead)));
+  const { xaChunkShift } = layout;
   const pids: bigint[] = [];
   // No node has two parents. Without this, a few nodes that lead to each other make a tree without end.
   const seen = new Set<bigint>();
@@ -73,7 +73,7 @@ export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
     }
     const node = entry - NODE_TAG;
     const shift = memory.readU32(wrap(node + BigInt(layout.xaShift))) & 0xff;
-    if (shift >= above || shift % CHUNK_SHIFT !== 0) {
+    if (shift >= above || shift % xaChunkShift !== 0) {
       throw new CorruptError(
         `a node of the PID tree has the shift ${shift} below ${above}`,
         node,
@@ -83,7 +83,7 @@ export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
     if (seen.has(node))
       throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
     seen.add(node);
-    const slots = memory.read(wrap(node + BigInt(layout.xaSlots)), 8 << CHUNK_SHIFT);
+    const slots = memory.read(wrap(node + BigInt(layout.xaSlots)), 8 << xaChunkShift);
     for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
     if (pids.length > layout.maxTasks) {
       throw new CorruptError(
@@ -93,7 +93,7 @@ export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
       );
     }
   };
-  visit(head, MAX_SHIFT + CHUNK_SHIFT);
+  visit(head, MAX_SHIFT + xaChunkShift);
   const tasks: bigint[] = [];
   for (const first of layout.firstTasks(kernel, BigUint64Array.from(pids))) {
     if (first !== 0n) tasks.push(wrap(first - BigInt(layout.pidLinks)));

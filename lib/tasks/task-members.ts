@@ -3,6 +3,7 @@ import { addon } from '../addon.js';
 import { MAX_ADDRESS, PAGE_MASK, PHYSICAL_MASK, wrap } from '../address.js';
 import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { xaChunkShift } from '../kernel/types/xarray.js';
 import { COLUMNS, COMM_LENGTH, type Column, rowsLength, TaskRows } from './rows.js';
 
 /** `task_struct.flags`: a kernel thread. include/linux/sched.h, PF_KTHREAD. */
@@ -19,12 +20,11 @@ const TEXT_ENTRY = 511 * 8;
 /** `struct upid` has 16 bytes; so many for each of {@link MAX_PID_NS_LEVEL} levels and the first is what a column of a plan can hold. */
 const MAX_UPID = 124;
 
-/** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node, XA_CHUNK_SHIFT. */
+/** `struct xarray` for `AddressSpace.lookUp`, but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node. */
 export const XA_NODE = {
   tag: 2,
   tagMask: 3,
   maxInternal: 4096,
-  chunkShift: 6,
   maxShift: 60,
 } as const;
 /** Lowest address of the kernel's half. Documentation/arch/x86/x86_64/mm.rst. */
@@ -86,6 +86,8 @@ export class TaskLayout {
   readonly xaHead: number;
   readonly xaShift: number;
   readonly xaSlots: number;
+  /** Bits of an index that one `xa_node` takes: 6, or 4 with CONFIG_BASE_SMALL. */
+  readonly xaChunkShift: number;
   /** The PID tree as `AddressSpace.lookUp` takes it, and the address of its root. */
   readonly pidTree: Int32Array;
   readonly pidTreeHead: bigint;
@@ -169,14 +171,15 @@ export class TaskLayout {
       offset('pid_namespace', 'idr') + offset('idr', 'idr_rt') + offset('xarray', 'xa_head');
     this.xaShift = offset('xa_node', 'shift');
     this.xaSlots = offset('xa_node', 'slots');
-    const { tag, tagMask, maxInternal, chunkShift, maxShift } = XA_NODE;
+    this.xaChunkShift = xaChunkShift(types);
+    const { tag, tagMask, maxInternal, maxShift } = XA_NODE;
     this.pidTree = Int32Array.of(
       tag,
       tagMask,
       maxInternal,
       this.xaShift,
       this.xaSlots,
-      chunkShift,
+      this.xaChunkShift,
       maxShift,
     );
     this.pidTreeHead = wrap(kernel.symbols.address('init_pid_ns') + BigInt(this.xaHead));
