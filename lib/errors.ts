@@ -43,7 +43,10 @@ export interface Fault {
   readonly level: number;
   /** What was read, where a value of a type was: `init_task.mm.pgd`. */
   readonly path?: string | undefined;
-  /** With level 0: the address is in RAM, but the dump that is read does not have its page. Default false. */
+  /**
+   * With level 0: the address is in RAM, but the dump that is read does not have its page. Default
+   * false.
+   */
   readonly absent?: boolean | undefined;
 }
 

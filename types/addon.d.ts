@@ -34,15 +34,16 @@ export interface NativeSegment {
   /**
    * `file`: bytes of `fd` from file offset `offset`, mapped read-only and shared; the descriptor is
    * duplicated, the caller keeps its own. `process`: bytes of the process `pid` from its virtual
-   * address `offset`, read with process_vm_readv(2). `absent`: RAM whose content the dump does not have; reading it is a fault.
+   * address `offset`, read with process_vm_readv(2). `absent`: RAM whose content the dump does not
+   * have; reading it is a fault.
    */
   kind: 'file' | 'process' | 'absent';
   fd?: number;
   /** Not with `absent`. */
   offset?: bigint;
   /**
-   * With `file`, at an offset that is a multiple of the page size: one bit a page, the lowest bit of a byte first, set where the
-   * file has the page. The others are absent. Copied.
+   * With `file`, at an offset that is a multiple of the page size: one bit a page, the lowest bit
+   * of a byte first, set where the file has the page. The others are absent. Copied.
    */
   present?: Uint8Array;
 }

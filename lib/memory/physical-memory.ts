@@ -206,7 +206,10 @@ export class PhysicalMemory implements AsyncDisposable {
     }
   }
 
-  /** Whether an address is RAM whose page the dump that is read leaves out. Reading it is a fault, never zeroes. */
+  /**
+   * Whether an address is RAM whose page the dump that is read leaves out. Reading it is a fault,
+   * never zeroes.
+   */
   absent(address: AddressLike): boolean {
     this.checkOpen();
     try {

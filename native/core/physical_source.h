@@ -94,7 +94,8 @@ class PhysicalSource {
     return true;
   }
 
-  // Whether `physical` is RAM whose content the source does not have: a page that a dump leaves out.
+  // Whether `physical` is RAM whose content the source does not have: a page that a dump leaves
+  // out.
   virtual bool Absent(uint64_t physical) {
     (void)physical;
     return false;

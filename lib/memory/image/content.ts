@@ -9,7 +9,10 @@ export interface DumpRange {
   readonly length: bigint;
   /** Where in the file the first byte is. */
   readonly offset: bigint;
-  /** Bytes of it that the file holds, from the first on; the rest is RAM that was left out. Default: all. */
+  /**
+   * Bytes of it that the file holds, from the first on; the rest is RAM that was left out. Default:
+   * all.
+   */
   readonly held?: bigint;
 }
 
@@ -20,9 +23,15 @@ export interface DumpContent {
   readonly ranges: readonly DumpRange[];
   /** Of the vCPUs; empty where the dump has none. */
   readonly registers: readonly VcpuRegisters[];
-  /** The open file that the offsets are of, where it is not the dump itself: whoever takes the content closes it. */
+  /**
+   * The open file that the offsets are of, where it is not the dump itself: whoever takes the
+   * content closes it.
+   */
   readonly unpacked?: number | undefined;
-  /** One bit a page frame number from 0 on, set where the dump holds the page; `undefined`: all of `ranges`. */
+  /**
+   * One bit a page frame number from 0 on, set where the dump holds the page; `undefined`: all of
+   * `ranges`.
+   */
   readonly present?: Uint8Array | undefined;
 }
 
@@ -36,9 +45,10 @@ export interface PageRun {
 /**
  * What the ranges of a dump say, as runs of whole pages that ascend and do not overlap.
  *
- * - Firmware's map of RAM may start or end within a page, and a file may: no page table names a part of one. Of a page that the file
- *   holds a part of, nothing is taken.
- * - Ranges may overlap: `/proc/vmcore` has the kernel's text once more. The bytes are the same; those that come first are taken.
+ * - Firmware's map of RAM may start or end within a page, and a file may: no page table names a
+ *   part of one. Of a page that the file holds a part of, nothing is taken.
+ * - Ranges may overlap: `/proc/vmcore` has the kernel's text once more. The bytes are the same;
+ *   those that come first are taken.
  */
 export function pageRuns(ranges: readonly DumpRange[]): PageRun[] {
   const held: { start: bigint; end: bigint; offset: bigint }[] = [];

@@ -1,13 +1,16 @@
 // An ELF core of a guest: a header of 64 bytes, program headers of 56, and the bytes they name.
 //
-// header   e_type 16  e_machine 18  e_phoff 32  e_shoff 40  e_phentsize 54  e_phnum 56 (0xffff: sh_info of section 0, at 44)
+// header   e_type 16  e_machine 18  e_phoff 32  e_shoff 40  e_phentsize 54  e_phnum 56 (0xffff:
+//                                               sh_info of section 0, at 44)
 // program  p_type 0   p_offset 8    p_vaddr 16  p_paddr 24  p_filesz 32     p_memsz 40
 //
-// A PT_LOAD is a run of RAM: p_memsz bytes at p_paddr, of which the file holds the first p_filesz. What is between the two was left
-// out (makedumpfile -E): it may have held anything. System V ABI, ELF-64 object file format.
+// A PT_LOAD is a run of RAM: p_memsz bytes at p_paddr, of which the file holds the first p_filesz.
+// What is between the two was left out (makedumpfile -E): it may have held anything. System V ABI,
+// ELF-64 object file format.
 //
-// Written by QEMU (dump/dump.c, dump-guest-memory), the crashed kernel (fs/proc/vmcore.c; the kernel's text overlaps its direct map),
-// the running one (fs/proc/kcore.c; p_paddr is -1 for what is in no direct map), makedumpfile -E, VirtualBox (VMM/VMMR3/DBGFCoreWrite.cpp).
+// Written by QEMU (dump/dump.c, dump-guest-memory), the crashed kernel (fs/proc/vmcore.c; the
+// kernel's text overlaps its direct map), the running one (fs/proc/kcore.c; p_paddr is -1 for what
+// is in no direct map), makedumpfile -E, VirtualBox (VMM/VMMR3/DBGFCoreWrite.cpp).
 import type { DumpContent, DumpRange } from './content.js';
 import { type ElfNote, elfNotes, processName, qemuRegisters } from './elf-notes.js';
 import { exactly, type ImageFile } from './file.js';
@@ -91,7 +94,10 @@ function programHeaders(file: ImageFile): Buffer {
   return exactly(file, file, head.readBigUInt64LE(32), length, 'program headers');
 }
 
-/** The core of a process has no physical addresses: Linux writes 0 for each (fs/binfmt_elf.c, elf_core_dump). */
+/**
+ * The core of a process has no physical addresses: Linux writes 0 for each (fs/binfmt_elf.c,
+ * elf_core_dump).
+ */
 function refuseProcess(file: ImageFile, loads: readonly Load[], notes: readonly ElfNote[]): void {
   if (loads.length < 2 || loads.some(({ physical }) => physical !== 0n)) return;
   const name = processName(notes);

@@ -1,9 +1,10 @@
-// Notes of an ELF file: a list of (name size, descriptor size, type) of 4 bytes each, then the name and the descriptor, each padded
-// to 4 bytes. System V ABI, "Note Section".
+// Notes of an ELF file: a list of (name size, descriptor size, type) of 4 bytes each, then the name
+// and the descriptor, each padded to 4 bytes. System V ABI, "Note Section".
 //
 // name        type   descriptor
 // QEMU        0      QEMUCPUState of one vCPU, registers and all (QEMU target/i386/arch_dump.c)
-// CORE        1, 3   NT_PRSTATUS, NT_PRPSINFO: of a process, and of a CPU that crashed (include/uapi/linux/elf.h)
+// CORE        1, 3   NT_PRSTATUS, NT_PRPSINFO: of a process, and of a CPU that crashed
+//                    (include/uapi/linux/elf.h)
 // VMCOREINFO  0      the crashed kernel's own text
 // VBCORE      0xb00  VirtualBox (include/VBox/vmm/dbgfcorefmt.h)
 import type { VcpuRegisters } from '../physical-memory.js';

@@ -1,10 +1,13 @@
-// A flattened dump (makedumpfile -F): one of its other formats as a stream, for a pipe that cannot seek.
+// A flattened dump (makedumpfile -F): one of its other formats as a stream, for a pipe that cannot
+// seek.
 //
-// header   4,096 bytes: 'makedumpfile' padded to 16 bytes, type 1, version 1 (8 bytes each, big-endian)
+// header   4,096 bytes: 'makedumpfile' padded to 16 bytes, type 1, version 1 (8 bytes each,
+//          big-endian)
 // record   offset 0, size 8 (signed, big-endian), then `size` bytes that belong at `offset`
 // end      a record with offset -1
 //
-// A later record overwrites an earlier one; what none covers is zero. makedumpfile.h, struct makedumpfile_header and _data_header.
+// A later record overwrites an earlier one; what none covers is zero. makedumpfile.h, struct
+// makedumpfile_header and _data_header.
 import type { Bytes, ImageFile } from './file.js';
 
 const HEADER = 4096n;
@@ -87,7 +90,8 @@ function readThrough(
       const within = place - record.offset;
       const next = records[index + 1];
       let part = record.size - within < wanted ? record.size - within : wanted;
-      // A record that starts within this one came later, or not: it is the more exact one either way.
+      // A record that starts within this one came later, or not: it is the more exact one either
+      // way.
       if (next !== undefined && next.offset - place < part) part = next.offset - place;
       bytes.set(file.read(record.at + within, Number(part)), done);
       done += Number(part);

@@ -1,14 +1,16 @@
-// A kdump-compressed dump (makedumpfile -c/-l/-p/-z, virsh dump --memory-only --format kdump-zlib, QEMU's dump-guest-memory -z/-l/-s).
+// A kdump-compressed dump (makedumpfile -c/-l/-p/-z, virsh dump --memory-only --format kdump-zlib,
+// QEMU's dump-guest-memory -z/-l/-s).
 //
-// block 0     disk_dump_header: 'KDUMP   ', header_version 8, block_size 428, sub_hdr_size 432 (blocks), bitmap_blocks 436,
-//             max_mapnr 440
-// block 1     kdump_sub_header: offset_note 48, size_note 56, max_mapnr_64 96 (header_version 6 and later)
-// then        two bitmaps, one bit a page frame: which are RAM, and which of those the dump holds
-// then        a page_desc for each page that is held, ascending: offset 0 (8 bytes), size 8, flags 12 (4 each); 24 bytes
-// then        the pages, packed as the flags say. A page of zeroes has a descriptor as well: all name one page.
+// block 0     disk_dump_header: 'KDUMP   ', header_version 8, block_size 428, sub_hdr_size 432
+//             (blocks), bitmap_blocks 436, max_mapnr 440
+// block 1     kdump_sub_header: offset_note 48, size_note 56, max_mapnr_64 96 (from version 6 on)
+// then        two bitmaps, one bit a page frame: which are RAM, which of those the dump holds
+// then        a page_desc for each page that is held, ascending: offset 0, size 8, flags 12
+//             (24 bytes in all)
+// then        the pages, packed as the flags say; all pages of zeroes have descriptors of one page
 //
-// What is in the first bitmap only was left out (makedumpfile -d): it may have held anything. makedumpfile diskdump_mod.h;
-// QEMU include/sysemu/dump.h.
+// What is in the first bitmap only was left out (makedumpfile -d): it may have held anything.
+// makedumpfile diskdump_mod.h; QEMU include/sysemu/dump.h.
 import type { DumpContent, DumpRange } from './content.js';
 import { elfNotes, qemuRegisters } from './elf-notes.js';
 import { type Bytes, exactly, type ImageFile } from './file.js';
@@ -31,7 +33,9 @@ const DESCRIPTOR_SIZE = 24;
 const MAX_NOTES = 64 << 20;
 /** Page descriptors read at a time. */
 const CHUNK = 4096;
-/** Longest a packed page may be: what does not get smaller is stored as it is, but nothing says so. */
+/**
+ * Longest a packed page may be: what does not get smaller is stored as it is, but nothing says so.
+ */
 const MAX_PACKED = 2 * PAGE;
 /** Page frames that are written to the unpacked file at once, at most. */
 const RUN = 256;
@@ -52,8 +56,8 @@ interface Layout {
 }
 
 /**
- * Unpacks a kdump-compressed dump. Takes some seconds a gigabyte, and as much of the folder for temporary files as the guest's
- * memory that is not zero.
+ * Unpacks a kdump-compressed dump. Takes some seconds a gigabyte, and as much of the folder for
+ * temporary files as the guest's memory that is not zero.
  * @throws {VmiError} `VMI_ATTACH`: truncated, broken, or not of 4 KiB pages
  */
 export function readKdump(file: ImageFile): DumpContent {

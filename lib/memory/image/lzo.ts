@@ -1,15 +1,16 @@
-// LZO1X, as lzo1x_1_compress() writes it: instructions that copy bytes of the input (literals) or of the output so far (a match).
-// `state` is how many literals came last: 0 to 3, or 4 for more.
+// LZO1X, as lzo1x_1_compress() writes it: instructions that copy bytes of the input (literals) or
+// of the output so far (a match). `state` is how many literals came last: 0 to 3, or 4 for more.
 //
-// byte      follows   means
-// 0-15      -         state 0: 3 + L literals                (L = byte; 0: 15 + 255 a zero byte + the byte after them)
-// 0-15      H         state 1-3: match of 2 at (H<<2) + D + 1; state 4: of 3 at (H<<2) + D + 2049       (byte = DD SS)
-// 16-31     16 bits   match of 2 + L at 16384 + (bit 3 << 14) + (bits >> 2); at exactly 16384: the end   (L: low 3 bits, 0: 7 + …)
-// 32-63     16 bits   match of 2 + L at (bits >> 2) + 1                                                 (L: low 5 bits, 0: 31 + …)
-// 64-255    H         match of 1 + (byte >> 5) at (H<<3) + D + 1                                        (byte = LLL DDD SS)
+// byte     follows   means
+// 0-15     -         state 0: 3 + L literals (L: the byte; 0: 15 + 255 a zero byte + the one after)
+// 0-15     H         match of 2 at (H<<2) + D + 1; in state 4 of 3 at (H<<2) + D + 2049 (DD SS)
+// 16-31    16 bits   match of 2 + L at 16384 + (bit 3 << 14) + (bits >> 2); at 16384: the end
+//                    (L: the low 3 bits; 0: 7 + …)
+// 32-63    16 bits   match of 2 + L at (bits >> 2) + 1 (L: the low 5 bits; 0: 31 + …)
+// 64-255   H         match of 1 + (byte >> 5) at (H<<3) + D + 1 (LLL DDD SS)
 //
-// SS, or the low two bits of the 16: so many literals follow the match. A first byte above 17 means byte - 17 literals.
-// Linux Documentation/staging/lzo.rst.
+// SS, or the low two bits of the 16: so many literals follow the match. A first byte above 17 means
+// byte - 17 literals. Linux Documentation/staging/lzo.rst.
 
 /**
  * Unpacks one block of LZO1X.

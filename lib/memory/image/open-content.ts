@@ -8,7 +8,8 @@ import { bitsOf, type DumpContent, pageRuns } from './content.js';
 const PAGE_SHIFT = 12n;
 
 /**
- * Opens what a dump holds as memory. Closes the unpacked file, if there is one: the mapping keeps it.
+ * Opens what a dump holds as memory. Closes the unpacked file, if there is one: the mapping keeps
+ * it.
  * @throws {VmiError} `VMI_ATTACH`: the host does not map the file
  */
 export function openContent(path: string, content: DumpContent): PhysicalMemory {

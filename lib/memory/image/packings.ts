@@ -6,7 +6,10 @@ import { unpackSnappy } from './snappy.js';
 /** Unpacks a block of at most `max` bytes. @throws {Error} it is broken, or longer */
 export type Unpack = (packed: Uint8Array, max: number) => Uint8Array;
 
-/** How a page of a kdump is packed, by the flag in its descriptor. makedumpfile diskdump_mod.h, DUMP_DH_COMPRESSED_…. */
+/**
+ * How a page of a kdump is packed, by the flag in its descriptor. makedumpfile diskdump_mod.h,
+ * DUMP_DH_COMPRESSED_….
+ */
 export const PACKINGS: Readonly<Record<number, Unpack>> = {
   1: (packed, max) => inflateSync(packed, { maxOutputLength: max }),
   2: unpackLzo,

@@ -1,5 +1,6 @@
-// Raw RAM: the bytes of a memory block one after the other (a memory-backend-file, LiME format=raw), or all addresses from 0 on, holes
-// and all (pmemsave, LiME format=padded). Nothing in the file says which.
+// Raw RAM: the bytes of a memory block one after the other (a memory-backend-file, LiME
+// format=raw), or all addresses from 0 on, holes and all (pmemsave, LiME format=padded). Nothing in
+// the file says which.
 import { VmiError } from '../../errors.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import type { DumpRange } from './content.js';

@@ -1,4 +1,5 @@
-// A block of snappy: its unpacked length (7 bits a byte, the low ones first, the top bit set on all but the last), then elements.
+// A block of snappy: its unpacked length (7 bits a byte, the low ones first, the top bit set on all
+// but the last), then elements.
 //
 // low bits of the tag   element
 // 00   literals: 1 + (tag >> 2) bytes; 60 to 63: the count less one is in the next 1 to 4 bytes
@@ -6,7 +7,8 @@
 // 10   a match of 1 + (tag >> 2) at the next 2 bytes
 // 11   the same at the next 4 bytes
 //
-// Google snappy, format_description.txt. Own code, as the package that there is takes a block that ends too early for a whole one.
+// Google snappy, format_description.txt. Own code, as the package that there is takes a block that
+// ends too early for a whole one.
 
 /**
  * Unpacks one block of snappy.

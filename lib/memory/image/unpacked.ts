@@ -8,7 +8,10 @@ const PAGE = 4096;
 
 let made = 0;
 
-/** Pages of a dump that is packed, each at its own address in a sparse file without a name: whoever holds the descriptor holds the bytes. */
+/**
+ * Pages of a dump that is packed, each at its own address in a sparse file without a name: whoever
+ * holds the descriptor holds the bytes.
+ */
 export class Unpacked {
   readonly fd: number;
   readonly #file: ImageFile;

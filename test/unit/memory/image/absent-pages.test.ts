@@ -107,7 +107,8 @@ describe.each(FORMATS)('a page that a dump lacks: %s', (_, file) => {
 });
 
 it('is a fault by a virtual address, too: the page, or a page of the page table', () => {
-  // PML4 at page 1, down to page 4; page 5 is mapped and left out, page 6 is a table that was left out.
+  // PML4 at page 1, down to page 4; page 5 is mapped and left out, page 6 is a table that was left
+  // out.
   const entry = (pfn: number) => BigInt(pfn * PAGE) | 3n;
   const table = (entries: Record<number, bigint>) => {
     const page = Buffer.alloc(PAGE);

@@ -29,7 +29,10 @@ function mixed(seed: number): Buffer {
   return out.subarray(0, 4096);
 }
 
-/** As lzo1x_1_compress() of liblzo2 2.10 and snappy_compress() of libsnappy 1.1.9 pack `mixed(seed)`. */
+/**
+ * As lzo1x_1_compress() of liblzo2 2.10 and snappy_compress() of libsnappy 1.1.9 pack
+ * `mixed(seed)`.
+ */
 const vectors = JSON.parse(
   readFileSync(new URL('./support/packed-pages.json', import.meta.url), 'utf8'),
 ) as Record<string, { readonly lzo: string; readonly snappy: string }>;

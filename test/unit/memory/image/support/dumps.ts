@@ -7,7 +7,10 @@ import type { PhysicalMemory } from '../../../../../lib/memory/physical-memory.j
 
 export const PAGE = 4096;
 
-/** A guest to dump: runs of RAM as page frame numbers, and what each page holds; `undefined`: left out of the dump. */
+/**
+ * A guest to dump: runs of RAM as page frame numbers, and what each page holds; `undefined`: left
+ * out of the dump.
+ */
 export interface Ram {
   readonly runs: readonly { readonly first: number; readonly count: number }[];
   page(pfn: number): Uint8Array | undefined;
@@ -94,7 +97,10 @@ export function elfCore(loads: readonly Load[], notes = Buffer.alloc(0)): Buffer
   return Buffer.concat([head, ...headers, notes, ...loads.map(({ bytes }) => bytes)]);
 }
 
-/** As `makedumpfile -E` writes it: a segment ends with pages that are left out, p_filesz less than p_memsz. */
+/**
+ * As `makedumpfile -E` writes it: a segment ends with pages that are left out, p_filesz less than
+ * p_memsz.
+ */
 export function elfOf(ram: Ram): Buffer {
   const loads: { physical: bigint; pages: Uint8Array[]; count: number }[] = [];
   for (const pfn of pfns(ram)) {
@@ -133,7 +139,10 @@ export function limeOf(ram: Ram): Buffer {
   );
 }
 
-/** Ways to pack a page, by the flag of a kdump. What has no packer here is stored as its format allows, all literal. */
+/**
+ * Ways to pack a page, by the flag of a kdump. What has no packer here is stored as its format
+ * allows, all literal.
+ */
 export const PACK: Readonly<Record<number, (page: Uint8Array) => Uint8Array>> = {
   0: (page) => page,
   1: (page) => deflateSync(page),
