@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { FaultError } from '../../../../lib/errors.js';
+import { VirtualMemory } from '../../../../lib/memory/virtual-memory.js';
 import {
   DumpFolder,
   elfOf,
@@ -125,7 +126,7 @@ it('is a fault by a virtual address, too: the page, or a page of the page table'
   };
   const ram: Ram = { runs: [{ first: 1, count: 8 }], page: (pfn) => pages[pfn] };
   for (const file of [elfOf(ram), kdumpOf(ram)]) {
-    const space = folder.open(file).virtual(BigInt(PAGE), 4);
+    const space = new VirtualMemory(folder.open(file), BigInt(PAGE), 4);
     expect(space.read(0x1000n, 8).equals(pageOf(7).subarray(0, 8))).toBe(true);
     for (const address of [0n, 0x20_0000n]) {
       const message = /\(virtual, cr3 0x1000\): this page is not in the dump \(excluded\)/;
