@@ -124,6 +124,15 @@ export class StructObject {
     return this.#at(this.#space.type(type), this.#address, this.#trace, `(${type})`);
   }
 
+  /**
+   * The value of a type at another address of the same memory: where a number holds a pointer.
+   * @throws {VmiError} `VMI_TYPE`
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: as any value
+  $object(type: string, address: bigint): any {
+    return this.#at(this.#space.type(type), address, this.#trace, `(${type})`);
+  }
+
   /** The same type `count` elements further, as `pointer + count` is in C. */
   $add(count: number | bigint): this {
     const address = wrap(this.#address + BigInt(count) * BigInt(this.$size));
