@@ -1,6 +1,6 @@
 import type { RawCr3Write, RawCr3Writes } from '../memory/cr3-writes.js';
 import type { Task } from '../tasks/task.js';
-import type { TaskList } from '../tasks/tasks.js';
+import type { TaskList } from '../tasks/task-list.js';
 
 /** A vCPU loaded CR3. */
 export class Cr3Write {

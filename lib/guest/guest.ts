@@ -10,10 +10,12 @@ import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/phys
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
 import { KernelObjects } from '../objects/kernel-objects.js';
 import type { TaskColumns } from '../tasks/columns.js';
-import { cr3Base } from '../tasks/cr3.js';
+import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
 import type { Task } from '../tasks/task.js';
-import { type ListOptions, type TaskList, Tasks } from '../tasks/tasks.js';
+import type { TaskList } from '../tasks/task-list.js';
+import type { ListOptions } from '../tasks/task-walk.js';
+import { Tasks } from '../tasks/tasks.js';
 import { Cr3WriteStream } from './cr3-writes.js';
 import { type Pause, Pauses } from './pause.js';
 import { checkPid, noTask } from './pid.js';
@@ -24,8 +26,18 @@ export interface GuestCpu {
   readonly cpu: number;
   /** The running task; PID 0 is the CPU's idle task. */
   readonly task: Task;
-  /** Page-table base that is loaded; `null` while the CPU is in the middle of a switch. */
+  /**
+   * Page-table base that is loaded; `null` where it is not known: the CPU of a running guest was
+   * switching in every look, or what it has loaded is no page table (`error`).
+   */
   readonly cr3: bigint | null;
+  /**
+   * Whether the CPU was on its way from one task to the next: what it has loaded is then not
+   * necessarily `task`'s.
+   */
+  readonly switching: boolean;
+  /** Why `cr3` is `null` although the CPU is not switching. */
+  readonly error?: VmiError;
 }
 
 /** One attached guest. Made by {@link attach}; `close()` it, or declare it with `await using`. */
@@ -129,12 +141,18 @@ export class Guest implements AsyncDisposable {
     return this.#tasks.cross();
   }
 
-  /** What each CPU runs and has loaded, read from memory. */
+  /**
+   * What each CPU runs and has loaded, read from memory: task and page table of one moment, or
+   * `switching`.
+   * @throws {FaultError} what a CPU runs cannot be read
+   */
   cpus(): GuestCpu[] {
     return this.#tasks.cpus().map(({ cpu, task }) => ({
       cpu: cpu.cpu,
       task,
-      cr3: cpu.loadedPgd === 0n ? null : this.kernel.memory.translate(cpu.loadedPgd),
+      cr3: cpu.loadedPgd === 0n ? null : pgdToCr3(this.kernel, cpu.loadedPgd),
+      switching: cpu.switching,
+      ...(cpu.error === undefined ? {} : { error: cpu.error }),
     }));
   }
 

@@ -121,6 +121,7 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly #loader: NativeLoader;
   readonly #handle: number;
   #closing: Promise<void> | undefined;
+  #held = false;
 
   constructor(options: PhysicalMemoryOptions) {
     this.source = options.source;
@@ -147,6 +148,14 @@ export class PhysicalMemory implements AsyncDisposable {
       events: options.machine?.cr3Writes !== undefined,
       map: options.native.mapped,
     };
+  }
+
+  /**
+   * Whether the guest was stopped by {@link pause} and not resumed here since. That somebody else
+   * lets it run meanwhile, over the same monitor, is not seen.
+   */
+  get held(): boolean {
+    return this.#held;
   }
 
   /** Bytes of RAM in all. */
@@ -190,7 +199,6 @@ export class PhysicalMemory implements AsyncDisposable {
         requested: length,
         transferred,
         level: 0,
-        absent: this.absent(from + BigInt(transferred)),
       });
     }
     return bytes;
@@ -203,19 +211,6 @@ export class PhysicalMemory implements AsyncDisposable {
       return this.#native.read(typeof address === 'bigint' ? address : toAddress(address), into);
     } catch (error) {
       throw failed(error, address);
-    }
-  }
-
-  /**
-   * Whether an address is RAM whose page the dump that is read leaves out. Reading it is a fault,
-   * never zeroes.
-   */
-  absent(address: AddressLike): boolean {
-    this.checkOpen();
-    try {
-      return this.#native.absent(toAddress(address));
-    } catch (error) {
-      throw fromNative(error);
     }
   }
 
@@ -305,11 +300,13 @@ export class PhysicalMemory implements AsyncDisposable {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} cannot be paused`);
     }
     await this.#machine.pause();
+    this.#held = true;
   }
 
   /** Lets the vCPUs run again. */
   async resume(): Promise<void> {
     this.checkOpen();
+    this.#held = false;
     await this.#machine?.resume?.();
   }
 

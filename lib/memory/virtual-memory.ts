@@ -31,8 +31,10 @@ export interface WalkResult {
   readonly address: bigint;
   readonly root: bigint;
   readonly steps: readonly WalkStep[];
-  /** `undefined` when the last step is not present. */
+  /** `undefined` when the last step is not present, and when the walk met what cannot be read. */
   readonly physical: bigint | undefined;
+  /** Physical address of the entry that could not be read, which ended the walk. */
+  readonly unreadable?: bigint | undefined;
   /** Bytes of the page: 4 KiB, 2 MiB or 1 GiB. */
   readonly pageSize: bigint | undefined;
 }
@@ -136,7 +138,17 @@ export class VirtualMemory {
         physical = (entry & PHYSICAL_MASK & ~(pageSize - 1n)) | (virtual & (pageSize - 1n));
       }
     }
-    return { address: virtual, root: this.root, steps, physical, pageSize };
+    const unreadable = physical === undefined ? this.#unreadable(virtual, steps) : undefined;
+    return { address: virtual, root: this.root, steps, physical, unreadable, pageSize };
+  }
+
+  /** Where the walk would have gone on, had the entry been readable. */
+  #unreadable(virtual: bigint, steps: readonly WalkStep[]): bigint | undefined {
+    const last = steps.at(-1);
+    if (last !== undefined && !last.present) return undefined;
+    const table = last === undefined ? this.root : last.entry & PHYSICAL_MASK;
+    const level = this.levels - steps.length;
+    return table + ((virtual >> BigInt(12 + 9 * (level - 1))) & 511n) * 8n;
   }
 
   /** Present mappings in [start, end), neighbours merged. */
@@ -268,10 +280,7 @@ export class VirtualMemory {
 
   #faultAt(from: bigint, requested: number, transferred: number): FaultError {
     const address = BigInt.asUintN(64, from + BigInt(transferred));
-    const { steps, physical } = this.walk(address);
-    const last = steps.at(-1);
-    // What could not be read: the page itself, the table that the last entry names, or the root.
-    const missing = physical ?? (last === undefined ? this.root : last.entry & PHYSICAL_MASK);
+    const last = this.walk(address).steps.at(-1);
     const level = last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt');
     return new FaultError({
       address,
@@ -280,7 +289,6 @@ export class VirtualMemory {
       requested,
       transferred,
       level,
-      absent: level === 0 && this.physical.absent(missing),
     });
   }
 }

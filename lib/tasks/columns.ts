@@ -1,13 +1,13 @@
-import { type Listing, SETTLED } from './listing.js';
-import { FAULT } from './rows.js';
-import type { Consistency } from './tasks.js';
+import { faultMask } from '../memory/rows.js';
+import type { Consistency, Listing } from './listing.js';
+import { SETTLED } from './settle.js';
 
 /** In a column: what no PID and no user id is. include/linux/uidgid.h, INVALID_UID. */
 export const UNREADABLE = 0xffff_ffff;
 
 /**
- * A listing as typed columns, one element a task, for tools that take thousands of tasks at a time: no object and no
- * bigint is made per task. The columns are the caller's to keep and to change.
+ * A listing as typed columns, one element a task, for tools that take thousands of tasks at a time:
+ * no object and no bigint is made per task. The columns are the caller's to keep and to change.
  */
 export interface TaskColumns {
   readonly count: number;
@@ -38,11 +38,11 @@ export interface TaskColumns {
 const ROW_LENGTH = 5 * 8 + 5 * 4 + 1;
 
 /**
- * Makes the columns of a listing, without the tasks that left while they were read. They are copies, in one piece of memory: the
- * rows are where the next listing's will be.
+ * Makes the columns of a listing, without the tasks that left while they were read. They are
+ * copies, in one piece of memory: the rows are where the next listing's will be.
  */
-export function toColumns(listing: Listing, mode: Consistency): TaskColumns {
-  const { rows } = listing;
+export function toColumns(listing: Listing): TaskColumns {
+  const { rows, mode } = listing;
   const keep = listing.kept();
   const count = keep?.length ?? rows.count;
   // Not cleared: every byte is written.
@@ -94,7 +94,7 @@ function withUnreadable(
   const values = rows.words(column);
   const pointers = rows.words(pointer);
   const { faults } = rows;
-  const mask = FAULT[column] | FAULT[pointer];
+  const mask = faultMask(rows.layout, column, pointer);
   for (const row of unexpected) {
     if (values[row] !== 0) continue;
     if ((faults[row]! & mask) !== 0 || (pointers[2 * row]! | pointers[2 * row + 1]!) === 0)
@@ -103,7 +103,10 @@ function withUnreadable(
   return values;
 }
 
-/** What CR3 holds. PGDs lie in the direct map (but in a PV guest of Xen): their physical address is a subtraction. */
+/**
+ * What CR3 holds. PGDs lie in the direct map (but in a PV guest of Xen): their physical address is
+ * a subtraction.
+ */
 function writeCr3s(listing: Listing, column: BigUint64Array): BigUint64Array {
   const { rows, kernel, settled, unexpected } = listing;
   const answer = (row: number) => {

@@ -1,102 +1,225 @@
 import { wrap } from '../address.js';
-import { CorruptError } from '../errors.js';
+import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { TaskLayout } from './task-members.js';
+import { TEXT_ENTRY } from '../kernel/x86-64.js';
+import {
+  around,
+  at,
+  bytesFrom,
+  type Finder,
+  from,
+  memberOffset,
+  NamedPlan,
+} from '../memory/plan.js';
+import { PF_KTHREAD, type TaskMembers } from './task-members.js';
 
-// include/linux/xarray.h: xa_is_node, xa_to_node, XA_RETRY_ENTRY.
-const NODE_TAG = 2n;
-const TAG_MASK = 3n;
-const MAX_INTERNAL = 4096n;
-const RETRY_ENTRY = (256n << 2n) | NODE_TAG;
+/**
+ * `struct xarray` but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node,
+ * XA_RETRY_ENTRY, XA_CHUNK_SHIFT.
+ */
+const NODE_TAG = 2;
+const TAG_MASK = 3;
+const MAX_INTERNAL = 4096;
+const RETRY_ENTRY = (256n << 2n) | BigInt(NODE_TAG);
+const CHUNK_SHIFT = 6;
 const MAX_SHIFT = 60;
 /** Times a tree that changes under the look-up is started again. */
 const MAX_RETRIES = 16;
-
-/**
- * The kernel's own PID look-up: `init_pid_ns.idr` → `struct pid` → `tasks[PIDTYPE_PID]` (kernel/pid.c, find_pid_ns and
- * pid_task). Finds leaders and threads alike.
- * @returns address of the `task_struct`, `undefined` when no task has this PID
- * @throws {CorruptError} the tree is none
- */
-export function findTask(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
-  const structPid = findPid(kernel, layout, pid);
-  if (structPid === undefined) return undefined;
-  // A struct pid that outlives its task (it still names a session or a group) has no task here. That the task found is the
-  // one asked for, the task's own pid tells.
-  const first = kernel.memory.readU64(wrap(structPid + BigInt(layout.pidTasks)));
-  return first === 0n ? undefined : wrap(first - BigInt(layout.pidLinks));
-}
-
-/**
- * The `struct pid` at an index of the tree.
- * @returns its address, `undefined` when there is none
- * @throws {CorruptError} the tree is none
- */
-function findPid(kernel: Kernel, layout: TaskLayout, pid: number): bigint | undefined {
-  for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
-    const entry = kernel.memory.lookUp(layout.pidTree, layout.pidTreeHead, pid);
-    if (entry === 0n) return undefined;
-    // xa_is_internal and the tags of values: none of it is a pointer.
-    if ((entry & TAG_MASK) === 0n) return entry;
-    if (entry !== RETRY_ENTRY) {
-      throw new CorruptError(
-        `the PID tree holds 0x${entry.toString(16)} for PID ${pid}`,
-        layout.pidTreeHead,
-      );
-    }
-  }
-  throw new CorruptError(
-    `the PID tree kept changing while PID ${pid} was looked up`,
-    layout.pidTreeHead,
-  );
-}
+/** Times that a `struct pid` of a running guest is read until it can be read. */
+const LOOKS = 3;
 
 function isNode(entry: bigint): boolean {
-  return (entry & TAG_MASK) === NODE_TAG && entry > MAX_INTERNAL;
+  return isTagged(entry) && (entry & BigInt(TAG_MASK)) === BigInt(NODE_TAG) && entry > MAX_INTERNAL;
 }
 
+/** xa_is_internal, and the tags of values: none of it is a pointer. */
+function isTagged(entry: bigint): boolean {
+  return (entry & BigInt(TAG_MASK)) !== 0n;
+}
+
+/** The columns from a `struct pid` by its first task to that task's page table. */
+type AnswerColumn = 'first' | 'pid' | 'flags' | 'mm' | 'activeMm' | 'pgd' | 'textEntry';
+
 /**
- * The task of every PID in the tree, in the order of the tree.
- * @throws {CorruptError} the tree is none, or holds more than the guest can
+ * The kernel's own PID look-up: `init_pid_ns.idr` → `struct pid` → `tasks[PIDTYPE_PID]`
+ * (kernel/pid.c, find_pid_ns and pid_task). Finds leaders and threads alike.
  */
-export function allTasks(kernel: Kernel, layout: TaskLayout): bigint[] {
-  const { memory } = kernel;
-  const head = memory.readU64(wrap(kernel.symbols.address('init_pid_ns') + BigInt(layout.xaHead)));
-  const { xaChunkShift } = layout;
-  const pids: bigint[] = [];
-  // No node has two parents. Without this, a few nodes that lead to each other make a tree without end.
-  const seen = new Set<bigint>();
-  const visit = (entry: bigint, above: number): void => {
-    if (!isNode(entry)) {
-      if (entry !== 0n && (entry & TAG_MASK) === 0n) pids.push(entry);
-      return;
-    }
-    const node = entry - NODE_TAG;
-    const shift = memory.readU32(wrap(node + BigInt(layout.xaShift))) & 0xff;
-    if (shift >= above || shift % xaChunkShift !== 0) {
-      throw new CorruptError(
-        `a node of the PID tree has the shift ${shift} below ${above}`,
-        node,
-        pids.length,
-      );
-    }
-    if (seen.has(node))
-      throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
-    seen.add(node);
-    const slots = memory.read(wrap(node + BigInt(layout.xaSlots)), 8 << xaChunkShift);
-    for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
-    if (pids.length > layout.maxTasks) {
-      throw new CorruptError(
-        `the PID tree holds more than ${layout.maxTasks} entries`,
-        node,
-        pids.length,
-      );
-    }
-  };
-  visit(head, MAX_SHIFT + xaChunkShift);
-  const tasks: bigint[] = [];
-  for (const first of layout.firstTasks(kernel, BigUint64Array.from(pids))) {
-    if (first !== 0n) tasks.push(wrap(first - BigInt(layout.pidLinks)));
+export class PidTree {
+  readonly #members: TaskMembers;
+  readonly #kernel: Kernel;
+  /** As `AddressSpace.lookUp` takes it. types/addon.d.ts. */
+  readonly #tree: Int32Array;
+  readonly #head: bigint;
+  readonly #shift: bigint;
+  readonly #slots: bigint;
+  readonly #pidLinks: bigint;
+  readonly #pidTasks: bigint;
+  readonly #firstTask: NamedPlan<'first'>;
+  readonly #answerPlan: NamedPlan<AnswerColumn>;
+  #answers: Answers | undefined;
+
+  /** @throws {VmiError} `VMI_TYPE`, `VMI_SYMBOL` */
+  constructor(members: TaskMembers) {
+    const { kernel } = members;
+    const { types } = kernel;
+    this.#members = members;
+    this.#kernel = kernel;
+    const shift = memberOffset(types, 'xa_node', 'shift');
+    const slots = memberOffset(types, 'xa_node', 'slots');
+    this.#tree = Int32Array.of(
+      NODE_TAG,
+      TAG_MASK,
+      MAX_INTERNAL,
+      shift,
+      slots,
+      CHUNK_SHIFT,
+      MAX_SHIFT,
+    );
+    this.#shift = BigInt(shift);
+    this.#slots = BigInt(slots);
+    const head =
+      memberOffset(types, 'pid_namespace', 'idr') +
+      memberOffset(types, 'idr', 'idr_rt') +
+      memberOffset(types, 'xarray', 'xa_head');
+    this.#head = wrap(kernel.symbols.address('init_pid_ns') + BigInt(head));
+    this.#pidLinks = BigInt(memberOffset(types, 'task_struct', 'pid_links'));
+    this.#pidTasks = BigInt(memberOffset(types, 'pid', 'tasks'));
+    this.#firstTask = new NamedPlan(types, { first: at('pid', 'tasks') });
+    const ofTask = (member: string, size?: number) =>
+      around('first', 'task_struct', 'pid_links', member, size);
+    this.#answerPlan = new NamedPlan<AnswerColumn>(types, {
+      first: at('pid', 'tasks'),
+      pid: ofTask('pid', 4),
+      flags: ofTask('flags', 4),
+      mm: ofTask('mm'),
+      activeMm: ofTask('active_mm'),
+      pgd: from('mm', 'mm_struct', 'pgd'),
+      textEntry: bytesFrom('pgd', Number(TEXT_ENTRY)),
+    });
   }
-  return tasks;
+
+  /**
+   * The task of a PID or TID.
+   * @returns address of the `task_struct`, `undefined` when no task has this PID
+   * @throws {CorruptError} the tree is none
+   */
+  find(pid: number): bigint | undefined {
+    const structPid = this.#structPid(pid);
+    if (structPid === undefined) return undefined;
+    // A struct pid that outlives its task (it still names a session or a group) has no task here.
+    // That the task found is the one asked for, the task's own pid tells.
+    const first = this.#kernel.memory.readU64(wrap(structPid + this.#pidTasks));
+    return first === 0n ? undefined : wrap(first - this.#pidLinks);
+  }
+
+  #structPid(pid: number): bigint | undefined {
+    for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
+      const entry = this.#kernel.memory.lookUp(this.#tree, this.#head, pid);
+      if (entry === 0n) return undefined;
+      if (!isTagged(entry)) return entry;
+      if (entry !== RETRY_ENTRY)
+        throw new CorruptError(`the PID tree holds ${hex(entry)} for PID ${pid}`, this.#head);
+    }
+    throw new CorruptError(`the PID tree kept changing while PID ${pid} was looked up`, this.#head);
+  }
+
+  /**
+   * The task of every PID in the tree, in the order of the tree.
+   * @throws {CorruptError} the tree is none, or holds more than the guest can
+   */
+  all(): bigint[] {
+    const pids = BigUint64Array.from(this.#entries());
+    const { memory } = this.#kernel;
+    let rows = this.#firstTask.gather(memory, pids);
+    for (let look = 1; look < LOOKS && memory.physical.live; look++) {
+      if (rows.faults.every((fault) => fault === 0)) break;
+      rows = this.#firstTask.gather(memory, pids);
+    }
+    const tasks: bigint[] = [];
+    for (const [i, first] of rows.longs('first').entries()) {
+      if (rows.faults[i] !== 0)
+        throw new CorruptError(`the struct pid at ${hex(pids[i]!)} cannot be read`, pids[i]!, i);
+      if (first !== 0n) tasks.push(wrap(first - this.#pidLinks));
+    }
+    return tasks;
+  }
+
+  /** Every `struct pid` in the tree. */
+  #entries(): bigint[] {
+    const { memory } = this.#kernel;
+    const { maxTasks } = this.#members;
+    const pids: bigint[] = [];
+    // No node has two parents. Without this, a few nodes that lead to each other make a tree
+    // without end.
+    const seen = new Set<bigint>();
+    const visit = (entry: bigint, above: number): void => {
+      if (!isNode(entry)) {
+        if (entry !== 0n && !isTagged(entry)) pids.push(entry);
+        return;
+      }
+      const node = entry - BigInt(NODE_TAG);
+      const shift = memory.readU32(wrap(node + this.#shift)) & 0xff;
+      if (shift >= above || shift % CHUNK_SHIFT !== 0) {
+        const why = `a node of the PID tree has the shift ${shift} below ${above}`;
+        throw new CorruptError(why, node, pids.length);
+      }
+      if (seen.has(node))
+        throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
+      seen.add(node);
+      const slots = memory.read(wrap(node + this.#slots), 8 << CHUNK_SHIFT);
+      for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
+      if (pids.length > maxTasks) {
+        const why = `the PID tree holds more than ${maxTasks} entries`;
+        throw new CorruptError(why, node, pids.length);
+      }
+    };
+    visit(memory.readU64(this.#head), MAX_SHIFT + CHUNK_SHIFT);
+    return pids;
+  }
+
+  /**
+   * PGD of the task with this PID or TID, checked. An operation of its own.
+   * @returns `null` for a kernel thread that has borrowed no address space, `undefined` where it
+   * takes more to tell, and where there is no such task
+   * @throws {CorruptError | FaultError} the PID tree is none
+   */
+  pgd(pid: number): bigint | null | undefined {
+    this.#answers ??= new Answers(
+      this.#answerPlan.finder(this.#kernel.memory, this.#tree, this.#head),
+    );
+    const { finder, faults, pids, mm, activeMm, flags, pgd, pgdWords, textEntry } = this.#answers;
+    if (!finder.find(pid) || faults[0] !== 0 || pids[0] !== pid) return undefined;
+    if ((mm[0]! | mm[1]!) === 0) {
+      const none = (activeMm[0]! | activeMm[1]!) === 0 && (flags[0]! & PF_KTHREAD) !== 0;
+      return none ? null : undefined;
+    }
+    const sound = this.#members.pageTable.passes(pgdWords[0]!, textEntry[0]!, textEntry[1]!);
+    return sound ? pgd[0] : undefined;
+  }
+}
+
+/** The row of an answer, its columns at hand: to make a view costs more than the look-up. */
+class Answers {
+  readonly finder: Finder<AnswerColumn>;
+  readonly faults: Uint32Array;
+  readonly pids: Uint32Array;
+  readonly flags: Uint32Array;
+  readonly mm: Uint32Array;
+  readonly activeMm: Uint32Array;
+  readonly pgd: BigUint64Array;
+  readonly pgdWords: Uint32Array;
+  readonly textEntry: Uint32Array;
+
+  constructor(finder: Finder<AnswerColumn>) {
+    const { row } = finder;
+    this.finder = finder;
+    this.faults = row.faults;
+    this.pids = row.words('pid');
+    this.flags = row.words('flags');
+    this.mm = row.words('mm');
+    this.activeMm = row.words('activeMm');
+    this.pgd = row.longs('pgd');
+    this.pgdWords = row.words('pgd');
+    this.textEntry = row.words('textEntry');
+  }
 }

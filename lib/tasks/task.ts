@@ -1,12 +1,15 @@
 import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
 import { escapeBytes } from '../escape.js';
+import { faultMask } from '../memory/rows.js';
 import type { Cr3Source } from './cr3.js';
 import type { Listing } from './listing.js';
-import { FAULT } from './rows.js';
-import { PF_KTHREAD } from './task-members.js';
+import { PF_KTHREAD, type TaskColumn } from './task-members.js';
 
-/** A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal string. */
+/**
+ * A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal
+ * string.
+ */
 export interface TaskJson {
   readonly pid: number;
   readonly tgid: number;
@@ -35,13 +38,13 @@ export interface TaskJson {
 
 /** Fields of a {@link Task} that hang on memory of their own, and the columns that each needs. */
 const FIELDS = {
-  tgid: FAULT.tgid,
-  ppid: FAULT.parent | FAULT.ppid,
-  comm: FAULT.comm,
-  uid: FAULT.cred | FAULT.uid,
-  state: FAULT.state | FAULT.exitState,
-  nsPids: FAULT.threadPid | FAULT.level,
-} as const;
+  tgid: ['tgid'],
+  ppid: ['parent', 'ppid'],
+  comm: ['comm'],
+  uid: ['cred', 'uid'],
+  state: ['state', 'exitState'],
+  nsPids: ['threadPid', 'level'],
+} as const satisfies Record<string, readonly TaskColumn[]>;
 export type TaskField = keyof typeof FIELDS;
 
 // fs/proc/array.c, task_state_array; include/linux/sched.h, TASK_REPORT and TASK_NOLOAD.
@@ -51,8 +54,8 @@ const TASK_UNINTERRUPTIBLE = 0x2;
 const TASK_NOLOAD = 0x400;
 
 /**
- * One task (a process's leader or any of its threads) as it was when it was read: a snapshot, not a live object.
- * Getters decode the row that was gathered; none of them reads the guest again.
+ * One task (a process's leader or any of its threads) as it was when it was read: a snapshot, not a
+ * live object. Getters decode the row that was gathered; none of them reads the guest again.
  */
 export class Task {
   readonly #listing: Listing;
@@ -80,17 +83,18 @@ export class Task {
   }
 
   /**
-   * Fields that mean nothing here because the guest memory they come from could not be read: `comm` is then empty, `state` is `?`,
-   * `ppid` and `uid` are null. Empty for every task of a sane guest.
+   * Fields that mean nothing here because the guest memory they come from could not be read: `comm`
+   * is then empty, `state` is `?`, `ppid` and `uid` are null. Empty for every task of a sane guest.
    */
   get unreadable(): readonly TaskField[] {
-    const faults = this.#listing.rows.faults[this.#row]!;
-    if (faults === 0) return [];
-    return (Object.keys(FIELDS) as TaskField[]).filter((field) => (faults & FIELDS[field]) !== 0);
+    if (this.#listing.rows.faults[this.#row] === 0) return [];
+    return (Object.keys(FIELDS) as TaskField[]).filter((field) => this.#isUnreadable(field));
   }
 
   #isUnreadable(field: TaskField): boolean {
-    return (this.#listing.rows.faults[this.#row]! & FIELDS[field]) !== 0;
+    const { faults, layout } = this.#listing.rows;
+    const mask = faults[this.#row]!;
+    return mask !== 0 && (mask & faultMask<TaskColumn>(layout, ...FIELDS[field])) !== 0;
   }
 
   /** The parent process (`real_parent->tgid`); `null` when it cannot be read. */
@@ -102,14 +106,14 @@ export class Task {
 
   /** The bytes of `comm` up to the first NUL, at most 15 in a sane guest, 16 in any. */
   get commBytes(): Uint8Array {
-    const bytes = this.#listing.rows.comm(this.#row);
+    const bytes = this.#listing.rows.bytes('comm', this.#row);
     const end = bytes.indexOf(0);
     return bytes.slice(0, end < 0 ? bytes.length : end);
   }
 
   /**
-   * `comm` as text that is safe to print: what is no printable UTF-8 is escaped (`\n`, `\x1b`, `\xe2`), a backslash
-   * is doubled. A process chooses these bytes itself.
+   * `comm` as text that is safe to print: what is no printable UTF-8 is escaped (`\n`, `\x1b`,
+   * `\xe2`), a backslash is doubled. A process chooses these bytes itself.
    */
   get comm(): string {
     return escapeBytes(this.commBytes);
@@ -147,7 +151,10 @@ export class Task {
     return (this.flags & PF_KTHREAD) !== 0;
   }
 
-  /** Monotonic time at which the task started, nanoseconds since boot; with `pid` it names a task for good. */
+  /**
+   * Monotonic time at which the task started, nanoseconds since boot; with `pid` it names a task
+   * for good.
+   */
   get startTime(): bigint {
     return this.#listing.rows.longs('startTime')[this.#row]!;
   }
@@ -167,7 +174,10 @@ export class Task {
     return this.#listing.rows.longs('mm')[this.#row]! || null;
   }
 
-  /** Virtual address of the `mm_struct` that the task runs on; `null` when it is off the CPU and has none. */
+  /**
+   * Virtual address of the `mm_struct` that the task runs on; `null` when it is off the CPU and has
+   * none.
+   */
   get activeMm(): bigint | null {
     return this.#listing.rows.longs('activeMm')[this.#row]! || null;
   }
@@ -181,11 +191,13 @@ export class Task {
   }
 
   /**
-   * What CR3 holds while this task runs: the physical address of its page global directory, without PCID. `null` when
-   * it has none: a kernel thread off the CPU, an exited task. Never 0. {@link cr3Source} says where it comes from.
+   * What CR3 holds while this task runs: the physical address of its page global directory, without
+   * PCID. `null` when it has none: a kernel thread off the CPU, an exited task. Never 0. {@link
+   * cr3Source} says where it comes from.
    *
-   * In a PV guest of Xen (`guest.memory.addressing` is `'machine'`) it is the machine address of that page, as Xen loads it while the
-   * kernel runs for this task; `guest.toPhysical(cr3)` is what the guest itself calls its physical address. arch/x86/xen/mmu_pv.c.
+   * In a PV guest of Xen (`guest.memory.addressing` is `'machine'`) it is the machine address of
+   * that page, as Xen loads it while the kernel runs for this task; `guest.toPhysical(cr3)` is what
+   * the guest itself calls its physical address. arch/x86/xen/mmu_pv.c.
    * @throws {CorruptError} the task names an address space that is none
    */
   get cr3(): bigint | null {
@@ -198,9 +210,10 @@ export class Task {
   }
 
   /**
-   * What CR3 holds in user mode where that is another table: the user half of the pair under page-table isolation
-   * (Documentation/arch/x86/pti.rst), the user's page directory in a PV guest of Xen (a machine address, of a page that may be
-   * anywhere; `null` for init_mm, which has none). `undefined` in guests with one table for both modes.
+   * What CR3 holds in user mode where that is another table: the user half of the pair under
+   * page-table isolation (Documentation/arch/x86/pti.rst), the user's page directory in a PV guest
+   * of Xen (a machine address, of a page that may be anywhere; `null` for init_mm, which has none).
+   * `undefined` in guests with one table for both modes.
    */
   get userCr3(): bigint | null | undefined {
     return this.#listing.userCr3(this.#row);

@@ -1,10 +1,9 @@
 import { wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
-import type { Kernel } from '../kernel/kernel.js';
-import type { TaskRows } from './rows.js';
-import type { TaskLayout } from './task-members.js';
+import { at, bytesAt, bytesFrom, from, NamedPlan } from '../memory/plan.js';
+import type { TaskMembers, TaskRows } from './task-members.js';
 
-/** Processes whose threads are looked for: of each, a task of it and what that task's row said. */
+/** Processes whose threads are looked for: of each, a member task and what that task's row said. */
 export interface Processes {
   readonly tasks: BigUint64Array;
   /** Addresses of the `signal_struct`s, all different. */
@@ -15,10 +14,15 @@ export interface Processes {
 /** The threads of some processes, process by process. */
 export interface Threads {
   readonly rows: TaskRows;
-  /** Threads of each process; none when it was reaped, or when its list is not one of threads. */
+  /**
+   * Threads of each process; none when it was reaped, or when its list is not one of threads.
+   */
   readonly counts: Uint32Array;
   readonly retries: number;
-  /** Rows that are no thread of their process any more: it exited, and its memory serves another task. */
+  /**
+   * Rows that are no thread of their process any more: it exited, and its memory serves another
+   * task.
+   */
   readonly left: readonly number[];
 }
 
@@ -26,18 +30,20 @@ export interface Threads {
 const MAX_LOOKS = 3;
 
 /**
- * Walks `signal->thread_head` of each process. A list of any other sort that a `signal` is made to lead to has back
- * pointers that agree, too; so every thread must name the `signal_struct` whose list it is in.
+ * Walks `signal->thread_head` of each process. A list of any other sort that a `signal` is made to
+ * lead to has back pointers that agree, too; so every thread must name the `signal_struct` whose
+ * list it is in.
  *
- * A process that was reaped since its row was read may have left its `signal_struct` to another. A fork puts the new task in
- * the list long before it gives it a PID: until then the row is a copy of the parent's (kernel/fork.c, copy_signal
- * and copy_process). So a thread with another TGID counts only while the process is the one that was looked for.
+ * A process that was reaped since its row was read may have left its `signal_struct` to another. A
+ * fork puts the new task in the list long before it gives it a PID: until then the row is a copy of
+ * the parent's (kernel/fork.c, copy_signal and copy_process). So a thread with another TGID counts
+ * only while the process is the one that was looked for.
  * @throws {CorruptError} a list that is none, or that holds what is no thread of the process
  */
-export function walkThreads(kernel: Kernel, layout: TaskLayout, processes: Processes): Threads {
-  const { tasks, signals, tgids } = processes;
-  const heads = signals.map((signal) => wrap(signal + BigInt(layout.threadHead)));
-  const { rows, counts, retries } = layout.lists(kernel, heads, layout.threadNode);
+export function walkThreads(members: TaskMembers, processes: Processes): Threads {
+  const { signals, tgids } = processes;
+  const heads = signals.map((signal) => wrap(signal + BigInt(members.threadHead)));
+  const { rows, counts, retries } = members.threads.walk(heads);
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.
   const own = rows.words('signal');
   const tgid = rows.words('tgid');
@@ -50,16 +56,11 @@ export function walkThreads(kernel: Kernel, layout: TaskLayout, processes: Proce
     const end = row + counts[i]!;
     for (; row < end; row++) {
       if (own[2 * row] === low && own[2 * row + 1] === high) {
-        if (
-          tgid[row] === tgids[i] ||
-          isSameProcess(kernel, layout, tasks[i]!, signals[i]!, tgids[i]!)
-        )
-          continue;
-        left.push(row);
+        if (tgid[row] !== tgids[i] && !isSameProcess(members, processes, i)) left.push(row);
         continue;
       }
       const task = rows.bases[row]!;
-      if (isStillThere(kernel, layout, heads[i]!, signals[i]!, task)) {
+      if (isStillThere(members, heads[i]!, signals[i]!, task)) {
         throw new CorruptError(
           `the list of threads at ${hex(heads[i]!)} leads to ${hex(task)}, which is no thread of that process`,
           task,
@@ -73,38 +74,70 @@ export function walkThreads(kernel: Kernel, layout: TaskLayout, processes: Proce
 }
 
 /**
- * Whether a task is still of the process that it was of. One that was reaped has no `thread_pid` (kernel/pid.c, detach_pid),
- * and its `signal_struct` is freed with it.
+ * Whether a task is still of the process that it was of. One that was reaped has no `thread_pid`
+ * (kernel/pid.c, detach_pid), and its `signal_struct` is freed with it.
+ * @throws {CorruptError} the task cannot be read any more, so that nobody can say
  */
-function isSameProcess(
-  kernel: Kernel,
-  layout: TaskLayout,
-  task: bigint,
-  signal: bigint,
-  tgid: number,
-): boolean {
-  if (!kernel.memory.physical.live) return true;
-  const rows = layout.gather(kernel, BigUint64Array.of(task));
+function isSameProcess(members: TaskMembers, processes: Processes, i: number): boolean {
+  if (!members.kernel.memory.physical.live) return true;
+  const task = processes.tasks[i]!;
+  const rows = members.gatherPatiently(BigUint64Array.of(task));
+  if ((rows.faults[0]! & members.mask('signal', 'tgid', 'threadPid')) !== 0)
+    throw new CorruptError(`the task at ${hex(task)} cannot be read again`, task);
   return (
-    rows.longs('signal')[0] === signal &&
-    rows.words('tgid')[0] === tgid &&
+    rows.longs('signal')[0] === processes.signals[i] &&
+    rows.words('tgid')[0] === processes.tgids[i] &&
     rows.longs('threadPid')[0] !== 0n
   );
 }
 
 /** Whether a list goes on to hold a task that names another `signal_struct`. */
-function isStillThere(
-  kernel: Kernel,
-  layout: TaskLayout,
-  head: bigint,
-  signal: bigint,
-  task: bigint,
-): boolean {
-  if (!kernel.memory.physical.live) return true;
+function isStillThere(members: TaskMembers, head: bigint, signal: bigint, task: bigint): boolean {
+  if (!members.kernel.memory.physical.live) return true;
   for (let look = 0; look < MAX_LOOKS; look++) {
-    const { rows } = layout.lists(kernel, BigUint64Array.of(head), layout.threadNode);
+    const { rows } = members.threads.walk(BigUint64Array.of(head));
     const row = rows.bases.indexOf(task);
     if (row < 0 || rows.longs('signal')[row] === signal) return false;
   }
   return true;
+}
+
+/**
+ * Tells tasks that are all that is left of their process from those that have threads beside them.
+ */
+export class ThreadLinks {
+  readonly #members: TaskMembers;
+  readonly #plan;
+
+  constructor(members: TaskMembers) {
+    this.#members = members;
+    this.#plan = new NamedPlan(members.kernel.types, {
+      signal: at('task_struct', 'signal'),
+      headNext: from('signal', 'signal_struct', 'thread_head'),
+      headPrev: bytesFrom('signal', members.threadHead + 8),
+      nodeNext: at('task_struct', 'thread_node'),
+      nodePrev: bytesAt(members.threadNode + 8),
+    });
+  }
+
+  /**
+   * Whether each task is all that the list of threads of its `signal_struct` holds; no where it
+   * cannot be read.
+   */
+  areAlone(tasks: BigUint64Array, signals: BigUint64Array): boolean[] {
+    const { threadHead, threadNode, kernel } = this.#members;
+    const rows = this.#plan.gather(kernel.memory, tasks);
+    return Array.from(tasks, (task, i) => {
+      const head = wrap(signals[i]! + BigInt(threadHead));
+      const node = wrap(task + BigInt(threadNode));
+      return (
+        rows.faults[i] === 0 &&
+        rows.longs('signal')[i] === signals[i] &&
+        rows.longs('headNext')[i] === node &&
+        rows.longs('headPrev')[i] === node &&
+        rows.longs('nodeNext')[i] === head &&
+        rows.longs('nodePrev')[i] === head
+      );
+    });
+  }
 }

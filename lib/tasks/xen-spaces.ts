@@ -3,7 +3,10 @@ import { FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { KERNEL_MAP, KERNEL_MAP_END } from '../kernel/x86-64.js';
 
-/** VMEMMAP_START with 4 levels, without CONFIG_DYNAMIC_MEMORY_LAYOUT. arch/x86/include/asm/pgtable_64_types.h. */
+/**
+ * VMEMMAP_START with 4 levels, without CONFIG_DYNAMIC_MEMORY_LAYOUT.
+ * arch/x86/include/asm/pgtable_64_types.h.
+ */
 const VMEMMAP = 0xffff_ea00_0000_0000n;
 
 /** What CR3 holds for one page directory of a PV guest of Xen: machine addresses. */
@@ -15,9 +18,10 @@ export interface MachineSpace {
 }
 
 /**
- * A PV kernel and its programs both run outside ring 0, so the kernel keeps two page directories for each address space and gives
- * both to Xen, which loads the one that fits the mode. The user's is found by `private` of the `struct page` of the kernel's.
- * arch/x86/xen/mmu_pv.c: xen_pgd_alloc, xen_get_user_pgd, xen_write_cr3.
+ * A PV kernel and its programs both run outside ring 0, so the kernel keeps two page directories
+ * for each address space and gives both to Xen, which loads the one that fits the mode. The user's
+ * is found by `private` of the `struct page` of the kernel's. arch/x86/xen/mmu_pv.c: xen_pgd_alloc,
+ * xen_get_user_pgd, xen_write_cr3.
  */
 export class MachineSpaces {
   readonly #kernel: Kernel;

@@ -70,7 +70,8 @@ export function cpuTable(
       {
         heading: addressing === 'machine' ? 'MACHINE CR3' : 'CR3',
         align: 'right',
-        cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)),
+        cell: ({ cr3, switching }) =>
+          cr3 === null ? '-' : `${hex(cr3)}${switching ? ' (switching)' : ''}`,
       },
       { heading: 'PID', align: 'right', cell: ({ task }) => String(task.pid) },
       { heading: 'TGID', align: 'right', cell: ({ task }) => String(task.tgid) },

@@ -24,5 +24,7 @@ it.each(['file', 'anonymous'])(
     // There was something to be wrong about.
     expect(result.lived).toBeGreaterThan(100);
     expect(result.tasks).toBeGreaterThan(result.lived);
+    expect(result.cpus).toBe(2 * 1500);
+    expect(result.switching).toBeLessThan(300);
   },
 );

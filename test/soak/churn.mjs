@@ -88,6 +88,9 @@ async function churn(walks, before) {
     seconds: 0,
     rows: 0,
     lookups: 0,
+    /** CPUs that were looked at, and those that were switching. */
+    cpus: 0,
+    switching: 0,
     lived: 0,
     tasks: 0,
     wrong: /** @type {string[]} */ ([]),
@@ -140,11 +143,35 @@ async function churn(walks, before) {
       // Lets the guest run: a walk that spins on every core of the host sees no churn.
       if (walk % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     }
+    for (let look = 0; look < walks; look++) {
+      lookAtCpus(guest, look, result);
+      // A look that follows on the last finds the same task.
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
   } finally {
     await guest.close();
   }
   result.seconds = Math.round((performance.now() - started) / 1000);
   return result;
+}
+
+/**
+ * A task with an mm of its own runs on that and on nothing else, however often its CPU switches.
+ *
+ * @param {import('node-libvmi').Guest} guest
+ * @param {number} look
+ * @param {{ cpus: number, switching: number, wrong: string[] }} result
+ */
+function lookAtCpus(guest, look, result) {
+  for (const { cpu, task, cr3, switching, error } of guest.cpus()) {
+    result.cpus++;
+    if (switching) result.switching++;
+    if (error !== undefined) result.wrong.push(`look ${look}: ${error.message}`);
+    if (switching || task.mm === null || task.cr3Source !== 'mm' || cr3 === task.cr3) continue;
+    result.wrong.push(
+      `look ${look}: CPU ${cpu} runs PID ${task.pid} of cr3 ${task.cr3} and has ${cr3}`,
+    );
+  }
 }
 
 /**

@@ -59,7 +59,7 @@ const FLAT_TABLES = ['lib/libvmi/libvmi.ts'];
 /** Imports that point up today. */
 const ARROWS_UP: ReadonlySet<string> = new Set([]);
 /** Rings of today, by their first file. */
-const RINGS: ReadonlySet<string> = new Set(['lib/tasks/columns.ts', 'lib/tasks/tasks.ts']);
+const RINGS: ReadonlySet<string> = new Set([]);
 /** Files that are too long today. */
 const LONG_FILES: ReadonlySet<string> = new Set([
   'native/addon/libvmi_object.cpp',
@@ -69,7 +69,6 @@ const LONG_FILES: ReadonlySet<string> = new Set([
 ]);
 /** Functions that are too long today. */
 const LONG_FUNCTIONS: ReadonlySet<string> = new Set([
-  'lib/tasks/task-members.ts: constructor',
   'native/source/segments_process.cpp: GuestProcess::Read',
 ]);
 /** Folders whose comments are not all wrapped yet. */
@@ -77,7 +76,6 @@ const LONG_COMMENTS: readonly string[] = [
   'lib/memory/image/',
   'lib/memory/libvmi/',
   'lib/memory/qemu/',
-  'lib/tasks/',
 ];
 
 const files = [...walk('lib', /\.ts$/), ...walk('native', /\.(cpp|h)$/)];

@@ -9,7 +9,7 @@ export const cpus: Command = {
   operands: [TARGET],
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   details: [
-    'Read from the guest\'s memory. PID 0 is a CPU\'s idle task; "-" for CR3 means that the CPU was in the middle of a switch.',
+    'Read from the guest\'s memory. PID 0 is a CPU\'s idle task; "-" for CR3 means that the CPU was in the middle of a switch. With "(switching)" it is known what the CPU has loaded, but not that it is the task\'s.',
   ],
   examples: ['vmi cpus qemu:4242'],
   run({ has, out, withGuest }) {
@@ -17,9 +17,10 @@ export const cpus: Command = {
       const found = guest.cpus();
       if (has('json')) {
         out.json(
-          found.map(({ cpu, task, cr3 }) => ({
+          found.map(({ cpu, task, cr3, switching }) => ({
             cpu,
             cr3: cr3 === null ? null : hex(cr3),
+            switching,
             pid: task.pid,
             tgid: task.tgid,
             comm: task.comm,

@@ -5,7 +5,7 @@ import type { WalkResult } from '../../../lib/memory/virtual-memory.js';
 import { formatTarget, type Target } from '../../../lib/target.js';
 import type { CrossRow } from '../../../lib/tasks/cross-view.js';
 import { Task, type TaskJson } from '../../../lib/tasks/task.js';
-import { TaskList } from '../../../lib/tasks/tasks.js';
+import { TaskList } from '../../../lib/tasks/task-list.js';
 
 /** Guest-physical address of the kernel's own page table. */
 export const KERNEL_CR3 = 0x1a10000n;
@@ -195,8 +195,13 @@ export class FakeGuest {
   cpus(): GuestCpu[] {
     this.#check();
     return [
-      { cpu: 0, task: this.tasksNow[0]!, cr3: 0x2c10000n },
-      { cpu: 1, task: fakeTask({ pid: 0, comm: 'swapper/1', kthread: true }), cr3: null },
+      { cpu: 0, task: this.tasksNow[0]!, cr3: 0x2c10000n, switching: false },
+      {
+        cpu: 1,
+        task: fakeTask({ pid: 0, comm: 'swapper/1', kthread: true }),
+        cr3: null,
+        switching: true,
+      },
     ];
   }
 

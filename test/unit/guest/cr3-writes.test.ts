@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { Cr3WriteStream } from '../../../lib/guest/cr3-writes.js';
 import type { RawCr3Writes } from '../../../lib/memory/cr3-writes.js';
 import type { Task } from '../../../lib/tasks/task.js';
-import type { TaskList } from '../../../lib/tasks/tasks.js';
+import type { TaskList } from '../../../lib/tasks/task-list.js';
 
 const task = (pid: number, leader: boolean) => ({ pid, leader }) as Task;
 /** Tasks by CR3; what was asked for is noted. */
