@@ -40,7 +40,6 @@ describe('types/addon.d.ts', () => {
       'read',
       'readMany',
       'readU64',
-      'absent',
       'scan',
       'close',
     ]);
