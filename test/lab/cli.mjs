@@ -6,7 +6,7 @@ import { bootGuest, openGuest } from './guest.mjs';
 
 const USAGE = `usage:
   cli.mjs boot [options]       boot a guest, print one JSON line when it is ready, run until interrupted
-      --suite bookworm|bullseye|trixie|sid|experimental   --flavour cloud|generic|rt
+      --suite bookworm|bullseye|trixie|sid|experimental   --flavour cloud|generic|rt   --build NAME (a kernel of test-kernels.mjs)
       --memory MIB  --cpus N  --machine q35|pc  --backend anonymous|file|memfd|hugetlb|hugetlbfs|hugetlbfs-private  --cpu MODEL  --levels5
       --numa N  --tasks N  --busy N  --spin  --append 'KERNEL OPTIONS'  --no-qmp  --reboot  --stdin (end with standard input)
   cli.mjs truth DIRECTORY      ask a running guest for its table, print it as JSON lines
@@ -35,6 +35,7 @@ async function boot(args) {
     args,
     options: {
       suite: { type: 'string' },
+      build: { type: 'string' },
       flavour: { type: 'string' },
       memory: { type: 'string' },
       cpus: { type: 'string' },

@@ -90,6 +90,22 @@ export function compareTasks(truth, tasks, { threads = true } = {}) {
 }
 
 /**
+ * How many facts {@link compareTasks} holds against the truth.
+ *
+ * @param {Truth} truth
+ * @param {readonly TaskJson[]} tasks
+ */
+export function factCount(truth, tasks) {
+  const [first] = tasks;
+  const told = truth.tasks.find((task) => task.pid === first?.pid);
+  if (first === undefined || told === undefined) return 0;
+  return (
+    truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread').length *
+    facts(truth, told, first).length
+  );
+}
+
+/**
  * What CR3 holds in user mode where that is another value.
  *
  * @param {Truth} truth

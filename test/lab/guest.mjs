@@ -18,9 +18,10 @@ import { processAlive, processMark } from './process.mjs';
 import { qemuArguments } from './qemu.mjs';
 import { Qmp } from './qmp.mjs';
 import { stderrLog } from './run.mjs';
+import { testKernel } from './test-kernels.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, libvirt?: string | undefined, log?: import('./run.mjs').Log, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions libvirt: the name of the domain, for a guest that libvirt starts; started: told of the guest as soon as QEMU runs, at each try to boot */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, log?: import('./run.mjs').Log, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; libvirt: the name of the domain, for a guest that libvirt starts; started: told of the guest as soon as QEMU runs, at each try to boot */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
 /**
  * The QEMU behind a guest, as its starter holds it.
@@ -379,8 +380,11 @@ export async function bootGuest(options = {}) {
   const { suite, flavour, log = stderrLog } = options;
   await ensureHost({ log });
   await sweep();
-  const image = await kernel({ suite, flavour, log });
-  const initrd = await initramfs(await oracle(image, { log }), { log });
+  const image = options.build
+    ? await testKernel(options.build, { log })
+    : await kernel({ suite, flavour, log });
+  const module = 'directory' in image ? await oracle(image, { log }) : undefined;
+  const initrd = await initramfs(module, { log });
   const accel = await accelerator(image.vmlinuz, log);
   for (let attempt = 1; ; attempt++) {
     try {
@@ -396,7 +400,7 @@ export async function bootGuest(options = {}) {
 
 /**
  * @param {GuestOptions} options
- * @param {import('./kernel.mjs').Kernel} image
+ * @param {{ vmlinuz: string, release: string }} image
  * @param {string} initrd
  * @param {'kvm' | 'tcg'} accel
  */

@@ -12,7 +12,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 /**
  * Returns an initramfs that boots into the workload and serves the oracle.
  *
- * @param {string} module path of `oracle.ko`
+ * @param {string | undefined} module path of `oracle.ko`; none where the kernel has the oracle built in
  * @param {{ log?: import('./run.mjs').Log }} [options]
  * @returns {Promise<string>} path of an uncompressed cpio archive, which boots quickest
  */
@@ -21,7 +21,8 @@ export async function initramfs(module, { log = stderrLog } = {}) {
   const program = await workload(log);
   const busybox = /** @type {string} */ (await which('busybox'));
   const hash = createHash('sha256').update(program);
-  for (const file of [module, init, busybox]) hash.update(await readFile(file));
+  for (const file of [...(module ? [module] : []), init, busybox])
+    hash.update(await readFile(file));
   const path = join(cacheFolder(), 'initramfs', `${hash.digest('hex').slice(0, 16)}.cpio`);
   return cached(path, async (temporary) => {
     const root = `${temporary}.root`;
@@ -35,7 +36,7 @@ export async function initramfs(module, { log = stderrLog } = {}) {
       await copyFile(init, join(root, 'init'));
       await chmod(join(root, 'init'), 0o755);
       await copyFile(program, join(root, 'workload'));
-      await copyFile(module, join(root, 'oracle.ko'));
+      if (module) await copyFile(module, join(root, 'oracle.ko'));
       await run('sh', [
         '-c',
         'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"',

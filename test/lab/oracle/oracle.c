@@ -32,6 +32,12 @@
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include <linux/utsname.h>
+#ifndef MODULE
+#include <linux/sched.h>
+#include <asm/pgtable.h>
+#include <asm/sections.h>
+#include <asm/tlbflush.h>
+#endif
 #include <asm/io.h>
 #include <asm/processor.h>
 #include <asm/special_insns.h>
@@ -44,9 +50,11 @@
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Tells PID, mm and CR3 of every task");
 
+#ifdef MODULE
 static unsigned long kallsyms;
 module_param(kallsyms, ulong, 0);
 MODULE_PARM_DESC(kallsyms, "address of kallsyms_lookup_name (not exported since commit 0bd476e6c671)");
+#endif
 static ushort port = 0x502;
 module_param(port, ushort, 0);
 MODULE_PARM_DESC(port, "isa-debugcon port for the replies, 0 for none");
@@ -70,17 +78,40 @@ static struct cpu_fact *cpu_facts;
 
 /* cpu_tlbstate's type is hidden from modules (commit bfe3d8f6313d); loaded_mm is its first member (3d28ebceaffa). */
 static struct mm_struct *__percpu *tlbstate;
+#ifdef MODULE
 #define LOADED_MM_SWITCHING ((struct mm_struct *)1UL) /* asm/tlbflush.h, hidden from modules */
+#endif
 
 static DEFINE_MUTEX(command_lock);
 static unsigned int generation;
 
+#ifdef MODULE
 static unsigned long lookup(const char *name)
 {
 	unsigned long (*kallsyms_lookup_name)(const char *) = (void *)kallsyms;
 
 	return kallsyms_lookup_name(name);
 }
+#else
+/* Built in, the linker knows what a module has to ask for, in a kernel without any names too. */
+static unsigned long lookup(const char *name)
+{
+	static const struct { const char *name; unsigned long address; } known[] = {
+		{ "tasklist_lock", (unsigned long)&tasklist_lock },
+		{ "_stext", (unsigned long)_stext },
+		{ "init_top_pgt", (unsigned long)init_top_pgt },
+		{ "init_mm", (unsigned long)&init_mm },
+		{ "idle_task", (unsigned long)idle_task },
+		{ "cpu_tlbstate", (unsigned long)&cpu_tlbstate },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(known); i++)
+		if (!strcmp(known[i].name, name))
+			return known[i].address;
+	return 0;
+}
+#endif
 
 /* ---- output ---- */
 
@@ -451,7 +482,7 @@ static void row_cpu(int cpu)
 static void fill_table(enum mode mode)
 {
 	struct task_struct *leader, *task;
-	struct task_struct *(*idle_task)(int) = (void *)lookup("idle_task");
+	struct task_struct *(*idle_of)(int) = (void *)lookup("idle_task");
 	int cpu, i;
 
 	empty(&table);
@@ -464,9 +495,9 @@ static void fill_table(enum mode mode)
 	rcu_read_lock();
 	for_each_online_cpu(cpu)
 		row_cpu(cpu);
-	if (idle_task)
+	if (idle_of)
 		for_each_online_cpu(cpu)
-			row_task(idle_task(cpu), "idle");
+			row_task(idle_of(cpu), "idle");
 	for_each_process_thread(leader, task)
 		row_task(task, task == leader ? "process" : "thread");
 	for (i = 0; i < HIDDEN_MAX; i++) {
@@ -705,8 +736,10 @@ static const struct proc_ops print_ops = { .proc_write = print_write, .proc_rele
 
 static int __init oracle_init(void)
 {
+#ifdef MODULE
 	if (!kallsyms)
 		return -EINVAL;
+#endif
 	tlbstate = (struct mm_struct *__percpu *)lookup("cpu_tlbstate");
 	cpu_facts = kcalloc(nr_cpu_ids, sizeof(*cpu_facts), GFP_KERNEL);
 	if (!cpu_facts)
