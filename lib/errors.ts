@@ -43,13 +43,19 @@ export interface Fault {
   readonly level: number;
   /** What was read, where a value of a type was: `init_task.mm.pgd`. */
   readonly path?: string | undefined;
+  /**
+   * With level 0: the address is in RAM, but the dump that is read does not have its page. Default
+   * false.
+   */
+  readonly absent?: boolean | undefined;
 }
 
 /** Names of the paging levels by number (SDM vol. 3A, 4.5, table 4-2). */
 export const LEVEL_NAMES = ['ram', 'pt', 'pd', 'pdpt', 'pml4', 'pml5'] as const;
 
 /**
- * Guest memory that cannot be read: not present in the page table, or not in RAM. Code `VMI_FAULT`.
+ * Guest memory that cannot be read: not present in the page table, not in RAM, or not in the dump.
+ * Code `VMI_FAULT`.
  */
 export class FaultError extends VmiError implements Fault {
   override readonly name = 'FaultError';
@@ -60,6 +66,7 @@ export class FaultError extends VmiError implements Fault {
   readonly transferred: number;
   readonly level: number;
   readonly path: string | undefined;
+  readonly absent: boolean;
 
   constructor(fault: Fault, options?: ErrorOptions) {
     super('VMI_FAULT', describeFault(fault), options);
@@ -70,6 +77,7 @@ export class FaultError extends VmiError implements Fault {
     this.transferred = fault.transferred;
     this.level = fault.level;
     this.path = fault.path;
+    this.absent = fault.absent ?? false;
   }
 }
 
@@ -125,11 +133,13 @@ export function hex(value: bigint | number): string {
 function describeFault(fault: Fault): string {
   const where = fault.cr3 === undefined ? fault.space : `${fault.space}, cr3 ${hex(fault.cr3)}`;
   const why =
-    fault.level === 0
-      ? fault.space === 'physical'
-        ? 'the address is not in guest RAM'
-        : 'the page table points outside guest RAM'
-      : `page not present at ${LEVEL_NAMES[fault.level] ?? `level ${fault.level}`}`;
+    fault.absent === true
+      ? 'this page is not in the dump (excluded)'
+      : fault.level === 0
+        ? fault.space === 'physical'
+          ? 'the address is not in guest RAM'
+          : 'the page table points outside guest RAM'
+        : `page not present at ${LEVEL_NAMES[fault.level] ?? `level ${fault.level}`}`;
   const partly = fault.transferred > 0 ? ` (${fault.transferred} bytes were read before it)` : '';
   const what = fault.path === undefined ? '' : ` of ${fault.path}`;
   return `cannot read ${fault.requested} bytes${what} at ${hex(fault.address)} (${where}): ${why}${partly}`;
@@ -159,6 +169,7 @@ export function fromNative(error: unknown): unknown {
       requested: data.requested ?? 0,
       transferred: data.transferred ?? 0,
       level: data.level ?? 0,
+      absent: data.absent,
     });
   }
   if (data.code === 'VMI_CORRUPT') {

@@ -21,6 +21,8 @@ export interface NativeFault {
   transferred: number;
   /** Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM. */
   level: number;
+  /** With level 0: the address is in RAM, but the dump that is read does not have it. */
+  absent: boolean;
 }
 
 /** A run of guest-physical RAM and where its bytes live on the host. */
@@ -32,11 +34,18 @@ export interface NativeSegment {
   /**
    * `file`: bytes of `fd` from file offset `offset`, mapped read-only and shared; the descriptor is
    * duplicated, the caller keeps its own. `process`: bytes of the process `pid` from its virtual
-   * address `offset`, read with process_vm_readv(2).
+   * address `offset`, read with process_vm_readv(2). `absent`: RAM whose content the dump does not
+   * have; reading it is a fault.
    */
-  kind: 'file' | 'process';
+  kind: 'file' | 'process' | 'absent';
   fd?: number;
-  offset: bigint;
+  /** Not with `absent`. */
+  offset?: bigint;
+  /**
+   * With `file`, at an offset that is a multiple of the page size: one bit a page, the lowest bit
+   * of a byte first, set where the file has the page. The others are absent. Copied.
+   */
+  present?: Uint8Array;
 }
 
 export interface NativeMemoryOptions {
@@ -102,6 +111,8 @@ export class Memory {
   readMany(addresses: BigUint64Array, length: number, into: Uint8Array): Uint32Array;
   /** Little-endian load; throws VMI_FAULT. */
   readU64(address: bigint): bigint;
+  /** Whether the address is in RAM, but not in the dump that is read. */
+  absent(address: bigint): boolean;
   /** Addresses of the pattern, ascending, found on worker threads. Holes of a file are not read. */
   scan(request: NativeScan): Promise<BigUint64Array>;
   /** Waits for scans in flight, then unmaps. Idempotent. */

@@ -1,7 +1,7 @@
 import { hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { PLAIN_FORMAT } from '../kernel/profile/plain.js';
-import { kaslrOffset, linkedSymbols } from './linked.js';
+import { linkedSymbols } from './linked.js';
 
 /** The structures that this package reads. */
 const STRUCTS = [
@@ -38,7 +38,7 @@ export function* exportJson(kernel: Kernel): Iterable<string> {
     boot: {
       levels: kernel.levels,
       pti: kernel.pti,
-      kaslr: hex(kaslrOffset(kernel)),
+      kaslr: kernel.kaslr === undefined ? null : hex(kernel.kaslr),
       cr3: hex(kernel.root),
       pageOffset: hex(kernel.pageOffset),
     },

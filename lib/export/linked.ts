@@ -2,38 +2,21 @@ import { wrap } from '../address.js';
 import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { KernelSymbol } from '../kernel/symbols/table.js';
-import { parseVmcoreinfo, VMCOREINFO_BYTES } from '../kernel/vmcoreinfo.js';
 import { KERNEL_HALF, KERNEL_MAP } from '../kernel/x86-64.js';
 
 /**
- * Where the image is linked to: CONFIG_PHYSICAL_START, 16 MiB above the map's start, of every
- * distribution.
- */
-const LINKED_TEXT = 0xffff_ffff_8100_0000n;
-
-/**
- * How far KASLR moved the image, in bytes: what the kernel says in its VMCOREINFO (`KERNELOFFSET`),
- * or else by where the image of a kernel with the usual configuration is linked to.
+ * How far KASLR moved the image, in bytes.
+ * @throws {VmiError} `VMI_UNSUPPORTED`: this guest does not say, so where its symbols were linked
+ *   to is not known
  */
 export function kaslrOffset(kernel: Kernel): bigint {
-  return (
-    statedOffset(kernel) ??
-    (kernel.image.virtual < LINKED_TEXT ? 0n : kernel.image.virtual - LINKED_TEXT)
+  const offset = kernel.kaslr;
+  if (offset !== undefined) return offset;
+  throw new VmiError(
+    'VMI_UNSUPPORTED',
+    'how far KASLR moved this kernel is not known: it has neither VMCOREINFO nor boot parameters ' +
+      'that say it, so the addresses that its symbols were linked to cannot be told',
   );
-}
-
-/** kernel/vmcore_info.c (kernel/crash_core.c up to 6.8): `vmcoreinfo_data` points to the text. */
-function statedOffset({ symbols, memory }: Kernel): bigint | undefined {
-  try {
-    const pointer = symbols.find('vmcoreinfo_data');
-    if (pointer === undefined) return undefined;
-    const text = Buffer.alloc(VMCOREINFO_BYTES);
-    const read = memory.readInto(memory.readU64(pointer), text);
-    return parseVmcoreinfo(text.subarray(0, read))?.kernelOffset;
-  } catch (error) {
-    if (error instanceof VmiError && error.code !== 'VMI_CLOSED') return undefined;
-    throw error;
-  }
 }
 
 /** What a System.map can hold: a name without blanks. A guest's kallsyms may claim anything. */

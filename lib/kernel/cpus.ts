@@ -1,40 +1,48 @@
 import { wrap } from '../address.js';
-import { CorruptError } from '../errors.js';
+import { CorruptError, VmiError } from '../errors.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { SymbolTable } from './symbols/table.js';
+import { tryAnswer } from './try-answer.js';
+import type { TypeTable } from './types/table.js';
 
 /** CONFIG_NR_CPUS at most. arch/x86/Kconfig, NR_CPUS_RANGE_END. */
 const MAX_CPUS = 8192;
+
+/** What the CPUs are read from. */
+interface Source {
+  readonly memory: VirtualMemory;
+  readonly symbols: SymbolTable;
+  readonly types: TypeTable;
+}
 
 /** The CPUs of a guest, as its kernel numbers them. */
 export class KernelCpus {
   readonly #memory: VirtualMemory;
   readonly #symbols: SymbolTable;
+  readonly #types: TypeTable;
 
-  constructor(memory: VirtualMemory, symbols: SymbolTable) {
+  constructor({ memory, symbols, types }: Source) {
     this.#memory = memory;
     this.#symbols = symbols;
+    this.#types = types;
   }
 
   /**
    * Numbers of the CPUs that are online now, ascending. CPUs are brought up and down at run time.
+   * @throws {VmiError} `VMI_SYMBOL`: this kernel's symbols do not say how many CPUs there can be
    */
   online(): number[] {
-    const mask = this.#symbols.find('__cpu_online_mask');
     const possible = this.#possible();
-    if (mask === undefined) return Array.from({ length: possible }, (_, cpu) => cpu);
-    const bytes = this.#memory.read(mask, Math.ceil(possible / 64) * 8);
-    const online: number[] = [];
-    for (let cpu = 0; cpu < possible; cpu++) {
-      if (((bytes[cpu >>> 3]! >>> (cpu & 7)) & 1) === 1) online.push(cpu);
-    }
-    return online;
+    if (possible === 1) return [0];
+    const mask = this.#symbols.address('__cpu_online_mask');
+    return setBits(this.#memory.read(mask, maskBytes(possible))).filter((cpu) => cpu < possible);
   }
 
   /**
    * What to add to a per-cpu symbol's address for one CPU, modulo 2^64. kernel:
    * `__per_cpu_offset[cpu]`.
    * @throws {RangeError} no such CPU
+   * @throws {VmiError} `VMI_SYMBOL`: as {@link online}
    */
   perCpuOffset(cpu: number): bigint {
     const possible = this.#possible();
@@ -46,14 +54,53 @@ export class KernelCpus {
     return table === undefined ? 0n : this.#memory.readU64(wrap(table + BigInt(cpu * 8)));
   }
 
+  /** How many CPUs there can be. */
   #possible(): number {
-    if (this.#symbols.find('__per_cpu_offset') === undefined) return 1;
+    if (this.#symbols.find('__per_cpu_offset') === undefined) {
+      // Symbols of data are listed as a whole or not at all (CONFIG_KALLSYMS_ALL), and a kernel
+      // without SMP calls no other CPU.
+      if (this.#symbols.find('init_task') !== undefined) return 1;
+      if (this.#symbols.find('smp_call_function_single') === undefined) return 1;
+      throw new VmiError(
+        'VMI_SYMBOL',
+        'where the per-cpu variables of this kernel are is not known: its symbols are those of ' +
+          'functions only (CONFIG_KALLSYMS_ALL is not set); give a System.map',
+      );
+    }
     const symbol = this.#symbols.find('nr_cpu_ids');
-    // A constant with CONFIG_FORCE_NR_CPUS: then the table's length tells.
-    const count = symbol === undefined ? 64 : this.#memory.readU32(symbol);
+    const count = symbol === undefined ? this.#byMask() : this.#memory.readU32(symbol);
     if (count < 1 || count > MAX_CPUS) {
       throw new CorruptError(`nr_cpu_ids is ${count}`, symbol ?? 0n);
     }
     return count;
   }
+
+  /**
+   * One more than the highest CPU in `cpu_possible_mask`: what `nr_cpu_ids` is, which
+   * CONFIG_FORCE_NR_CPUS makes a constant. kernel/smp.c, setup_nr_cpu_ids.
+   */
+  #byMask(): number {
+    const mask = this.#symbols.address('__cpu_possible_mask');
+    const length = tryAnswer(() => this.#types.findSize('cpumask'));
+    if (length === undefined || length < 8 || length > MAX_CPUS / 8) {
+      throw new VmiError(
+        'VMI_TYPE',
+        'how many CPUs this guest can have is not known: its kernel has neither nr_cpu_ids nor ' +
+          'the size of a cpumask',
+      );
+    }
+    return (setBits(this.#memory.read(mask, length)).at(-1) ?? -1) + 1;
+  }
+}
+
+function maskBytes(cpus: number): number {
+  return Math.ceil(cpus / 64) * 8;
+}
+
+function setBits(mask: Buffer): number[] {
+  const bits: number[] = [];
+  for (let bit = 0; bit < mask.length * 8; bit++) {
+    if (((mask[bit >>> 3]! >>> (bit & 7)) & 1) === 1) bits.push(bit);
+  }
+  return bits;
 }

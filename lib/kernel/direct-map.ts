@@ -41,23 +41,21 @@ function* pageOffsets(kernel: VirtualMemory, symbols: SymbolTable): Iterable<big
 export function directMapProblem(kernel: VirtualMemory, pageOffset: bigint): string | undefined {
   if (pageOffset < KERNEL_HALF || pageOffset % 4096n !== 0n) return 'no page of the kernel half';
   const { physical } = kernel;
-  let agreed = 0;
-  let looked = 0;
   for (const { start, length: given } of physical.ranges.slice(0, 64)) {
     // Of sparse memory only the end is known: what lies there may be a few pages.
     const length = given < physical.size ? given : physical.size;
     for (const part of [0n, 1n, 3n, 5n, 7n]) {
       const address = start + ((((length - 4096n) * part) / 7n) & ~0xfffn);
       const found = kernel.walk(wrap(pageOffset + address)).physical;
-      looked++;
-      if (found === undefined) continue;
-      if (found !== address) return `it maps ${hex(address)} to ${hex(found)}`;
-      agreed++;
+      // Unmapped is no evidence: firmware keeps parts of RAM, `mem=` leaves the end of it away, and
+      // CONFIG_DEBUG_PAGEALLOC maps only what is in use.
+      if (found !== undefined && found !== address)
+        return `it maps ${hex(address)} to ${hex(found)}`;
     }
   }
   if (kernel.walk(wrap(pageOffset + kernel.root)).physical !== kernel.root)
     return 'it does not map the page table';
-  return agreed * 4 < looked ? `${agreed} of ${looked} places are mapped` : undefined;
+  return undefined;
 }
 
 /**
@@ -88,9 +86,7 @@ export function machineMapProblem(
   }
   if (table !== undefined && p2m.toMachine(p2m.ofImage(table)) !== kernel.root)
     return "the guest's list has another frame for the page table";
-  return agreed === 0 || agreed * 4 < looked
-    ? `${agreed} of ${looked} places are mapped`
-    : undefined;
+  return agreed === 0 ? `none of ${looked} places is mapped` : undefined;
 }
 
 /**

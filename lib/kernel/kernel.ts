@@ -5,6 +5,7 @@ import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { type CachedKernel, KernelCache } from './cache.js';
 import { KernelCpus } from './cpus.js';
 import { type FoundKernel, findKernel } from './find-kernel.js';
+import { findKaslrOffset } from './kaslr.js';
 import type { KernelImage } from './kernel-image.js';
 import type { Profile } from './profile/profile.js';
 import type { SymbolTable } from './symbols/table.js';
@@ -93,6 +94,7 @@ export class Kernel {
    */
   readonly physBase: bigint;
   readonly provenance: Provenance;
+  readonly #kaslr: () => bigint | undefined;
   readonly #found: FoundKernel;
   readonly #cpus: KernelCpus;
   /** Answers in the cache's file. */
@@ -102,7 +104,7 @@ export class Kernel {
   private constructor(found: FoundKernel, milliseconds: number) {
     const { image, candidate } = found;
     this.#found = found;
-    this.#cpus = new KernelCpus(found.memory, found.symbols);
+    this.#cpus = new KernelCpus(found);
     this.#saved =
       found.cached === undefined ? 0 : found.cached.symbols.size + found.cached.offsets.size;
     this.release = found.release;
@@ -119,6 +121,9 @@ export class Kernel {
     this.p2m = image.p2m;
     const imagePhysical = image.p2m?.ofImage(image.virtual) ?? image.physical;
     this.physBase = BigInt.asIntN(64, imagePhysical - (image.virtual - KERNEL_MAP));
+    const { vmcoreinfo } = candidate;
+    const text = image.virtual;
+    this.#kaslr = () => findKaslrOffset({ ...found, text, vmcoreinfo });
     this.provenance = {
       located: candidate.source,
       by: candidate.label,
@@ -155,6 +160,14 @@ export class Kernel {
   /** @see root */
   get cr3(): bigint {
     return this.root;
+  }
+
+  /**
+   * How far KASLR moved the image, in bytes; `undefined` where this guest does not say, and it is
+   * not guessed.
+   */
+  get kaslr(): bigint | undefined {
+    return this.#kaslr();
   }
 
   /**

@@ -199,6 +199,7 @@ export class PhysicalMemory implements AsyncDisposable {
         requested: length,
         transferred,
         level: 0,
+        absent: this.absent(from + BigInt(transferred)),
       });
     }
     return bytes;
@@ -211,6 +212,19 @@ export class PhysicalMemory implements AsyncDisposable {
       return this.#native.read(typeof address === 'bigint' ? address : toAddress(address), into);
     } catch (error) {
       throw failed(error, address);
+    }
+  }
+
+  /**
+   * Whether an address is RAM whose page the dump that is read leaves out. Reading it is a fault,
+   * never zeroes.
+   */
+  absent(address: AddressLike): boolean {
+    this.checkOpen();
+    try {
+      return this.#native.absent(toAddress(address));
+    } catch (error) {
+      throw fromNative(error);
     }
   }
 

@@ -280,7 +280,10 @@ export class VirtualMemory {
 
   #faultAt(from: bigint, requested: number, transferred: number): FaultError {
     const address = BigInt.asUintN(64, from + BigInt(transferred));
-    const last = this.walk(address).steps.at(-1);
+    const { steps, physical } = this.walk(address);
+    const last = steps.at(-1);
+    // What could not be read: the page itself, the table that the last entry names, or the root.
+    const missing = physical ?? (last === undefined ? this.root : last.entry & PHYSICAL_MASK);
     const level = last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt');
     return new FaultError({
       address,
@@ -289,6 +292,7 @@ export class VirtualMemory {
       requested,
       transferred,
       level,
+      absent: level === 0 && this.physical.absent(missing),
     });
   }
 }

@@ -1,6 +1,7 @@
 import { wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { xaChunkShift } from '../kernel/types/xarray.js';
 import { TEXT_ENTRY } from '../kernel/x86-64.js';
 import {
   around,
@@ -15,13 +16,12 @@ import { PF_KTHREAD, type TaskMembers } from './task-members.js';
 
 /**
  * `struct xarray` but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node,
- * XA_RETRY_ENTRY, XA_CHUNK_SHIFT.
+ * XA_RETRY_ENTRY.
  */
 const NODE_TAG = 2;
 const TAG_MASK = 3;
 const MAX_INTERNAL = 4096;
 const RETRY_ENTRY = (256n << 2n) | BigInt(NODE_TAG);
-const CHUNK_SHIFT = 6;
 const MAX_SHIFT = 60;
 /** Times a tree that changes under the look-up is started again. */
 const MAX_RETRIES = 16;
@@ -52,6 +52,8 @@ export class PidTree {
   readonly #head: bigint;
   readonly #shift: bigint;
   readonly #slots: bigint;
+  /** Bits of an index that one `xa_node` takes: 6, or 4 with CONFIG_BASE_SMALL. */
+  readonly #chunkShift: number;
   readonly #pidLinks: bigint;
   readonly #pidTasks: bigint;
   readonly #firstTask: NamedPlan<'first'>;
@@ -66,13 +68,14 @@ export class PidTree {
     this.#kernel = kernel;
     const shift = memberOffset(types, 'xa_node', 'shift');
     const slots = memberOffset(types, 'xa_node', 'slots');
+    this.#chunkShift = xaChunkShift(types);
     this.#tree = Int32Array.of(
       NODE_TAG,
       TAG_MASK,
       MAX_INTERNAL,
       shift,
       slots,
-      CHUNK_SHIFT,
+      this.#chunkShift,
       MAX_SHIFT,
     );
     this.#shift = BigInt(shift);
@@ -159,21 +162,21 @@ export class PidTree {
       }
       const node = entry - BigInt(NODE_TAG);
       const shift = memory.readU32(wrap(node + this.#shift)) & 0xff;
-      if (shift >= above || shift % CHUNK_SHIFT !== 0) {
+      if (shift >= above || shift % this.#chunkShift !== 0) {
         const why = `a node of the PID tree has the shift ${shift} below ${above}`;
         throw new CorruptError(why, node, pids.length);
       }
       if (seen.has(node))
         throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
       seen.add(node);
-      const slots = memory.read(wrap(node + this.#slots), 8 << CHUNK_SHIFT);
+      const slots = memory.read(wrap(node + this.#slots), 8 << this.#chunkShift);
       for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
       if (pids.length > maxTasks) {
         const why = `the PID tree holds more than ${maxTasks} entries`;
         throw new CorruptError(why, node, pids.length);
       }
     };
-    visit(memory.readU64(this.#head), MAX_SHIFT + CHUNK_SHIFT);
+    visit(memory.readU64(this.#head), MAX_SHIFT + this.#chunkShift);
     return pids;
   }
 

@@ -42,7 +42,7 @@ std::string FaultMessage(const Fault& fault) {
       "cannot read " + std::to_string(fault.requested) + " bytes at " + Hex(fault.address) +
       (fault.is_virtual ? " (virtual, cr3 " + Hex(fault.cr3) + ")" : " (physical)");
   if (fault.level > 0) return message + ": not present at level " + std::to_string(fault.level);
-  return message + ": not in RAM";
+  return message + (fault.absent ? ": not in the dump" : ": not in RAM");
 }
 
 // What `typeof` says, and the class where that says little.
@@ -135,6 +135,7 @@ Napi::Error ToException(Napi::Env env, const Error& error) {
     exception.Set("requested", Napi::Number::New(env, static_cast<double>(fault.requested)));
     exception.Set("transferred", Napi::Number::New(env, static_cast<double>(fault.transferred)));
     exception.Set("level", Napi::Number::New(env, fault.level));
+    exception.Set("absent", Napi::Boolean::New(env, fault.absent));
   } else if (error.code == Code::kCrashed) {
     if (!error.signal.empty())
       exception.Set("signal", Napi::String::New(env, error.signal));

@@ -30,12 +30,23 @@ SegmentSpec ToSegment(const Napi::Value& value) {
     spec.fd = static_cast<int>(ToInteger(object.Get("fd"), "segment.fd", 0, INT_MAX));
   } else if (text == "process") {
     spec.kind = SegmentSpec::Kind::kProcess;
+  } else if (text == "absent") {
+    spec.kind = SegmentSpec::Kind::kAbsent;
   } else {
-    ThrowRange(value.Env(), "segment.kind 'file' or 'process'", "'" + text + "'");
+    ThrowRange(value.Env(), "segment.kind 'file', 'process' or 'absent'", "'" + text + "'");
   }
   spec.physical = ToAddress(object.Get("physical"), "segment.physical");
   spec.length = ToAddress(object.Get("length"), "segment.length");
+  if (spec.kind == SegmentSpec::Kind::kAbsent) return spec;
   spec.offset = ToAddress(object.Get("offset"), "segment.offset");
+  const Napi::Value present = object.Get("present");
+  if (!present.IsUndefined()) {
+    if (spec.kind != SegmentSpec::Kind::kFile)
+      ThrowRange(value.Env(), "segment.present with kind 'file' only", "'" + text + "'");
+    const Elements<uint8_t> bits = ToBytes(present, "segment.present");
+    spec.present.assign(bits.data, bits.data + bits.length);
+    if (spec.present.empty()) ThrowRange(value.Env(), "segment.present with a bit a page", "none");
+  }
   return spec;
 }
 
@@ -104,6 +115,7 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryObject::Method<verbs::Read>>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),
                       InstanceMethod<&MemoryObject::Method<verbs::ReadU64>>("readU64"),
+                      InstanceMethod<&MemoryObject::Absent>("absent"),
                       InstanceMethod<&MemoryObject::Scan>("scan"),
                       InstanceMethod<&MemoryObject::Close>("close"),
                   });
@@ -180,6 +192,13 @@ Napi::Value MemoryObject::Scan(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Memory>& memory = ToObject<MemoryObject>(info.This(), "this")->memory_;
   Check(info.Env(), memory->Check());
   return QueueScan(info.Env(), memory, info[0]);
+}
+
+Napi::Value MemoryObject::Absent(const Napi::CallbackInfo& info) {
+  Memory& memory = Receiver(info);
+  const uint64_t address = ToAddress(info[0], "address");
+  Check(info.Env(), memory.Check());
+  return Napi::Boolean::New(info.Env(), memory.Absent(address));
 }
 
 void MemoryObject::Close(const Napi::CallbackInfo& info) { Receiver(info).Close(); }

@@ -29,6 +29,7 @@ class MemoryObject : public Napi::ObjectWrap<MemoryObject> {
   template <Verb<Memory> kVerb>
   Napi::Value Method(const Napi::CallbackInfo& info);
   Napi::Value ReadMany(const Napi::CallbackInfo& info);
+  Napi::Value Absent(const Napi::CallbackInfo& info);
   Napi::Value Scan(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 

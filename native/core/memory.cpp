@@ -73,7 +73,7 @@ Result<uint64_t> Memory::ReadU64(uint64_t physical) {
   if (read == sizeof value) return value;
   Error error;
   error.code = Code::kFault;
-  error.fault = {physical + read, false, 0, sizeof value, read, 0};
+  error.fault = {physical + read, false, 0, sizeof value, read, 0, Absent(physical + read)};
   return error;
 }
 

@@ -94,6 +94,13 @@ class PhysicalSource {
     return true;
   }
 
+  // Whether `physical` is RAM whose content the source does not have: a page that a dump leaves
+  // out.
+  virtual bool Absent(uint64_t physical) {
+    (void)physical;
+    return false;
+  }
+
   // Starts an operation: drops caches; kClosed when the guest is gone.
   virtual Status Begin() = 0;
   // Whether Begin may work after an error.

@@ -33,6 +33,8 @@ struct Fault {
   uint64_t transferred = 0;
   // Paging level whose entry was not present, 5 to 1; 0: the address is not in RAM.
   int level = 0;
+  // With level 0: the address is in RAM, but not in the dump that is read.
+  bool absent = false;
 };
 
 struct Error {

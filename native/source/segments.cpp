@@ -13,13 +13,20 @@ namespace vmi {
 
 namespace {
 
-constexpr size_t kMaxSegments = 4096;
+// Two for each segment that an ELF core can have: what the file holds of it, and what not.
+constexpr size_t kMaxSegments = 131'072;
+// A process has some 65,000 mappings (vm.max_map_count): a file of more runs than this is mapped
+// once, from the first run to the last.
+constexpr size_t kMappingsPerFile = 64;
 
 struct Segment {
   Range range;
-  // One of: a mapping, or an address in the process.
-  std::unique_ptr<FileMapping> file;
-  uint64_t remote = 0;
+  // One of: a mapping, an address in the process, or nothing where the page is RAM that no dump
+  // holds.
+  std::shared_ptr<FileMapping> file;
+  bool absent = false;
+  // In the mapping or the process.
+  uint64_t from = 0;
 };
 
 // Bytes from `address` to the end of a read of `length`, cut where addresses end.
@@ -33,7 +40,7 @@ class SegmentSource final : public PhysicalSource {
   SegmentSource(std::vector<Segment> segments, std::unique_ptr<GuestProcess> process)
       : segments_(std::move(segments)), process_(std::move(process)) {
     for (const Segment& segment : segments_) {
-      mapped_ = mapped_ && segment.file != nullptr;
+      mapped_ = mapped_ && (segment.file != nullptr || segment.absent);
       if (!ranges_.empty() && ranges_.back().last() + 1 == segment.range.start) {
         ranges_.back().length += segment.range.length;
       } else {
@@ -52,7 +59,7 @@ class SegmentSource final : public PhysicalSource {
     if (segment == nullptr || segment->file == nullptr || length == 0) return nullptr;
     const uint64_t from = physical - segment->range.start;
     if (length > segment->range.length - from) return nullptr;
-    return segment->file->Direct(from, length);
+    return segment->file->Direct(segment->from + from, length);
   }
 
   bool Flat(uint64_t physical, uint64_t length, FlatRun* run) override {
@@ -60,7 +67,7 @@ class SegmentSource final : public PhysicalSource {
     if (segment == nullptr || segment->file == nullptr) return false;
     const uint64_t from = physical - segment->range.start;
     if (length > segment->range.length - from) return false;
-    *run = segment->file->Flat(from);
+    *run = segment->file->Flat(segment->from + from);
     return true;
   }
 
@@ -73,7 +80,7 @@ class SegmentSource final : public PhysicalSource {
       for (size_t done = 0; done < length;) {
         const uint64_t address = request.physical + done;
         const Segment* segment = Find(address);
-        if (segment == nullptr) break;
+        if (segment == nullptr || segment->absent) break;
         const uint64_t from = address - segment->range.start;
         const auto part =
             static_cast<size_t>(std::min<uint64_t>(length - done, segment->range.length - from));
@@ -82,7 +89,7 @@ class SegmentSource final : public PhysicalSource {
             Status status = Flush(&batch);
             if (!status.ok()) return status;
           }
-          batch.pieces[batch.count] = {segment->remote + from, request.into + done, part, 0};
+          batch.pieces[batch.count] = {segment->from + from, request.into + done, part, 0};
           batch.requests[batch.count] = &request;
           batch.offsets[batch.count++] = done;
         } else {
@@ -92,7 +99,8 @@ class SegmentSource final : public PhysicalSource {
             if (!status.ok()) return status;
           }
           if (request.transferred != done) break;
-          const size_t copied = segment->file->Read(from, request.into + done, part);
+          const size_t copied =
+              segment->file->Read(segment->from + from, request.into + done, part);
           request.transferred += copied;
           if (copied < part) break;
         }
@@ -108,17 +116,27 @@ class SegmentSource final : public PhysicalSource {
       if (segment == nullptr) return false;
       const uint64_t start = segment->range.start;
       const uint64_t segment_last = std::min(last, segment->range.last());
-      if (segment->file == nullptr) {
+      if (segment->file != nullptr) {
+        // Wraps, and back: where the file has the segment.
+        const uint64_t shift = segment->from - start;
+        if (segment->file->NextData(from + shift, segment_last + shift, limit, run)) {
+          run->start -= shift;
+          return true;
+        }
+      } else if (!segment->absent) {
         *run = {from, std::min(segment_last - from + 1, limit)};
-        return true;
-      }
-      if (segment->file->NextData(from - start, segment_last - start, limit, run)) {
-        run->start += start;
         return true;
       }
       if (segment_last == last) return false;
       from = segment_last + 1;
     }
+  }
+
+  bool Absent(uint64_t physical) override {
+    const Segment* segment = Find(physical);
+    if (segment == nullptr || segment->absent) return segment != nullptr;
+    return segment->file != nullptr &&
+           !segment->file->IsPresent(segment->from + (physical - segment->range.start));
   }
 
   Status Begin() override { return process_ == nullptr ? Status() : process_->CheckAliveLately(); }
@@ -198,6 +216,10 @@ Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
     if (spec.kind == SegmentSpec::Kind::kProcess && !has_pid) {
       return {Code::kMisuse, "Expected a pid for process segments but received none"};
     }
+    if (!spec.present.empty() && spec.present.size() != (spec.length / kPageSize + 7) / 8) {
+      return {Code::kMisuse, "Expected one bit for each page of " + which + " but received " +
+                                 std::to_string(spec.present.size()) + " bytes"};
+    }
     if (before != nullptr && before->physical + (before->length - 1) >= spec.physical) {
       return {Code::kMisuse, "Expected segments that do not overlap but received " + which +
                                  " and the one at " + Hex(before->physical)};
@@ -209,6 +231,59 @@ Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
   }
   return {};
 }
+
+// Maps the files that segments are in.
+class FileOpener {
+ public:
+  explicit FileOpener(const std::vector<SegmentSpec>& specs) {
+    for (const SegmentSpec& spec : specs) {
+      if (spec.kind != SegmentSpec::Kind::kFile) continue;
+      File& file = files_[spec.fd];
+      ++file.runs;
+      file.start = std::min(file.start, spec.offset);
+      file.end = std::max(file.end, spec.offset + spec.length);
+    }
+  }
+
+  Status Open(SegmentSpec* spec, Segment* segment) {
+    File& file = files_[spec->fd];
+    if (file.file == nullptr) {
+      auto opened = SegmentFile::Open(spec->fd);
+      if (!opened.ok()) return opened.TakeError();
+      file.file = std::move(opened.value());
+    }
+    if (file.runs <= kMappingsPerFile || !spec->present.empty()) {
+      return Map(file.file, spec->offset, spec->length, PageSet(std::move(spec->present)),
+                 &segment->file);
+    }
+    if (file.whole == nullptr) {
+      Status mapped = Map(file.file, file.start, file.end - file.start, PageSet(), &file.whole);
+      if (!mapped.ok()) return mapped;
+    }
+    segment->file = file.whole;
+    segment->from = spec->offset - file.start;
+    return {};
+  }
+
+ private:
+  struct File {
+    std::shared_ptr<SegmentFile> file;
+    size_t runs = 0;
+    uint64_t start = UINT64_MAX;
+    uint64_t end = 0;
+    std::shared_ptr<FileMapping> whole;
+  };
+
+  static Status Map(const std::shared_ptr<SegmentFile>& file, uint64_t offset, uint64_t length,
+                    PageSet present, std::shared_ptr<FileMapping>* mapping) {
+    auto mapped = FileMapping::Map(file, offset, length, std::move(present));
+    if (!mapped.ok()) return mapped.TakeError();
+    *mapping = std::move(mapped.value());
+    return {};
+  }
+
+  std::map<int, File> files_;
+};
 
 }  // namespace
 
@@ -226,38 +301,29 @@ Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> sp
     process = std::move(opened.value());
   }
 
-  std::map<int, std::shared_ptr<SegmentFile>> files;
+  FileOpener files(specs);
   std::vector<Segment> segments;
   segments.reserve(specs.size());
   bool reads_process = false;
-  for (const SegmentSpec& spec : specs) {
+  for (SegmentSpec& spec : specs) {
     Segment segment;
     segment.range = {spec.physical, spec.length};
-    if (spec.kind == SegmentSpec::Kind::kProcess) {
-      segment.remote = spec.offset;
-      if (!reads_process) {
+    switch (spec.kind) {
+      case SegmentSpec::Kind::kAbsent:
+        segment.absent = true;
+        break;
+      case SegmentSpec::Kind::kProcess:
+        segment.from = spec.offset;
+        if (reads_process) break;
         // Whether we may: better now than at the first read.
         reads_process = true;
-        uint8_t byte;
-        GuestProcess::Piece piece{spec.offset, &byte, 1, 0};
-        Status status = process->Read(&piece, 1);
-        if (!status.ok()) return status;
-        if (piece.transferred == 0) {
-          return {Code::kAttach,
-                  "process " + std::to_string(*pid) + " has no memory at " + Hex(spec.offset)};
-        }
-      }
-    } else {
-      std::shared_ptr<SegmentFile>& file = files[spec.fd];
-      if (file == nullptr) {
-        auto opened = SegmentFile::Open(spec.fd);
-        if (!opened.ok()) return opened.TakeError();
-        file = std::move(opened.value());
-      }
-      auto mapping = FileMapping::Map(file, spec.offset, spec.length);
-      if (!mapping.ok()) return mapping.TakeError();
-      segment.file = std::move(mapping.value());
+        checked = process->TryRead(spec.offset);
+        break;
+      case SegmentSpec::Kind::kFile:
+        checked = files.Open(&spec, &segment);
+        break;
     }
+    if (!checked.ok()) return checked;
     segments.push_back(std::move(segment));
   }
   return std::unique_ptr<PhysicalSource>(

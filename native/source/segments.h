@@ -15,13 +15,15 @@ namespace vmi {
 
 // NativeSegment of types/addon.d.ts.
 struct SegmentSpec {
-  enum class Kind { kFile, kProcess };
+  enum class Kind { kFile, kProcess, kAbsent };
   Kind kind = Kind::kFile;
   uint64_t physical = 0;
   uint64_t length = 0;
   // In the file, or the address in the process.
   uint64_t offset = 0;
   int fd = -1;
+  // Of a file: one bit a page, the lowest first, set where the file holds the page; empty: all.
+  std::vector<uint8_t> present;
 };
 
 // kMisuse for segments that cannot be meant, kAttach for what the host refuses.

@@ -43,6 +43,21 @@ size_t ReadFully(int fd, uint8_t* into, size_t length, uint64_t offset) {
 
 }  // namespace
 
+uint64_t PageSet::Next(uint64_t page, uint64_t end, bool held) const {
+  if (all()) return held ? page : end;
+  const uint8_t none = held ? 0x00 : 0xff;
+  while (page < end) {
+    if ((page & 7) == 0 && bits_[page >> 3] == none) {
+      page += 8;
+    } else if (Holds(page) == held) {
+      return page;
+    } else {
+      ++page;
+    }
+  }
+  return end;
+}
+
 Result<std::shared_ptr<SegmentFile>> SegmentFile::Open(int fd) {
   std::shared_ptr<SegmentFile> file(new SegmentFile());
   file->fd_ = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -103,7 +118,8 @@ SegmentFile::Data SegmentFile::SeekData(uint64_t offset, bool want_end) const {
 }
 
 Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFile> file,
-                                                      uint64_t offset, uint64_t length) {
+                                                      uint64_t offset, uint64_t length,
+                                                      PageSet present) {
   if (offset > file->size() || length > file->size() - offset) {
     return {Code::kAttach, "a segment of " + std::to_string(length) + " bytes at file offset " +
                                Hex(offset) + " ends beyond the file, which has " +
@@ -114,6 +130,11 @@ Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFil
   mapping->map_offset_ = offset - offset % granule;
   mapping->skew_ = offset - mapping->map_offset_;
   mapping->length_ = length;
+  if (!present.all() && (mapping->skew_ != 0 || granule != kPageSize)) {
+    return {Code::kMisuse,
+            "Expected a segment with absent pages at a page of a file but received offset " +
+                Hex(offset)};
+  }
   const uint64_t whole = (mapping->skew_ + length + granule - 1) / granule * granule;
 
   InstallBusHandler();
@@ -129,11 +150,12 @@ Result<std::unique_ptr<FileMapping>> FileMapping::Map(std::shared_ptr<SegmentFil
   // The guest's memory does not belong in a core dump of this process.
   madvise(map, whole, MADV_DONTDUMP);
 
-  if (!file->full()) {
+  if (!file->full() || !present.all()) {
     const uint64_t pages = whole / kPageSize;
     mapping->known_.reset(static_cast<uint8_t*>(std::calloc(pages, 1)));
     if (mapping->known_ == nullptr) return {Code::kAttach, "out of memory"};
   }
+  mapping->present_ = std::move(present);
   mapping->file_ = std::move(file);
   return mapping;
 }
@@ -144,8 +166,9 @@ FileMapping::~FileMapping() {
 
 // Marks pages [first, end).
 void FileMapping::Know(uint64_t first, uint64_t end) {
-  for (uint64_t page = first; page < end; ++page)
-    __atomic_store_n(&known_.get()[page], uint8_t{1}, __ATOMIC_RELAXED);
+  for (uint64_t page = first; page < end; ++page) {
+    if (present_.Holds(page)) __atomic_store_n(&known_.get()[page], uint8_t{1}, __ATOMIC_RELAXED);
+  }
 }
 
 uint64_t FileMapping::CountKnown(uint64_t page, uint64_t end, bool known) const {
@@ -156,6 +179,11 @@ uint64_t FileMapping::CountKnown(uint64_t page, uint64_t end, bool known) const 
 
 // Finds out about a page that is not known. kUnknown: the file does not tell holes; read it to see.
 FileMapping::Page FileMapping::Probe(uint64_t page) {
+  if (!present_.Holds(page)) return Page::kAbsent;
+  if (file_->full()) {
+    Know(page, page + 1);
+    return Page::kData;
+  }
   const uint64_t offset = map_offset_ + page * kPageSize;
   const SegmentFile::Data data = file_->SeekData(offset, false);
   if (!data.supported) return Page::kUnknown;
@@ -184,6 +212,15 @@ size_t FileMapping::ReadUnknown(uint64_t from, uint8_t* into, size_t length) {
 }
 
 size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
+  if (present_.all() || length == 0) return ReadPresent(from, into, length);
+  const uint64_t first = from / kPageSize;
+  const uint64_t end = (from + length - 1) / kPageSize + 1;
+  const uint64_t absent = present_.Next(first, end, false);
+  if (absent == first) return 0;
+  return ReadPresent(from, into, absent == end ? length : absent * kPageSize - from);
+}
+
+size_t FileMapping::ReadPresent(uint64_t from, uint8_t* into, size_t length) {
   // From here on memcpy itself would go past the caches.
   constexpr size_t kLong = size_t{16} << 20;
   const CopyHint hint = length >= kLong ? CopyHint::kLong : CopyHint::kNone;
@@ -216,6 +253,8 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
         case Page::kUnknown:
           copied = ReadUnknown(from + done, into + done, part);
           break;
+        case Page::kAbsent:
+          break;
       }
     }
     done += copied;
@@ -225,6 +264,24 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
 }
 
 bool FileMapping::NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
+  if (present_.all()) return NextInFile(from, last, limit, run);
+  const uint64_t end = last / kPageSize + 1;
+  while (true) {
+    const uint64_t page = present_.Next(from / kPageSize, end, true);
+    if (page == end) return false;
+    from = std::max(from, page * kPageSize);
+    if (!NextInFile(from, last, limit, run)) return false;
+    const uint64_t first = run->start / kPageSize;
+    const uint64_t absent = present_.Next(first, run->last() / kPageSize + 1, false);
+    if (absent > first) {
+      run->length = std::min(run->length, absent * kPageSize - run->start);
+      return true;
+    }
+    from = run->start;
+  }
+}
+
+bool FileMapping::NextInFile(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
   const uint64_t whole = last - from < limit ? last - from + 1 : limit;
   *run = {from, whole};
   if (known_ == nullptr) return true;

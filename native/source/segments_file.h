@@ -5,11 +5,30 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "core/physical_source.h"
 #include "core/result.h"
 
 namespace vmi {
+
+// Which pages of a run a dump holds: one bit a page, the lowest bit of a byte first.
+class PageSet {
+ public:
+  PageSet() = default;
+  explicit PageSet(std::vector<uint8_t> bits) : bits_(std::move(bits)) {}
+
+  // No bits: every page is held.
+  bool all() const { return bits_.empty(); }
+  bool Holds(uint64_t page) const { return all() || (bits_[page >> 3] >> (page & 7) & 1) != 0; }
+  // The first page from `page` on, before `end`, that is held, or is not; `end` where there is
+  // none.
+  uint64_t Next(uint64_t page, uint64_t end, bool held) const;
+
+ private:
+  std::vector<uint8_t> bits_;
+};
 
 // A duplicate of the caller's descriptor, shared by all segments that are in the same file.
 class SegmentFile {
@@ -56,13 +75,16 @@ class SegmentFile {
 // pages are touched only once they are known to hold data. What is known is never forgotten.
 class FileMapping {
  public:
+  // `present`: of the run's pages; what it lacks is never read. It needs an `offset` at a page.
   static Result<std::unique_ptr<FileMapping>> Map(std::shared_ptr<SegmentFile> file,
-                                                  uint64_t offset, uint64_t length);
+                                                  uint64_t offset, uint64_t length,
+                                                  PageSet present);
   ~FileMapping();
   FileMapping(const FileMapping&) = delete;
   FileMapping& operator=(const FileMapping&) = delete;
 
-  // `from` is relative to the run. Returns bytes read; the end of a truncated file ends the read.
+  // `from` is relative to the run. Returns bytes read; the end of a truncated file ends the read,
+  // and so does a page that is not present.
   size_t Read(uint64_t from, uint8_t* into, size_t length);
 
   // nullptr when a page of it is a hole or not known to hold data.
@@ -84,8 +106,10 @@ class FileMapping {
   // counts as known.
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run);
 
+  bool IsPresent(uint64_t from) const { return present_.Holds(from / kPageSize); }
+
  private:
-  enum class Page { kData, kHole, kUnknown };
+  enum class Page { kData, kHole, kUnknown, kAbsent };
   struct FreeDeleter {
     void operator()(uint8_t* bytes) const { std::free(bytes); }
   };
@@ -97,6 +121,9 @@ class FileMapping {
   // How many pages from `page` on, before `end`, are known, or are not.
   uint64_t CountKnown(uint64_t page, uint64_t end, bool known) const;
   void Know(uint64_t first, uint64_t end);
+  // NextData, whatever is present.
+  bool NextInFile(uint64_t from, uint64_t last, uint64_t limit, Range* run);
+  size_t ReadPresent(uint64_t from, uint8_t* into, size_t length);
   Page Probe(uint64_t page);
   size_t ReadUnknown(uint64_t from, uint8_t* into, size_t length);
 
@@ -108,6 +135,8 @@ class FileMapping {
   uint64_t map_offset_ = 0;
   uint64_t skew_ = 0;
   uint64_t length_ = 0;
+  // What it lacks never becomes known.
+  PageSet present_;
   // One byte per page of the mapping, 1 or 0 (a bit takes more instructions to find); null: all
   // are.
   std::unique_ptr<uint8_t[], FreeDeleter> known_;

@@ -86,6 +86,14 @@ Status GuestProcess::Failed(int error) {
                              std::strerror(error)};
 }
 
+Status GuestProcess::TryRead(uint64_t address) {
+  uint8_t byte;
+  Piece piece{address, &byte, 1, 0};
+  Status status = Read(&piece, 1);
+  if (!status.ok() || piece.transferred == 1) return status;
+  return {Code::kAttach, "process " + std::to_string(pid_) + " has no memory at " + Hex(address)};
+}
+
 Status GuestProcess::Read(Piece* pieces, size_t count) {
   // Neighbours here and there are one element: a window that crosses a page costs no more than one
   // that does not.

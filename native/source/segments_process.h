@@ -37,6 +37,8 @@ class GuestProcess {
   // Reads every piece as far as it goes: one system call unless pieces fault or are more than
   // IOV_MAX.
   Status Read(Piece* pieces, size_t count);
+  // kAttach where the process may not be read, or has no memory at `address`.
+  Status TryRead(uint64_t address);
 
  private:
   GuestProcess() = default;

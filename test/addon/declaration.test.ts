@@ -40,6 +40,7 @@ describe('types/addon.d.ts', () => {
       'read',
       'readMany',
       'readU64',
+      'absent',
       'scan',
       'close',
     ]);

@@ -42,6 +42,49 @@ describe('openMemory of files', () => {
     memory.close();
   });
 
+  it('maps a file of many runs once, and has each where it belongs', () => {
+    const runs = Array.from({ length: 2000 }, (_, i) =>
+      // Every second page of RAM, from the file's pages in turn, 8 bytes off a page.
+      ram.segment(BigInt(2 * i) << 12n, 0x1000n, (BigInt(i % 7) << 12n) + 8n),
+    );
+    for (let page = 0; page < 8; page++) ram.put64(page << 12, BigInt(100 + page));
+    ram.put64(0x3010, 0x77n);
+    const maps = () => fs.readFileSync('/proc/self/maps', 'utf8').split(ram.path).length - 1;
+    const before = maps();
+    const memory = ram.open(runs);
+    expect(maps() - before).toBe(1);
+    expect(memory.readU64((2n * 1998n) << 12n)).toBe(0n);
+    expect(memory.readU64(((2n * 1998n) << 12n) + 0xff8n)).toBe(BigInt(100 + (1998 % 7) + 1));
+    expect(memory.readU64(((2n * 3n) << 12n) + 8n)).toBe(0x77n);
+    expect(memory.read(1n << 12n, new Uint8Array(8))).toBe(0);
+    memory.close();
+  });
+
+  it('has pages that are absent: none of the file, and what a page set leaves out', () => {
+    for (let page = 0; page < 8; page++) ram.put64(page << 12, BigInt(100 + page));
+    const memory = ram.open([
+      { ...ram.segment(), present: Uint8Array.of(0b1011_0110) },
+      { physical: 0x8000n, length: 0x2000n, kind: 'absent' },
+    ]);
+    expect([...memory.ranges]).toEqual([0n, 0xa000n]);
+    expect(memory.mapped).toBe(true);
+    const held = Array.from({ length: 11 }, (_, page) => !memory.absent(BigInt(page) << 12n));
+    const expected = [false, true, true, false, true, true, false, true, false, false, true];
+    expect(held).toEqual(expected);
+    for (const [page, holds] of expected.slice(0, 10).entries()) {
+      const into = new Uint8Array(16);
+      expect(memory.read(BigInt(page) << 12n, into), `page ${page}`).toBe(holds ? 16 : 0);
+      if (holds) expect(memory.readU64(BigInt(page) << 12n)).toBe(BigInt(100 + page));
+      else {
+        const error = thrownBy(() => memory.readU64(BigInt(page) << 12n));
+        expect(error).toMatchObject({ code: 'VMI_FAULT', level: 0, absent: true });
+      }
+    }
+    expect(memory.read(0x1ff8n, new Uint8Array(0x4000))).toBe(0x1008);
+    memory.close();
+    expect(thrownBy(() => memory.absent(0n)).code).toBe('VMI_CLOSED');
+  });
+
   it('does not need aligned offsets', () => {
     ram.put64(0x123, 0xabcdefn);
     const memory = ram.open([ram.segment(0n, 0x1000n, 0x123n)]);
@@ -140,6 +183,7 @@ describe('openMemory, misused', () => {
     }
     expectMisuse((value) => open([{ ...ram.segment(), kind: value }]), []);
     expectMisuse((value) => open([{ ...ram.segment(), fd: value }]), ['number']);
+    expectMisuse((value) => open([{ ...ram.segment(), present: value ?? null }]), []);
     expectMisuse((value) => open([ram.segment()], value ?? null), ['number']);
   });
 
@@ -151,10 +195,21 @@ describe('openMemory, misused', () => {
     ['one beyond 2^64', (good) => [{ ...good, physical: 0xfffffffffffff000n }]],
     ['one at an offset beyond 2^63', (good) => [{ ...good, offset: 0xffffffffffffffffn }]],
     ['two that overlap', (good) => [good, { ...good, physical: 0x7000n }]],
+    ['a page set for other than its pages', (good) => [{ ...good, present: new Uint8Array(2) }]],
+    ['an empty page set', (good) => [{ ...good, present: new Uint8Array(0) }]],
+    [
+      'a page set off a page of the file',
+      (good) => [{ ...good, length: 0x1000n, offset: 8n, present: Uint8Array.of(1) }],
+    ],
+    [
+      'a page set of a process',
+      (good) => [{ ...good, kind: 'process', present: Uint8Array.of(0xff) }],
+    ],
     ['a process without pid', (good) => [{ ...good, kind: 'process' }]],
     [
-      'more than 4,096',
-      (good) => Array.from({ length: 4097 }, (_, i) => ({ ...good, physical: BigInt(i) << 20n })),
+      'more than 131,072',
+      (good) =>
+        Array.from({ length: 131_073 }, (_, i) => ({ ...good, physical: BigInt(i) << 20n })),
     ],
   ])('refuses segments: %s', (_, make) => {
     expect(thrownBy(() => open(make(ram.segment())))).toBeInstanceOf(RangeError);

@@ -13,8 +13,7 @@ export const info: Command = {
   examples: ['vmi info qemu:4242', 'vmi info qemu:4242 --json | jq -r .release'],
   run({ has, out, withGuest }) {
     return withGuest(async (guest, attachMilliseconds) => {
-      const { kaslrOffset } = await import('../../index.js');
-      const facts = guestFacts(guest, kaslrOffset(guest.kernel), attachMilliseconds);
+      const facts = guestFacts(guest, attachMilliseconds);
       if (has('json')) {
         out.json([facts]);
         return EXIT.done;
@@ -70,11 +69,7 @@ export const info: Command = {
 };
 
 /** What `vmi info --json` prints. */
-export function guestFacts(
-  { target, memory, kernel }: Guest,
-  kaslr: bigint,
-  attachMilliseconds: number,
-) {
+export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds: number) {
   const { located, by, symbols, types, cached } = kernel.provenance;
   return {
     target,
@@ -93,7 +88,7 @@ export function guestFacts(
     levels: kernel.levels,
     image: hex(kernel.image.virtual),
     imagePhysical: hex(kernel.p2m?.ofImage(kernel.image.virtual) ?? kernel.image.physical),
-    kaslr: hex(kaslr),
+    kaslr: kernel.kaslr === undefined ? null : hex(kernel.kaslr),
     pageOffset: hex(kernel.pageOffset),
     pti: kernel.pti,
     cpus: kernel.cpuCount,
@@ -101,7 +96,8 @@ export function guestFacts(
   };
 }
 
-function slideText(kaslr: string): string {
+function slideText(kaslr: string | null): string {
+  if (kaslr === null) return 'how far KASLR moved it is not known';
   return kaslr === '0x0' ? 'not moved by KASLR' : `moved by ${kaslr} (KASLR)`;
 }
 

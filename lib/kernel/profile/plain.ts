@@ -108,8 +108,23 @@ class PlainTypes extends BaseTypes {
 
 function plainMember([name, { offset, size, type }]: [string, RawMember]): Member[] {
   if (!isLength(offset) || !isLength(size)) return [];
-  const ref: TypeRef = { kind: 'int', name: String(type), size, signed: false, encoding: 'int' };
-  return [{ name, offset, bitOffset: offset * 8, size, type: ref }];
+  return [{ name, offset, bitOffset: offset * 8, size, type: plainType(String(type), size) }];
+}
+
+/** A type of which only spelling and size are known; of an array also how many elements it has. */
+function plainType(name: string, size: number): TypeRef {
+  const [, element, length, rest] = /^([^[]*)\[(\d{1,6})\](.*)$/.exec(name) ?? [];
+  const count = Number(length);
+  if (element === undefined || count === 0 || size % count !== 0) {
+    return { kind: 'int', name, size, signed: false, encoding: 'int' };
+  }
+  return {
+    kind: 'array',
+    name,
+    size,
+    count,
+    element: plainType(`${element}${rest}`, size / count),
+  };
 }
 
 function isLength(value: unknown): value is number {

@@ -1,24 +1,20 @@
-import { VmiError } from '../../errors.js';
-import type { VcpuRegisters } from '../physical-memory.js';
+// An ELF core of a guest: a header of 64 bytes, program headers of 56, and the bytes they name.
+//
+// header   e_type 16  e_machine 18  e_phoff 32  e_shoff 40  e_phentsize 54  e_phnum 56 (0xffff:
+//                                               sh_info of section 0, at 44)
+// program  p_type 0   p_offset 8    p_vaddr 16  p_paddr 24  p_filesz 32     p_memsz 40
+//
+// A PT_LOAD is a run of RAM: p_memsz bytes at p_paddr, of which the file holds the first p_filesz.
+// What is between the two was left out (makedumpfile -E): it may have held anything. System V ABI,
+// ELF-64 object file format.
+//
+// Written by QEMU (dump/dump.c, dump-guest-memory), the crashed kernel (fs/proc/vmcore.c; the
+// kernel's text overlaps its direct map), the running one (fs/proc/kcore.c; p_paddr is -1 for what
+// is in no direct map), makedumpfile -E, VirtualBox (VMM/VMMR3/DBGFCoreWrite.cpp).
+import type { DumpContent, DumpRange } from './content.js';
+import { type ElfNote, elfNotes, processName, qemuRegisters } from './elf-notes.js';
+import { exactly, type ImageFile } from './file.js';
 
-/** A run of guest-physical RAM at an offset of a file. */
-export interface FileRange {
-  readonly physical: bigint;
-  readonly length: bigint;
-  readonly offset: bigint;
-}
-
-/** What an ELF core of a guest holds. */
-export interface ElfCore {
-  readonly ranges: readonly FileRange[];
-  /** From QEMU's own notes; empty where the core has none. */
-  readonly registers: readonly VcpuRegisters[];
-}
-
-/** Reads `length` bytes at `offset` of the file; fewer where it ends. */
-export type ReadAt = (offset: bigint, length: number) => Buffer;
-
-// System V ABI, ELF-64 object file format.
 const ELF_HEADER_SIZE = 64;
 const PROGRAM_HEADER_SIZE = 56;
 const SECTION_HEADER_SIZE = 64;
@@ -29,105 +25,85 @@ const PT_NOTE = 4;
 const PN_XNUM = 0xffff;
 const MAX_PROGRAM_HEADERS = 65_536;
 const MAX_NOTES_LENGTH = 64 << 20;
+/** Highest physical address of any processor. SDM vol. 3A, 4.1.4, MAXPHYADDR. */
+const MAX_PHYSICAL = 1n << 52n;
 
 /** Whether the file starts like an ELF file. */
 export function isElf(head: Buffer): boolean {
   return head.length >= 4 && head.readUInt32BE(0) === 0x7f454c46;
 }
 
-/**
- * Reads the headers of an ELF core as QEMU's `dump-guest-memory` writes it (QEMU dump/dump.c).
- * @throws {VmiError} `VMI_ATTACH`: truncated, not a core, or not x86-64
- */
-export function readElfCore(readAt: ReadAt, fileSize: bigint, path: string): ElfCore {
-  const fail = (why: string) =>
-    new VmiError('VMI_ATTACH', `${path} cannot be used as a memory image: ${why}`);
-  const head = readAt(0n, ELF_HEADER_SIZE);
-  if (head.length < ELF_HEADER_SIZE) throw fail('its ELF header is truncated');
-  if (head[4] !== 2 || head[5] !== 1) {
-    throw fail(
-      'it is not a 64-bit little-endian ELF file; dump with paging off: dump-guest-memory -p is not needed',
-    );
-  }
-  if (head.readUInt16LE(16) !== ET_CORE)
-    throw fail('it is an ELF file but no core (e_type is not ET_CORE)');
-  if (head.readUInt16LE(18) !== EM_X86_64) throw fail('it is no core of an x86-64 machine');
-  const phoff = head.readBigUInt64LE(32);
-  const phentsize = head.readUInt16LE(54);
-  let phnum = head.readUInt16LE(56);
-  if (phentsize !== PROGRAM_HEADER_SIZE)
-    throw fail(`its program headers have ${phentsize} bytes instead of 56`);
-  if (phnum === PN_XNUM) {
-    const section = readAt(head.readBigUInt64LE(40), SECTION_HEADER_SIZE);
-    if (section.length < SECTION_HEADER_SIZE) throw fail('its section header is truncated');
-    phnum = section.readUInt32LE(44);
-  }
-  if (phnum === 0 || phnum > MAX_PROGRAM_HEADERS) throw fail(`it claims ${phnum} program headers`);
-  const headers = readAt(phoff, phnum * PROGRAM_HEADER_SIZE);
-  if (headers.length < phnum * PROGRAM_HEADER_SIZE) throw fail('its program headers are truncated');
+interface Load extends DumpRange {
+  readonly held: bigint;
+}
 
-  const ranges: FileRange[] = [];
-  let registers: VcpuRegisters[] = [];
-  for (let i = 0; i < phnum; i++) {
-    const at = i * PROGRAM_HEADER_SIZE;
+/**
+ * Reads the headers of an ELF core.
+ * @throws {VmiError} `VMI_ATTACH`: truncated, not a core, not x86-64, or the core of a process
+ */
+export function readElfCore(file: ImageFile): DumpContent {
+  const headers = programHeaders(file);
+  const loads: Load[] = [];
+  const notes: ElfNote[] = [];
+  for (let at = 0; at < headers.length; at += PROGRAM_HEADER_SIZE) {
     const type = headers.readUInt32LE(at);
     const offset = headers.readBigUInt64LE(at + 8);
     const physical = headers.readBigUInt64LE(at + 24);
-    const length = headers.readBigUInt64LE(at + 32);
-    if (type === PT_NOTE && length <= BigInt(MAX_NOTES_LENGTH)) {
-      registers = readQemuNotes(readAt(offset, Number(length)));
+    const inFile = headers.readBigUInt64LE(at + 32);
+    const length = headers.readBigUInt64LE(at + 40);
+    if (type === PT_NOTE && inFile <= BigInt(MAX_NOTES_LENGTH)) {
+      notes.push(...elfNotes(file.read(offset, Number(inFile))));
     }
-    if (type !== PT_LOAD || length === 0n) continue;
-    if (offset > fileSize || length > fileSize - offset) {
-      throw fail(
-        `it is truncated: the RAM at ${`0x${physical.toString(16)}`} needs ${offset + length} bytes of file, there are ${fileSize}. Copy it again, whole`,
+    if (type !== PT_LOAD) continue;
+    const held = inFile < length ? inFile : length;
+    if (length === 0n || physical >= MAX_PHYSICAL || length > MAX_PHYSICAL - physical) continue;
+    loads.push({ physical, length, offset, held });
+  }
+  if (loads.length === 0) throw file.fail('it has no RAM (no PT_LOAD segment)');
+  refuseProcess(file, loads, notes);
+  for (const { physical, offset, held } of loads) {
+    if (offset > file.size || held > file.size - offset) {
+      throw file.fail(
+        `it is truncated: the RAM at ${`0x${physical.toString(16)}`} needs ${offset + held} bytes of file, there are ${file.size}. Copy it again, whole`,
       );
     }
-    ranges.push({ physical, length, offset });
   }
-  if (ranges.length === 0) throw fail('it has no RAM (no PT_LOAD segment)');
-  ranges.sort((a, b) => (a.physical < b.physical ? -1 : a.physical > b.physical ? 1 : 0));
-  for (let i = 1; i < ranges.length; i++) {
-    const previous = ranges[i - 1]!;
-    if (previous.physical + previous.length > ranges[i]!.physical) {
-      throw fail('its segments overlap: dump physical memory (paging=false)');
-    }
-  }
-  return { ranges, registers };
+  return { format: 'ELF core', ranges: loads, registers: qemuRegisters(notes) };
 }
 
-// QEMUCPUState, version 1: QEMU target/i386/arch_dump.c.
-const STATE_RIP = 8 + 16 * 8;
-const STATE_CR = 8 + 18 * 8 + 10 * 24;
-const STATE_SIZE = STATE_CR + 5 * 8;
-
-/** Registers out of the notes that QEMU writes, one a vCPU; other notes are passed over. */
-export function readQemuNotes(notes: Buffer): VcpuRegisters[] {
-  const rows: VcpuRegisters[] = [];
-  let at = 0;
-  while (at + 12 <= notes.length) {
-    const nameSize = notes.readUInt32LE(at);
-    const descSize = notes.readUInt32LE(at + 4);
-    const nameAt = at + 12;
-    const descAt = nameAt + ((nameSize + 3) & ~3);
-    const next = descAt + ((descSize + 3) & ~3);
-    if (nameSize > notes.length || descSize > notes.length || next > notes.length) break;
-    if (
-      nameSize === 5 &&
-      notes.toString('latin1', nameAt, nameAt + 4) === 'QEMU' &&
-      descSize >= STATE_SIZE
-    ) {
-      const cr = (n: number) => notes.readBigUInt64LE(descAt + STATE_CR + 8 * n);
-      rows.push({
-        vcpu: rows.length,
-        cr0: cr(0),
-        cr3: cr(3),
-        cr4: cr(4),
-        rip: notes.readBigUInt64LE(descAt + STATE_RIP),
-        efer: 0n,
-      });
-    }
-    at = next;
+function programHeaders(file: ImageFile): Buffer {
+  const head = exactly(file, file, 0n, ELF_HEADER_SIZE, 'ELF header');
+  if (head[4] !== 2 || head[5] !== 1) {
+    throw file.fail('it is not a 64-bit little-endian ELF file: it is no dump of an x86-64 guest');
   }
-  return rows;
+  if (head.readUInt16LE(16) !== ET_CORE)
+    throw file.fail('it is an ELF file but no core (e_type is not ET_CORE)');
+  if (head.readUInt16LE(18) !== EM_X86_64) throw file.fail('it is no core of an x86-64 machine');
+  const size = head.readUInt16LE(54);
+  if (size !== PROGRAM_HEADER_SIZE)
+    throw file.fail(`its program headers have ${size} bytes instead of 56`);
+  let count = head.readUInt16LE(56);
+  if (count === PN_XNUM) {
+    const at = head.readBigUInt64LE(40);
+    const section = exactly(file, file, at, SECTION_HEADER_SIZE, 'section header');
+    count = section.readUInt32LE(44);
+  }
+  if (count === 0 || count > MAX_PROGRAM_HEADERS)
+    throw file.fail(`it claims ${count} program headers`);
+  const length = count * PROGRAM_HEADER_SIZE;
+  return exactly(file, file, head.readBigUInt64LE(32), length, 'program headers');
+}
+
+/**
+ * The core of a process has no physical addresses: Linux writes 0 for each (fs/binfmt_elf.c,
+ * elf_core_dump).
+ */
+function refuseProcess(file: ImageFile, loads: readonly Load[], notes: readonly ElfNote[]): void {
+  if (loads.length < 2 || loads.some(({ physical }) => physical !== 0n)) return;
+  const name = processName(notes);
+  const which = name === undefined ? 'a process' : `the process '${name}'`;
+  const hint = /^(qemu|kvm)/.test(name ?? '')
+    ? 'QEMU writes one of its guest: dump-guest-memory in its monitor, or virsh dump --memory-only'
+    : 'what is needed is a dump of a guest';
+  throw file.fail(`it is a core of ${which} on the host, not of a guest: ${hint}`);
 }

@@ -1,10 +1,15 @@
-import { hex, VmiError } from '../../errors.js';
-import type { FileRange, ReadAt } from './elf-core.js';
+// A LiME dump (format=lime): for each range of RAM a header of 32 bytes, then its bytes.
+//
+// magic 0x4C694D45 at 0   version 1 at 4   first address 8   last address 16   reserved 24
+//
+// LiME src/lime.h, lime_mem_range_header.
+import { hex } from '../../errors.js';
+import type { DumpContent, DumpRange } from './content.js';
+import { exactly, type ImageFile } from './file.js';
 
-// LiME, src/lime.h, lime_mem_range_header.
 const MAGIC = 0x4c69_4d45;
 const VERSION = 1;
-const HEADER_SIZE = 32n;
+const HEADER_SIZE = 32;
 const MAX_RANGES = 65_536;
 
 /** Whether the file starts like a LiME dump (`format=lime`). */
@@ -13,37 +18,28 @@ export function isLime(head: Buffer): boolean {
 }
 
 /**
- * Reads the range headers of a LiME dump: each stands before the bytes of its range.
+ * Reads the range headers of a LiME dump.
  * @throws {VmiError} `VMI_ATTACH`: truncated, or a header that is none
  */
-export function readLime(readAt: ReadAt, fileSize: bigint, path: string): FileRange[] {
-  const fail = (why: string) =>
-    new VmiError('VMI_ATTACH', `${path} cannot be used as a memory image: ${why}`);
-  const ranges: FileRange[] = [];
-  for (let at = 0n; at < fileSize; ) {
-    const header = readAt(at, Number(HEADER_SIZE));
-    if (header.length < Number(HEADER_SIZE))
-      throw fail(`it is truncated within the range header at ${at}`);
+export function readLime(file: ImageFile): DumpContent {
+  const ranges: DumpRange[] = [];
+  for (let at = 0n; at < file.size; ) {
+    const header = exactly(file, file, at, HEADER_SIZE, `range header at ${at}`);
     const start = header.readBigUInt64LE(8);
     const last = header.readBigUInt64LE(16);
     if (header.readUInt32LE(0) !== MAGIC || header.readUInt32LE(4) !== VERSION || last < start) {
-      throw fail(`what stands at ${at} is no LiME range header of version 1`);
+      throw file.fail(`what stands at ${at} is no LiME range header of version 1`);
     }
     const length = last - start + 1n;
-    const offset = at + HEADER_SIZE;
-    if (length > fileSize - offset) {
-      throw fail(
-        `it is truncated: the RAM at ${hex(start)} needs ${offset + length} bytes of file, there are ${fileSize}. Copy it again, whole`,
+    const offset = at + BigInt(HEADER_SIZE);
+    if (length > file.size - offset) {
+      throw file.fail(
+        `it is truncated: the RAM at ${hex(start)} needs ${offset + length} bytes of file, there are ${file.size}. Copy it again, whole`,
       );
     }
     ranges.push({ physical: start, length, offset });
-    if (ranges.length > MAX_RANGES) throw fail(`it has more than ${MAX_RANGES} ranges`);
+    if (ranges.length > MAX_RANGES) throw file.fail(`it has more than ${MAX_RANGES} ranges`);
     at = offset + length;
   }
-  ranges.sort((a, b) => (a.physical < b.physical ? -1 : a.physical > b.physical ? 1 : 0));
-  for (let i = 1; i < ranges.length; i++) {
-    if (ranges[i - 1]!.physical + ranges[i - 1]!.length > ranges[i]!.physical)
-      throw fail('its ranges overlap');
-  }
-  return ranges;
+  return { format: 'LiME dump', ranges, registers: [] };
 }

@@ -155,11 +155,25 @@ int AddressSpace::ResolveSlow(uint64_t address, Run* run) {
 }
 
 Error AddressSpace::MakeFault(uint64_t address, uint64_t requested, uint64_t transferred,
-                              int level) const {
+                              int level) {
   Error error;
   error.code = Code::kFault;
-  error.fault = {address, true, root_, requested, transferred, level};
+  error.fault = {
+      address, true, root_, requested, transferred, level, level == 0 && Absent(address)};
   return error;
+}
+
+bool AddressSpace::Absent(uint64_t address) {
+  if (!memory_->Check().ok()) return false;
+  Run run;
+  if (Resolve(address, &run) == kResolved) return memory_->Absent(run.physical);
+  const auto steps = Walk(address);
+  if (!steps.ok()) return false;
+  if (steps.value().empty()) return memory_->Absent(root_);
+  // The table that the last entry names cannot be read.
+  const Step& last = steps.value().back();
+  return IsPresent(last.entry, static_cast<int>(last.level)) &&
+         memory_->Absent(last.entry & kPhysicalMask);
 }
 
 Result<uint64_t> AddressSpace::Translate(uint64_t address) {

@@ -60,6 +60,10 @@ class AddressSpace {
   // All of it, or kFault.
   Status ReadExact(uint64_t address, uint8_t* into, size_t length);
 
+  // Whether a read at `address` fails because of a page that a dump leaves out: the one that is
+  // read, or one of the page table.
+  bool Absent(uint64_t address);
+
   // For gathers and list walks, between Memory::Check and the next Close:
 
   // A run of physical addresses; length counts from `physical`.
@@ -194,7 +198,7 @@ class AddressSpace {
     const auto value = static_cast<int64_t>(address);
     return static_cast<int64_t>(address << unused) >> unused == value;
   }
-  Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level) const;
+  Error MakeFault(uint64_t address, uint64_t requested, uint64_t transferred, int level);
 
  private:
   struct TlbEntry {

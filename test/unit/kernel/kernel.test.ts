@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { exportSystemMap } from '../../../lib/export/system-map.js';
 import { Kernel, type KernelOptions } from '../../../lib/kernel/kernel.js';
 import { confProfile } from '../../../lib/kernel/profile/libvmi-conf.js';
 import { parseSystemMap } from '../../../lib/kernel/profile/system-map.js';
@@ -189,6 +190,66 @@ describe('a kernel', () => {
     expect(() => kernel.perCpuOffset(2)).toThrow(
       new RangeError('Expected cpu between 0 and 1 but received 2'),
     );
+  });
+
+  it('knows its CPUs where their number is a constant of the kernel', async () => {
+    const kernel = await load(buildGuest({ without: ['nr_cpu_ids'] }));
+    expect(kernel.onlineCpus()).toEqual([0, 1]);
+    expect(() => kernel.perCpuOffset(2)).toThrow(RangeError);
+  });
+
+  it('has one CPU without SMP', async () => {
+    const without = ['__per_cpu_offset', '__cpu_online_mask', 'nr_cpu_ids'];
+    const kernel = await load(buildGuest({ without }));
+    expect(kernel.onlineCpus()).toEqual([0]);
+    expect(kernel.perCpuOffset(0)).toBe(0n);
+  });
+
+  it('is found where little of RAM is mapped', async () => {
+    const kernel = await load(buildGuest({ mapped: 24n << 20n }));
+    expect(kernel.release).toBe('6.1.0-test-amd64');
+  });
+
+  it('is not found where RAM is mapped elsewhere', async () => {
+    const guest = buildGuest({ mapped: 24n << 20n });
+    // The first 2 MiB of the direct map lead to the next ones.
+    const slot = (table: bigint, address: bigint, level: bigint) =>
+      Number(table + ((address >> (12n + 9n * (level - 1n))) & 511n) * 8n);
+    let table = guest.root;
+    for (const level of [4n, 3n]) {
+      const entry = guest.ram.readBigUInt64LE(slot(table, guest.pageOffset, level));
+      table = entry & 0x000f_ffff_ffff_f000n;
+    }
+    guest.ram.writeBigUInt64LE((2n << 20n) | 0xe3n, slot(table, guest.pageOffset, 2n));
+    await expect(load(guest)).rejects.toThrow('it maps 0x0 to 0x200000');
+  });
+
+  describe('was moved by KASLR', () => {
+    const silent = { vmcoreinfo: false };
+
+    it('as VMCOREINFO says', async () => {
+      const { kaslr } = await load(buildGuest({ virtual: 0xffff_ffff_8a20_0000n }));
+      expect(kaslr).toBe(0x920_0000n);
+    });
+
+    it('as the boot protocol says, wherever it was linked to', async () => {
+      const guest = buildGuest(silent);
+      const params = guest.at('boot_params');
+      guest.ram.write('HdrS', params + 0x202);
+      guest.ram.writeUInt16LE(0x020f, params + 0x206);
+      guest.ram.writeBigUInt64LE(0x20_0000n, params + 0x258);
+      expect((await load(guest)).kaslr, 'no flag: not moved').toBe(0n);
+      guest.ram[params + 0x211] = 0x83;
+      expect((await load(guest)).kaslr).toBe(0xa00_0000n);
+    });
+
+    it('is not known where nothing says it', async () => {
+      const kernel = await load(buildGuest(silent));
+      expect(kernel.kaslr).toBeUndefined();
+      expect(() => [...exportSystemMap(kernel)]).toThrow(
+        expect.objectContaining({ code: 'VMI_UNSUPPORTED' }),
+      );
+    });
   });
 
   it('shows itself', async () => {

@@ -121,6 +121,7 @@ export function kernelBtf(): Buffer {
   ]);
   const capability = b.array(unsigned, 24);
   b.struct('cpuinfo_x86', 256, [{ name: 'x86_capability', type: capability, bits: 40 * 8 }]);
+  b.struct('cpumask', 1024, [{ name: 'bits', type: b.array(long, 128), bits: 0 }]);
   b.struct('timekeeper', 288, [{ name: 'xtime_sec', type: long, bits: 0x70 * 8 }]);
   return b.build();
 }

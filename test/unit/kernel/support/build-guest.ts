@@ -18,6 +18,10 @@ export interface GuestOptions {
   /** Seconds on the kernel's clock. */
   readonly time?: bigint;
   readonly vmcoreinfo?: boolean;
+  /** Symbols that this kernel does not have. */
+  readonly without?: readonly string[];
+  /** Physical start of the direct map's first hole, to the end of RAM. */
+  readonly mapped?: bigint;
   readonly buildId?: string;
   /** RAM to build in; 64 MiB of its own when left out. A second kernel can share it. */
   readonly ram?: Buffer;
@@ -69,6 +73,9 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
     __per_cpu_offset: 4n * MIB + 0x4000n,
     nr_cpu_ids: 4n * MIB + 0x5000n,
     __cpu_online_mask: 4n * MIB + 0x5008n,
+    __cpu_possible_mask: 4n * MIB + 0x5400n,
+    vmcoreinfo_data: 4n * MIB + 0x5018n,
+    boot_params: 4n * MIB + 0x5800n,
     tk_core: 4n * MIB + 0x6000n,
     xen_p2m_addr: 4n * MIB + 0x7000n,
     xen_p2m_size: 4n * MIB + 0x7008n,
@@ -87,7 +94,9 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
       type: 'D',
     })),
     ...manySymbols(virtual + 0x100n),
-  ].filter((symbol) => layout !== 'place' || symbol.address > 0x10_0000n);
+  ]
+    .filter((symbol) => layout !== 'place' || symbol.address > 0x10_0000n)
+    .filter(({ name }) => options.without?.includes(name) !== true);
   const kallsymsAt = 2n * MIB + 0x10_0000n;
   const kallsyms = buildKallsyms(symbols, layout, virtual + kallsymsAt);
 
@@ -122,6 +131,7 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   u64(place.__per_cpu_offset! + 8n, pageOffset + 0x30_0000n);
   ram.writeUInt32LE(2, image + Number(place.nr_cpu_ids!));
   u64(place.__cpu_online_mask!, 3n);
+  u64(place.__cpu_possible_mask!, 3n);
   u64(place.phys_base!, physical - (virtual - KERNEL_MAP));
   u64(place.tk_core! + 8n + 0x70n, options.time ?? 1_700_000_000n);
 
@@ -148,10 +158,12 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
     ram.writeBigUInt64LE(to | 0xe3n, entryAt(at, address, 2));
   };
   for (let at = 0n; at < IMAGE_LENGTH; at += 2n * MIB) map2M(virtual + at, physical + at);
-  for (let at = 0n; at < BigInt(ram.length); at += 2n * MIB) map2M(pageOffset + at, at);
+  const mapped = options.mapped ?? BigInt(ram.length);
+  for (let at = 0n; at < mapped; at += 2n * MIB) map2M(pageOffset + at, at);
 
   const vmcoreinfoAt = Number(physical + 6n * MIB + 0x18n);
   if (options.vmcoreinfo !== false) {
+    u64(place.vmcoreinfo_data!, pageOffset + BigInt(vmcoreinfoAt));
     ram.write(
       [
         `OSRELEASE=${release}`,

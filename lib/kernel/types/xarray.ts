@@ -1,0 +1,21 @@
+import { VmiError } from '../../errors.js';
+import type { TypeTable } from './table.js';
+
+/** Bits of an index that one node of an XArray takes: 6, or 4 with CONFIG_BASE_SMALL. */
+const SHIFTS = [6, 4] as const;
+
+/**
+ * XA_CHUNK_SHIFT of a kernel: log2 of the number of slots of an `xa_node`. include/linux/xarray.h.
+ * @throws {VmiError} `VMI_TYPE`: there is no `xa_node`, or it has another number of slots
+ */
+export function xaChunkShift(types: TypeTable): number {
+  const has = (slot: number) => types.findOffset('xa_node', `slots[${slot}]`) !== undefined;
+  const shift = SHIFTS.find((shift) => has((1 << shift) - 1) && !has(1 << shift));
+  if (shift !== undefined) return shift;
+  types.offset('xa_node', 'slots');
+  throw new VmiError(
+    'VMI_TYPE',
+    "the kernel's types have an xa_node whose number of slots is neither 64 nor 16: " +
+      'they are damaged; give a profile instead',
+  );
+}
