@@ -31,6 +31,7 @@
         "native/source/segments.cpp",
         "native/source/segments_file.cpp",
         "native/source/segments_process.cpp",
+        "native/source/touched_pages.cpp",
         "native/addon/addon.cpp",
         "native/addon/address_space_object.cpp",
         "native/addon/arguments.cpp",

@@ -46,6 +46,11 @@ export interface NativeSegment {
    * of a byte first, set where the file has the page. The others are absent. Copied.
    */
   present?: Uint8Array;
+  /**
+   * With `process`: memory of no file. A page that the process never touched is zeroes, and is not
+   * read, so that it stays untouched; a scan passes it over, and a page in the host's swap as well.
+   */
+  anonymous?: boolean;
 }
 
 export interface NativeMemoryOptions {

@@ -260,7 +260,10 @@ export class PhysicalMemory implements AsyncDisposable {
   }
 
   /**
-   * Finds a byte pattern on worker threads; addresses ascend.
+   * Finds a byte pattern on worker threads; addresses ascend. Where RAM is anonymous memory of
+   * another process, what that process never touched is not read, and neither is a page that the
+   * host has swapped out: nothing is brought into memory to be searched. A read by address does
+   * bring a page in from swap; untouched memory reads as zeroes and stays untouched.
    * @throws {RangeError} `threads` is not 1 to 16
    * @throws {VmiError} `VMI_ABORTED` when the signal fires
    */

@@ -39,6 +39,12 @@ SegmentSpec ToSegment(const Napi::Value& value) {
   spec.length = ToAddress(object.Get("length"), "segment.length");
   if (spec.kind == SegmentSpec::Kind::kAbsent) return spec;
   spec.offset = ToAddress(object.Get("offset"), "segment.offset");
+  const Napi::Value anonymous = object.Get("anonymous");
+  if (!anonymous.IsUndefined()) {
+    if (!anonymous.IsBoolean()) ThrowType(value.Env(), "segment.anonymous as a boolean", anonymous);
+    spec.anonymous =
+        spec.kind == SegmentSpec::Kind::kProcess && anonymous.As<Napi::Boolean>().Value();
+  }
   const Napi::Value present = object.Get("present");
   if (!present.IsUndefined()) {
     if (spec.kind != SegmentSpec::Kind::kFile)

@@ -109,6 +109,8 @@ bool Memory::LoadU64(uint64_t physical, uint64_t* value) {
   return Copy(physical, reinterpret_cast<uint8_t*>(value), sizeof *value) == sizeof *value;
 }
 
+bool Memory::Absent(uint64_t physical) { return source_->Absent(physical); }
+
 const Range* Memory::FindRange(uint64_t physical) const {
   auto after =
       std::upper_bound(ranges_.begin(), ranges_.end(), physical,

@@ -68,7 +68,8 @@ class Memory {
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) {
     return source_->NextData(from, last, limit, run);
   }
-  bool Absent(uint64_t physical) { return source_->Absent(physical); }
+  // PhysicalSource::Absent().
+  bool Absent(uint64_t physical);
   // The range that holds `physical`, or nullptr.
   const Range* FindRange(uint64_t physical) const;
 

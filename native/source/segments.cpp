@@ -1,5 +1,7 @@
 #include "source/segments.h"
 
+#include <cstring>
+
 #include <algorithm>
 #include <array>
 #include <map>
@@ -8,6 +10,7 @@
 
 #include "source/segments_file.h"
 #include "source/segments_process.h"
+#include "source/touched_pages.h"
 
 namespace vmi {
 
@@ -25,6 +28,8 @@ struct Segment {
   // holds.
   std::shared_ptr<FileMapping> file;
   bool absent = false;
+  // With an address in the process, where it is anonymous memory.
+  std::unique_ptr<TouchedPages> touched;
   // In the mapping or the process.
   uint64_t from = 0;
 };
@@ -82,9 +87,15 @@ class SegmentSource final : public PhysicalSource {
         const Segment* segment = Find(address);
         if (segment == nullptr || segment->absent) break;
         const uint64_t from = address - segment->range.start;
-        const auto part =
+        auto part =
             static_cast<size_t>(std::min<uint64_t>(length - done, segment->range.length - from));
-        if (segment->file == nullptr) {
+        bool zeroes = false;
+        if (segment->touched != nullptr) {
+          const TouchedPages::Part run = segment->touched->Next(from, part);
+          part = run.length;
+          zeroes = !run.touched;
+        }
+        if (segment->file == nullptr && !zeroes) {
           if (batch.count == kBatch) {
             Status status = Flush(&batch);
             if (!status.ok()) return status;
@@ -99,8 +110,12 @@ class SegmentSource final : public PhysicalSource {
             if (!status.ok()) return status;
           }
           if (request.transferred != done) break;
-          const size_t copied =
-              segment->file->Read(segment->from + from, request.into + done, part);
+          size_t copied = part;
+          if (zeroes) {
+            std::memset(request.into + done, 0, part);
+          } else {
+            copied = segment->file->Read(segment->from + from, request.into + done, part);
+          }
           request.transferred += copied;
           if (copied < part) break;
         }
@@ -121,6 +136,11 @@ class SegmentSource final : public PhysicalSource {
         const uint64_t shift = segment->from - start;
         if (segment->file->NextData(from + shift, segment_last + shift, limit, run)) {
           run->start -= shift;
+          return true;
+        }
+      } else if (segment->touched != nullptr) {
+        if (segment->touched->NextInMemory(from - start, segment_last - start, limit, run)) {
+          run->start += start;
           return true;
         }
       } else if (!segment->absent) {
@@ -304,6 +324,7 @@ Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> sp
   FileOpener files(specs);
   std::vector<Segment> segments;
   segments.reserve(specs.size());
+  std::shared_ptr<PageMap> pages;
   bool reads_process = false;
   for (SegmentSpec& spec : specs) {
     Segment segment;
@@ -314,6 +335,10 @@ Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> sp
         break;
       case SegmentSpec::Kind::kProcess:
         segment.from = spec.offset;
+        if (spec.anonymous) {
+          if (pages == nullptr) pages = std::make_shared<PageMap>(*pid);
+          segment.touched = std::make_unique<TouchedPages>(pages, spec.offset, spec.length);
+        }
         if (reads_process) break;
         // Whether we may: better now than at the first read.
         reads_process = true;

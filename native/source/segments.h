@@ -22,8 +22,10 @@ struct SegmentSpec {
   // In the file, or the address in the process.
   uint64_t offset = 0;
   int fd = -1;
+  // Of a process: memory of no file, so that what was never touched is zeroes, and is not read.
+  bool anonymous = false;
   // Of a file: one bit a page, the lowest first, set where the file holds the page; empty: all.
-  std::vector<uint8_t> present;
+  std::vector<uint8_t> present = {};
 };
 
 // kMisuse for segments that cannot be meant, kAttach for what the host refuses.

@@ -271,6 +271,7 @@ function openRanges(
             length: piece.length,
             kind: 'process',
             offset: piece.host,
+            anonymous: isAnonymous(piece.mapping),
           });
         } else {
           const offset = piece.mapping!.offset + (piece.host - piece.mapping!.start);
@@ -304,6 +305,11 @@ function openRanges(
   }
 }
 
+/** Whether it is memory of no file: what its process never touched is zeroes. */
+function isAnonymous(mapping: HostMapping | undefined): boolean {
+  return mapping !== undefined && !mapping.shared && mapping.inode === 0n;
+}
+
 interface Piece extends HostRange {
   readonly mapping: HostMapping | undefined;
 }
@@ -319,7 +325,8 @@ function pieces(range: HostRange, mappings: readonly HostMapping[]): Piece[] {
     const part = end - host < length ? end - host : length;
     const last = cut.at(-1);
     const shared = mapping?.shared ?? false;
-    if (last !== undefined && !shared && !(last.mapping?.shared ?? false)) {
+    const joins = last !== undefined && isAnonymous(mapping) === isAnonymous(last.mapping);
+    if (joins && !shared && !(last.mapping?.shared ?? false)) {
       cut[cut.length - 1] = { ...last, length: last.length + part };
     } else {
       cut.push({ physical, length: part, host, mapping });
