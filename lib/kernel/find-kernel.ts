@@ -6,8 +6,10 @@ import { type BuildId, findBuildId } from './build-id.js';
 import type { CachedKernel, CacheEntry, KernelCache } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
 import { newest, runsNow } from './clock.js';
+import { KernelCpus } from './cpus.js';
 import { type GuestTables, tablesFromCache, tablesFromGuest } from './guest-tables.js';
 import { type KernelImage, mapKernel } from './kernel-image.js';
+import { proveLayout } from './layout/prove.js';
 import { fromPlace, type LocateOptions, locate, vcpuThatMaps } from './locate.js';
 import type { Profile } from './profile/profile.js';
 import { checkProfile, movedProfile, ProfileError } from './profile-fit.js';
@@ -247,6 +249,8 @@ function assemble(
   try {
     const { image: found, memory } = mapKernel(candidate, symbols);
     verifyTasks(memory, symbols, types, found);
+    const cpus = new KernelCpus({ memory, symbols, types });
+    proveLayout({ memory, symbols, types, cpus }, profile?.types !== undefined);
     guest.readThrough(memory);
     const notes = [guest.symbols, symbols]
       .map((table) => trySymbols(table, '__start_notes', '__stop_notes'))

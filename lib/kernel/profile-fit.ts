@@ -3,6 +3,7 @@ import { hex, VmiError } from '../errors.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { ImageCandidate } from './candidate.js';
 import type { GuestTables } from './guest-tables.js';
+import { OTHER_MEMBERS, TASK_MEMBERS } from './layout/members.js';
 import type { Profile } from './profile/profile.js';
 import type { SymbolTable } from './symbols/table.js';
 import { tryAnswer } from './try-answer.js';
@@ -69,16 +70,6 @@ function tryBanner(space: VirtualMemory, guest: GuestTables): string | undefined
   }
 }
 
-/** Members whose offsets a wrong profile gets wrong without failing any other check. */
-const CHECKED_MEMBERS = [
-  ['task_struct', 'tasks'],
-  ['task_struct', 'pid'],
-  ['task_struct', 'tgid'],
-  ['task_struct', 'comm'],
-  ['task_struct', 'mm'],
-  ['task_struct', 'active_mm'],
-  ['mm_struct', 'pgd'],
-] as const;
 const CHECKED_SYMBOLS = [
   'init_task',
   'init_mm',
@@ -107,7 +98,8 @@ export function checkProfile(
   }
   const differences: string[] = [];
   if (profile.types !== undefined) {
-    for (const [struct, member] of CHECKED_MEMBERS) {
+    for (const name of [...TASK_MEMBERS, ...OTHER_MEMBERS]) {
+      const [struct, member] = name.split('.') as [string, string];
       const given = profile.types.findOffset(struct, member);
       const real =
         given === undefined ? undefined : tryAnswer(() => guest.types.findOffset(struct, member));

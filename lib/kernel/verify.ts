@@ -41,22 +41,39 @@ export function verifyTasks(
   image: KernelImage,
 ): void {
   const task = symbols.address('init_task');
-  const at = (member: string) => wrap(task + BigInt(types.offset('task_struct', member)));
+  const offset = (member: string) => types.offset('task_struct', member);
+  const at = (member: string) => wrap(task + BigInt(offset(member)));
+  const place = (member: string) => `task_struct.${member} at ${offset(member)}`;
   const pid = memory.readU32(at('pid'));
   const comm = memory.read(at('comm'), COMM_LENGTH).toString('latin1').split('\0', 1)[0]!;
-  if (pid !== 0 || !comm.startsWith('swapper')) {
+  if (!comm.startsWith('swapper')) {
     throw new CorruptError(
-      `init_task at ${hex(task)} has PID ${pid} and comm ${JSON.stringify(comm)}, not PID 0 and 'swapper…'`,
+      `${place('comm')}: init_task at ${hex(task)} has ${JSON.stringify(comm)}, not 'swapper…'`,
       task,
     );
   }
-  verifyList(memory, at('tasks'));
+  if (pid !== 0) {
+    throw new CorruptError(`${place('pid')}: init_task at ${hex(task)} has ${pid}, not 0`, task);
+  }
+  try {
+    verifyList(memory, at('tasks'));
+  } catch (error) {
+    if (!(error instanceof CorruptError)) throw error;
+    throw new CorruptError(`${place('tasks')}: ${error.message}`, error.address);
+  }
   const mm = memory.readU64(at('mm'));
-  if (mm !== 0n) throw new CorruptError(`init_task at ${hex(task)} has an mm (${hex(mm)})`, task);
-  const activeAt = types.findOffset('task_struct', 'active_mm');
-  const active = activeAt === undefined ? 0n : memory.readU64(wrap(task + BigInt(activeAt)));
+  if (mm !== 0n) {
+    throw new CorruptError(`${place('mm')}: init_task at ${hex(task)} has one (${hex(mm)})`, task);
+  }
+  const active =
+    types.findOffset('task_struct', 'active_mm') === undefined
+      ? 0n
+      : memory.readU64(at('active_mm'));
   if (active !== 0n && active < KERNEL_HALF) {
-    throw new CorruptError(`active_mm of init_task is ${hex(active)}, no kernel address`, task);
+    throw new CorruptError(
+      `${place('active_mm')}: of init_task it is ${hex(active)}, no kernel address`,
+      task,
+    );
   }
   const initMm = symbols.find('init_mm');
   if (initMm === undefined) return;
@@ -69,7 +86,7 @@ export function verifyTasks(
   }
   if (root !== image.root) {
     throw new CorruptError(
-      `init_mm.pgd is ${hex(pgd)} (physical ${root === undefined ? 'none' : hex(root)}), not the kernel's page table at ${hex(image.root)}`,
+      `mm_struct.pgd at ${types.offset('mm_struct', 'pgd')}: of init_mm it is ${hex(pgd)} (physical ${root === undefined ? 'none' : hex(root)}), not the kernel's page table at ${hex(image.root)}`,
       initMm,
     );
   }

@@ -34,6 +34,8 @@ const ROOMS: readonly (readonly string[])[] = [
   ['lib/kernel/x86-64.ts', 'lib/kernel/bytes.ts', 'lib/kernel/try-answer.ts'],
   ['lib/kernel/symbols', 'lib/kernel/types'],
   ['lib/kernel/profile'],
+  ['lib/kernel/cpus.ts'],
+  ['lib/kernel/layout'],
   ['lib/kernel'],
   ['lib/export'],
   ['lib/objects'],

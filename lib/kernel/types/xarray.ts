@@ -1,6 +1,11 @@
 import { VmiError } from '../../errors.js';
 import type { TypeTable } from './table.js';
 
+/**
+ * An XArray as `AddressSpace.lookUp` takes it, but for what differs between kernels.
+ * include/linux/xarray.h: xa_is_node, xa_to_node.
+ */
+export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, maxShift: 60 } as const;
 /** Bits of an index that one node of an XArray takes: 6, or 4 with CONFIG_BASE_SMALL. */
 const SHIFTS = [6, 4] as const;
 

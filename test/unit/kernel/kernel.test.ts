@@ -351,17 +351,17 @@ describe('what is no running kernel', () => {
     [
       'whose first task is not the idle task',
       (guest) => guest.ram.writeUInt32LE(7, guest.at('init_task') + 0x160),
-      /init_task at 0xffffffff8a601000 has PID 7 and comm "swapper\/0", not PID 0 and 'swapper…'/,
+      /task_struct.pid at 352: init_task at 0xffffffff8a601000 has 7, not 0/,
     ],
     [
       'whose first task has another name',
       (guest) => guest.ram.write('systemd\0', guest.at('init_task') + 0x200),
-      /has PID 0 and comm "systemd"/,
+      /task_struct.comm at 512: init_task at 0xffffffff8a601000 has "systemd", not 'swapper…'/,
     ],
     [
       'whose list of tasks does not close',
       (guest) => guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_task') + 0x100),
-      /the list of tasks at 0xffffffff8a601100 does not close: its neighbours point to/,
+      /task_struct.tasks at 256: the list of tasks at 0xffffffff8a601100 does not close: its neighbours point to/,
     ],
     [
       'whose list of tasks leads nowhere',
@@ -371,12 +371,12 @@ describe('what is no running kernel', () => {
     [
       'whose init_mm names another page table',
       (guest) => guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_mm') + 120),
-      /init_mm.pgd is 0xffffffff8a200000 \(physical 0x1000000\), not the kernel's page table at 0x1408000/,
+      /mm_struct.pgd at 120: of init_mm it is 0xffffffff8a200000 \(physical 0x1000000\), not the kernel's page table at 0x1408000/,
     ],
     [
       'whose first task has an address space',
       (guest) => guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_task') + 0x140),
-      /init_task at 0xffffffff8a601000 has an mm/,
+      /task_struct.mm at 320: init_task at 0xffffffff8a601000 has one/,
     ],
     [
       'without BTF',

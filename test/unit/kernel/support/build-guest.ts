@@ -118,11 +118,23 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   write(place.__start_BTF!, btf);
   write(kallsymsAt, kallsyms.bytes);
   u64(place.page_offset_base!, pageOffset);
-  const tasks = virtual + place.init_task! + 0x100n;
-  u64(place.init_task! + 0x100n, tasks);
-  u64(place.init_task! + 0x108n, tasks);
-  write(place.init_task! + 0x200n, Buffer.from('swapper/0\0'));
+  // init_task, PID 1 with an address space, and kthreadd, in a list that closes.
+  const tasks = [place.init_task!, 5n * MIB, 5n * MIB + 0x1000n];
+  const names = ['swapper/0', 'init', 'kthreadd'];
+  for (const [i, task] of tasks.entries()) {
+    const link = (at: number) => virtual + tasks[(at + tasks.length) % tasks.length]! + 0x100n;
+    u64(task + 0x100n, link(i + 1));
+    u64(task + 0x108n, link(i - 1));
+    u64(task + 0x160n, (BigInt(i) << 32n) | BigInt(i));
+    write(task + 0x200n, Buffer.from(`${names[i]}\0`));
+  }
+  const mm = 5n * MIB + 0x2000n;
+  u64(tasks[1]! + 0x140n, virtual + mm);
+  u64(tasks[1]! + 0x148n, virtual + mm);
+  u64(mm + 120n, virtual + place.init_top_pgt!);
   u64(place.init_mm! + 120n, virtual + place.init_top_pgt!);
+  ram.writeUInt32LE(0x0700_8161, image + Number(place.boot_cpu_data! + 40n));
+  ram.writeUInt32LE(0x2000_0000, image + Number(place.boot_cpu_data! + 44n));
   ram.writeUInt32LE(
     options.pti === true ? 1 << 11 : 0,
     image + Number(place.boot_cpu_data! + 40n + 28n),
