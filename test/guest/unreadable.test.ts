@@ -125,17 +125,17 @@ describe('a real guest with pointers that lead nowhere', () => {
   it.each<[string, string, (types: BentTypes) => void]>([
     [
       'a member lies outside its structure',
-      'struct upid',
+      'upid.nr is at 31 in the profile',
       (types) => (types.upid.members.nr!.offset = 31),
     ],
     [
       'a member is far away',
-      'xa_node.slots at 16777224',
+      'xa_node.slots is at 16777224 in the profile',
       (types) => (types.xa_node.members.slots!.offset = 0x100_0008),
     ],
     [
       'a link is far away',
-      'task_struct.thread_node at 2147483640',
+      'task_struct.thread_node is at 2147483640 in the profile',
       (types) => (types.task_struct.members.thread_node!.offset = 0x7fff_fff8),
     ],
     ['a task takes no room', 'task_struct of 0 bytes', (types) => (types.task_struct.size = 0)],
@@ -152,7 +152,7 @@ describe('a real guest with pointers that lead nowhere', () => {
       }
     });
     await expect(bent).rejects.toMatchObject({
-      code: 'VMI_TYPE',
+      code: expect.stringMatching(/^VMI_(ATTACH|TYPE)$/),
       message: expect.stringContaining(message),
     });
   });

@@ -9,7 +9,7 @@ import { createRequire } from 'node:module';
 import { attach, Guest, Kernel, PhysicalMemory } from 'node-libvmi';
 import { bendOf, GuestFile } from './bend.mjs';
 import { guestImage } from './image.mjs';
-import { codeOf, differences, operations } from './operations.mjs';
+import { codeOf, differences, operations, textEntry } from './operations.mjs';
 import { Random } from './random.mjs';
 import { survey as surveyOf } from './survey.mjs';
 
@@ -115,6 +115,7 @@ const plain = await attach(target, { cache: options.cache });
 // What types and symbols are asked for is opened now: bending them later must not matter to these guests.
 const survey = await surveyOf(plain, options.ram);
 const guests = [plain, await open('file', true), await open('process', true)];
+for (const guest of guests) textEntry(guest);
 /** @type {Map<string, import('./operations.mjs').Rows>[]} */
 const baselines = [];
 /** @type {Map<string, number>} */

@@ -25,17 +25,33 @@ function must(condition, why) {
   if (!condition) throw new WrongAnswer(why());
 }
 
+/** @type {WeakMap<Guest, bigint>} */
+const textEntries = new WeakMap();
+
+/**
+ * The entry for the kernel's text, as it was when this was first asked of a guest: ask right after
+ * attaching, before the guest is bent.
+ * @param {Guest} guest
+ */
+export function textEntry(guest) {
+  const known = textEntries.get(guest);
+  if (known !== undefined) return known;
+  const entry = guest.memory.readU64(guest.kernel.root + TEXT_ENTRY);
+  textEntries.set(guest, entry);
+  return entry;
+}
+
 /** A CR3 that is told is a page table of this kernel. @param {Guest} guest @param {bigint | null} cr3 @param {string} what */
 function checkCr3(guest, cr3, what) {
   if (cr3 === null) return;
-  const { kernel, memory } = guest;
+  const { memory } = guest;
   must(
     cr3 !== 0n && (cr3 & 0xfffn) === 0n && memory.contains(cr3, 4096n),
     () => `${what} is 0x${cr3.toString(16)}`,
   );
   const entry = memory.readU64(cr3 + TEXT_ENTRY);
   must(
-    ((entry ^ memory.readU64(kernel.root + TEXT_ENTRY)) & PHYSICAL) === 0n,
+    ((entry ^ textEntry(guest)) & PHYSICAL) === 0n,
     () => `${what} is 0x${cr3.toString(16)}, no page table of this kernel`,
   );
 }
