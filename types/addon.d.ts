@@ -207,21 +207,24 @@ export class AddressSpace {
   finder(tree: Int32Array, head: bigint, plan: Plan): NativeFinder;
   /** Fills `into`, laid out as {@link NativeRows} for as many rows as there are bases; returns nothing. */
   gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void;
+}
+
+/**
+ * Walks circular doubly linked lists (`struct list_head`) and gathers a row at what each node is part of. Keeps the nodes that it
+ * found: the next walk of the same lists begins with them, and follows every link anew.
+ */
+export class ListWalker {
   /**
-   * Walks circular doubly linked lists (`struct list_head`) from each head and gathers `plan` at every
-   * node. A row's base is the node's address minus `link`; heads give no row. Follows RCU rules on a
-   * live guest: `next->prev` must point back; where it does not, the walk re-reads, steps back past
-   * unlinked nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the list stays
-   * inconsistent. More than `max` rows in all is VMI_CORRUPT too. `into` takes the rows if it has room for them, and is laid
-   * out for as many as fit; it may hold anything.
+   * `plan`: at most 31 columns. `link`: bytes from a row's base to its node, 0 to 2^20. Good until the memory is closed.
    */
-  lists(
-    plan: Plan,
-    heads: BigUint64Array,
-    link: number,
-    max: number,
-    into?: Uint8Array,
-  ): NativeRows;
+  constructor(space: AddressSpace, plan: Plan, link: number);
+  /**
+   * Follows the list from each head; heads give no row. Follows RCU rules on a live guest: `next->prev` must point back; where it
+   * does not, the walk re-reads, steps back past unlinked nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the
+   * list stays inconsistent. More than `max` rows in all is VMI_CORRUPT too. `into` takes the rows if they fit, and is laid out for
+   * as many as do; it may hold anything.
+   */
+  walk(heads: BigUint64Array, max: number, into?: Uint8Array): NativeRows;
 }
 
 /** Opens memory that is mapped from files, read from a process, or both. */

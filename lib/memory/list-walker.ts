@@ -1,15 +1,17 @@
+import type { ListWalker as NativeListWalker, NativeRows } from '../../types/addon.js';
+import { fromNative } from '../errors.js';
 import type { FoundRows, NamedPlan } from './plan.js';
-import { Rows } from './rows.js';
+import { type RowLayout, Rows } from './rows.js';
 import type { VirtualMemory } from './virtual-memory.js';
 
 /**
  * Walks circular lists (`struct list_head`) and gathers a plan's row at what each node is a part
- * of.
+ * of. Keeps the nodes that it found: the next walk of the same lists begins with them, and follows
+ * every link anew.
  */
 export class ListWalker<C extends string> {
-  readonly #memory: VirtualMemory;
-  readonly #plan: NamedPlan<C>;
-  readonly #link: number;
+  readonly #native: NativeListWalker;
+  readonly #layout: RowLayout<C>;
   readonly #max: number;
 
   /**
@@ -17,9 +19,8 @@ export class ListWalker<C extends string> {
    * @param max most rows that all lists together can hold
    */
   constructor(memory: VirtualMemory, plan: NamedPlan<C>, link: number, max: number) {
-    this.#memory = memory;
-    this.#plan = plan;
-    this.#link = link;
+    this.#native = memory.listWalker(plan.native, link);
+    this.#layout = plan.layout;
     this.#max = max;
   }
 
@@ -30,9 +31,15 @@ export class ListWalker<C extends string> {
    */
   walk(heads: BigUint64Array, into?: ArrayBuffer): FoundRows<C> {
     const bytes = into === undefined ? undefined : new Uint8Array(into);
-    const { native, layout } = this.#plan;
-    const found = this.#memory.lists(native, heads, this.#link, this.#max, bytes);
-    const { buffer = into!, count, capacity, counts, retries } = found;
-    return { rows: new Rows(layout, buffer, count, capacity), counts, retries };
+    const { buffer = into!, count, capacity, counts, retries } = this.#walk(heads, bytes);
+    return { rows: new Rows(this.#layout, buffer, count, capacity), counts, retries };
+  }
+
+  #walk(heads: BigUint64Array, into?: Uint8Array): NativeRows {
+    try {
+      return this.#native.walk(heads, this.#max, into);
+    } catch (error) {
+      throw fromNative(error);
+    }
   }
 }

@@ -1,4 +1,4 @@
-import type { AddressSpace, NativeFinder, NativeRows, Plan } from '../../types/addon.js';
+import type { AddressSpace, ListWalker, NativeFinder, Plan } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
@@ -264,15 +264,9 @@ export class VirtualMemory {
   }
 
   /** @internal */
-  lists(
-    plan: Plan,
-    heads: BigUint64Array,
-    link: number,
-    max: number,
-    into?: Uint8Array,
-  ): NativeRows {
+  listWalker(plan: Plan, link: number): ListWalker {
     try {
-      return this.#native.lists(plan, heads, link, max, into);
+      return new (addon().ListWalker)(this.#native, plan, link);
     } catch (error) {
       throw fromNative(error);
     }

@@ -4,6 +4,7 @@
 #include "addon/address_space_object.h"
 #include "addon/instance.h"
 #include "addon/libvmi_object.h"
+#include "addon/list_walker_object.h"
 #include "addon/memory_object.h"
 #include "addon/plan_object.h"
 
@@ -25,6 +26,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   MemoryObject::Register(env, exports);
   PlanObject::Register(env, exports);
   AddressSpaceObject::Register(env, exports);
+  ListWalkerObject::Register(env, exports);
   LibvmiObject::Register(env, exports);
   exports.Set("loader", Napi::Function::New<Loader>(env, "loader"));
   return exports;

@@ -6,8 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "core/gather/gather.h"
-#include "core/lists/lists.h"
 #include "core/lookup/radix_tree.h"
 #include "addon/arguments.h"
 #include "addon/finder.h"
@@ -33,42 +31,42 @@ namespace verbs {
 
 namespace {
 
-Napi::Value Flush(Napi::Env env, AddressSpace& space, const Napi::Value*) {
-  Check(env, space.memory()->Check());
-  space.Flush();
+Napi::Value Flush(Napi::Env env, OpenSpace& open, const Napi::Value*) {
+  Check(env, open.space->memory()->Check());
+  open.Flush();
   return env.Undefined();
 }
 
-Napi::Value Translate(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
-  return FromU64(env, Check(env, space.Translate(ToAddress(arguments[0], "address"))));
+Napi::Value Translate(Napi::Env env, OpenSpace& open, const Napi::Value* arguments) {
+  return FromU64(env, Check(env, open.space->Translate(ToAddress(arguments[0], "address"))));
 }
 
-Napi::Value Read(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+Napi::Value Read(Napi::Env env, OpenSpace& open, const Napi::Value* arguments) {
   const uint64_t address = ToAddress(arguments[0], "address");
   const Elements<uint8_t> into = ToBytes(arguments[1], "into");
   return Napi::Number::New(
-      env, static_cast<double>(Check(env, space.Read(address, into.data, into.length))));
+      env, static_cast<double>(Check(env, open.space->Read(address, into.data, into.length))));
 }
 
-Napi::Value ReadU64(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
-  return FromU64(env, Check(env, LoadU64(space, ToAddress(arguments[0], "address"))));
+Napi::Value ReadU64(Napi::Env env, OpenSpace& open, const Napi::Value* arguments) {
+  return FromU64(env, Check(env, LoadU64(*open.space, ToAddress(arguments[0], "address"))));
 }
 
-Napi::Value ReadU32(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+Napi::Value ReadU32(Napi::Env env, OpenSpace& open, const Napi::Value* arguments) {
   uint32_t value;
-  Check(env, space.ReadExact(ToAddress(arguments[0], "address"), reinterpret_cast<uint8_t*>(&value),
-                             sizeof value));
+  Check(env, open.space->ReadExact(ToAddress(arguments[0], "address"),
+                                   reinterpret_cast<uint8_t*>(&value), sizeof value));
   return Napi::Number::New(env, value);
 }
 
-Napi::Value LookUp(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+Napi::Value LookUp(Napi::Env env, OpenSpace& open, const Napi::Value* arguments) {
   const RadixTree tree = ToTree(arguments[0]);
   const uint64_t head = ToAddress(arguments[1], "head");
   const auto index = static_cast<uint64_t>(ToInteger(arguments[2], "index", 0, INT_MAX));
-  return FromU64(env, Check(env, vmi::LookUp(&space, tree, head, index)));
+  return FromU64(env, Check(env, open.look_ups.Find(tree, head, index)));
 }
 
-Napi::Value Gather(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
+Napi::Value Gather(Napi::Env env, OpenSpace& open, const Napi::Value* arguments) {
   const Plan& plan = ToObject<PlanObject>(arguments[0], "plan")->plan();
   const Elements<uint64_t> bases = ToWords(arguments[1], "bases");
   const Elements<uint8_t> into = ToBytes(arguments[2], "into");
@@ -77,42 +75,8 @@ Napi::Value Gather(Napi::Env env, AddressSpace& space, const Napi::Value* argume
     ThrowRange(env, "into with at least " + std::to_string(layout.total) + " bytes",
                std::to_string(into.length));
   }
-  Check(env, vmi::Gather(&space, plan, bases.data, bases.length, into.data));
+  Check(env, open.look_ups.Gather(plan, bases.data, bases.length, {into.data, bases.length}));
   return env.Undefined();
-}
-
-Napi::Value Lists(Napi::Env env, AddressSpace& space, const Napi::Value* arguments) {
-  const Plan& plan = ToObject<PlanObject>(arguments[0], "plan")->plan();
-  const Elements<uint64_t> heads = ToWords(arguments[1], "heads");
-  const auto link = static_cast<uint64_t>(ToInteger(arguments[2], "link", 0, 1 << 20));
-  const auto max = static_cast<size_t>(ToInteger(arguments[3], "max", 0, 1 << 24));
-
-  RowBuffer room;
-  if (!arguments[4].IsUndefined()) {
-    const Elements<uint8_t> into = ToBytes(arguments[4], "into");
-    room = {into.data, RowsThatFit(plan, into.length)};
-  }
-
-  ListWalk walk = Check(env, WalkLists(&space, plan, heads.data, heads.length, link, max, room));
-  Napi::Value buffer = env.Undefined();
-  if (room.bytes == nullptr || walk.bases.size() > room.capacity) {
-    const RowLayout layout(plan, walk.bases.size());
-    auto own = Napi::ArrayBuffer::New(env, static_cast<size_t>(layout.total));
-    room = {static_cast<uint8_t*>(own.Data()), walk.bases.size()};
-    buffer = own;
-  }
-  Check(env, FillRows(&space, plan, walk, room));
-
-  auto counts = Napi::Uint32Array::New(env, walk.counts.size());
-  std::copy(walk.counts.begin(), walk.counts.end(), counts.Data());
-  auto rows = Napi::Object::New(env);
-  rows.Set("count", Napi::Number::New(env, static_cast<double>(walk.bases.size())));
-  rows.Set("capacity", Napi::Number::New(env, static_cast<double>(room.capacity)));
-  rows.Set("buffer", buffer);
-  rows.Set("counts", counts);
-  rows.Set("retries", Napi::Number::New(env, walk.retries));
-  Recycle(&space, std::move(walk));
-  return rows;
 }
 
 }  // namespace
@@ -136,7 +100,6 @@ void AddressSpaceObject::Register(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&AddressSpaceObject::Method<verbs::LookUp>>("lookUp"),
                       InstanceMethod<&AddressSpaceObject::MakeFinder>("finder"),
                       InstanceMethod<&AddressSpaceObject::Method<verbs::Gather>>("gather"),
-                      InstanceMethod<&AddressSpaceObject::Method<verbs::Lists>>("lists"),
                   }));
 }
 
@@ -147,26 +110,26 @@ AddressSpaceObject::AddressSpaceObject(const Napi::CallbackInfo& info)
   const uint64_t root = ToAddress(info[1], "root");
   const auto levels = static_cast<int>(ToInteger(info[2], "levels", 4, 5));
   Check(env, memory->Check());
-  space_ = Check(env, AddressSpace::Create(memory, root, levels));
+  open_ = std::make_shared<OpenSpace>(Check(env, AddressSpace::Create(memory, root, levels)));
   const auto self = info.This().As<Napi::Object>();
   self.TypeTag(&kTag);
-  Bind<AddressSpace, verbs::Flush>(self, "flush", space_);
-  Bind<AddressSpace, verbs::Translate>(self, "translate", space_);
-  Bind<AddressSpace, verbs::Read>(self, "read", space_);
-  Bind<AddressSpace, verbs::ReadU64>(self, "readU64", space_);
-  Bind<AddressSpace, verbs::ReadU32>(self, "readU32", space_);
-  Bind<AddressSpace, verbs::LookUp>(self, "lookUp", space_);
-  Bind<AddressSpace, verbs::Gather>(self, "gather", space_);
-  Bind<AddressSpace, verbs::Lists>(self, "lists", space_);
+  Bind<OpenSpace, verbs::Flush>(self, "flush", open_);
+  Bind<OpenSpace, verbs::Translate>(self, "translate", open_);
+  Bind<OpenSpace, verbs::Read>(self, "read", open_);
+  Bind<OpenSpace, verbs::ReadU64>(self, "readU64", open_);
+  Bind<OpenSpace, verbs::ReadU32>(self, "readU32", open_);
+  Bind<OpenSpace, verbs::LookUp>(self, "lookUp", open_);
+  Bind<OpenSpace, verbs::Gather>(self, "gather", open_);
 }
 
-template <Verb<AddressSpace> kVerb>
+template <Verb<OpenSpace> kVerb>
 Napi::Value AddressSpaceObject::Method(const Napi::CallbackInfo& info) {
-  return CallVerb<AddressSpace, kVerb>(info, Receiver(info));
+  return CallVerb<OpenSpace, kVerb>(info,
+                                    *ToObject<AddressSpaceObject>(info.This(), "this")->open_);
 }
 
 AddressSpace& AddressSpaceObject::Receiver(const Napi::CallbackInfo& info) {
-  return *ToObject<AddressSpaceObject>(info.This(), "this")->space_;
+  return *ToObject<AddressSpaceObject>(info.This(), "this")->open_->space;
 }
 
 void AddressSpaceObject::SetWindows(const Napi::CallbackInfo& info) {
@@ -186,15 +149,15 @@ Napi::Value AddressSpaceObject::Handle(const Napi::CallbackInfo& info) {
   constexpr auto load = [](void* space, uint64_t address) {
     return LoadU64(*static_cast<AddressSpace*>(space), address);
   };
-  return Napi::Number::New(info.Env(),
-                           handle_.Get(Instance::Of(info.Env())->loaders, space_.get(), load));
+  return Napi::Number::New(
+      info.Env(), handle_.Get(Instance::Of(info.Env())->loaders, open_->space.get(), load));
 }
 
 Napi::Value AddressSpaceObject::MakeFinder(const Napi::CallbackInfo& info) {
-  const auto& space = ToObject<AddressSpaceObject>(info.This(), "this")->space_;
+  const auto& open = ToObject<AddressSpaceObject>(info.This(), "this")->open_;
   const RadixTree tree = ToTree(info[0]);
   const uint64_t head = ToAddress(info[1], "head");
-  return vmi::MakeFinder(info.Env(), space, tree, head,
+  return vmi::MakeFinder(info.Env(), open, tree, head,
                          ToObject<PlanObject>(info[2], "plan")->plan());
 }
 

@@ -5,9 +5,9 @@
 
 #include <napi.h>
 
-#include "core/paging/address_space.h"
 #include "addon/bound.h"
 #include "addon/loader.h"
+#include "addon/open_space.h"
 
 namespace vmi {
 
@@ -19,9 +19,11 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
   static void Register(Napi::Env env, Napi::Object exports);
   explicit AddressSpaceObject(const Napi::CallbackInfo& info);
 
+  const std::shared_ptr<OpenSpace>& open() const { return open_; }
+
  private:
   static AddressSpace& Receiver(const Napi::CallbackInfo& info);
-  template <Verb<AddressSpace> kVerb>
+  template <Verb<OpenSpace> kVerb>
   Napi::Value Method(const Napi::CallbackInfo& info);
   void SetWindows(const Napi::CallbackInfo& info);
   Napi::Value Handle(const Napi::CallbackInfo& info);
@@ -29,8 +31,7 @@ class AddressSpaceObject : public Napi::ObjectWrap<AddressSpaceObject> {
   Napi::Value Walk(const Napi::CallbackInfo& info);
   Napi::Value Mappings(const Napi::CallbackInfo& info);
 
-  // Keeps the memory alive.
-  std::shared_ptr<AddressSpace> space_;
+  std::shared_ptr<OpenSpace> open_;
   LoaderHandle handle_;
 };
 

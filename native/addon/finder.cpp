@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/gather/gather.h"
+#include "core/gather/row_layout.h"
 #include "addon/arguments.h"
 
 namespace vmi {
@@ -16,7 +16,7 @@ namespace {
 enum Found : int32_t { kNothing = 0, kRow = 1, kTagged = 2 };
 
 struct Finder {
-  std::shared_ptr<AddressSpace> space;
+  std::shared_ptr<OpenSpace> open;
   RadixTree tree;
   uint64_t head;
   Plan plan;
@@ -24,13 +24,13 @@ struct Finder {
 };
 
 Found Find(Napi::Env env, Finder* finder, uint64_t index) {
-  AddressSpace& space = *finder->space;
-  Check(env, space.memory()->Begin());
-  space.Flush();
-  const uint64_t entry = Check(env, LookUp(&space, finder->tree, finder->head, index));
+  OpenSpace& open = *finder->open;
+  Check(env, open.space->memory()->Begin());
+  open.Flush();
+  const uint64_t entry = Check(env, open.look_ups.Find(finder->tree, finder->head, index));
   if (entry == 0) return kNothing;
   if ((entry & finder->tree.tag_mask) != 0) return kTagged;
-  Check(env, Gather(&space, finder->plan, &entry, 1, finder->row.data()));
+  Check(env, open.look_ups.Gather(finder->plan, &entry, 1, {finder->row.data(), 1}));
   return kRow;
 }
 
@@ -70,12 +70,12 @@ RadixTree ToTree(const Napi::Value& value) {
   return {number(0), number(1), number(2), number(3), number(4), number(5), number(6)};
 }
 
-Napi::Value MakeFinder(Napi::Env env, const std::shared_ptr<AddressSpace>& space,
-                       const RadixTree& tree, uint64_t head, const Plan& plan) {
+Napi::Value MakeFinder(Napi::Env env, const std::shared_ptr<OpenSpace>& open, const RadixTree& tree,
+                       uint64_t head, const Plan& plan) {
   // Whole words, so that it can be looked at as such.
   const auto length = static_cast<size_t>((RowLayout(plan, 1).total + 7) & ~uint64_t{7});
   auto finder =
-      std::make_shared<Finder>(Finder{space, tree, head, plan, std::vector<uint8_t>(length)});
+      std::make_shared<Finder>(Finder{open, tree, head, plan, std::vector<uint8_t>(length)});
   // The function and the bytes live as long as either does.
   auto of_bytes = std::make_unique<std::shared_ptr<Finder>>(finder);
   auto buffer = Napi::ArrayBuffer::New(

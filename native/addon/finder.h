@@ -6,9 +6,9 @@
 
 #include <napi.h>
 
-#include "core/paging/address_space.h"
 #include "core/gather/plan.h"
 #include "core/lookup/radix_tree.h"
+#include "addon/open_space.h"
 
 namespace vmi {
 
@@ -16,7 +16,7 @@ namespace vmi {
 RadixTree ToTree(const Napi::Value& value);
 
 // An object { find, row }: a function that carries all it needs, and the bytes it fills.
-Napi::Value MakeFinder(Napi::Env env, const std::shared_ptr<AddressSpace>& space,
-                       const RadixTree& tree, uint64_t head, const Plan& plan);
+Napi::Value MakeFinder(Napi::Env env, const std::shared_ptr<OpenSpace>& open, const RadixTree& tree,
+                       uint64_t head, const Plan& plan);
 
 }  // namespace vmi

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "core/gather/row_layout.h"
 #include "addon/arguments.h"
 
 namespace vmi {

@@ -90,6 +90,11 @@ describe('every method', () => {
     for (const [name, object] of Object.entries({
       Memory: memory,
       AddressSpace: ram.space(memory),
+      ListWalker: new (addon().ListWalker)(
+        ram.space(memory),
+        new (addon().Plan)(Int32Array.of(-1, 0, 8)),
+        0,
+      ),
     })) {
       for (const member of members.get(name)!) {
         if (WITHOUT.has(`${name}.${member}`)) continue;
@@ -112,7 +117,12 @@ describe('every method', () => {
     const memory = ram.open();
     const space = ram.space(memory);
     const plan = new (addon().Plan)(Int32Array.of(-1, 0, 8));
-    const receivers: Record<string, unknown> = { Memory: memory, AddressSpace: space, Plan: plan };
+    const receivers: Record<string, unknown> = {
+      Memory: memory,
+      AddressSpace: space,
+      Plan: plan,
+      ListWalker: new (addon().ListWalker)(space, plan, 0),
+    };
     const strangers = [
       undefined,
       null,
@@ -123,7 +133,7 @@ describe('every method', () => {
       Object.create(memory),
       addon(),
     ];
-    for (const name of ['Memory', 'AddressSpace', 'Plan', 'Libvmi']) {
+    for (const name of ['Memory', 'AddressSpace', 'Plan', 'ListWalker', 'Libvmi']) {
       if (binary[name] === undefined) continue;
       const prototype = binary[name].prototype;
       const others = Object.entries(receivers).filter(([other]) => other !== name);
@@ -145,7 +155,7 @@ describe('every method', () => {
   it('refuses objects that only look right as arguments', () => {
     using ram = new Ram(0x4000);
     const memory = ram.open();
-    const { AddressSpace, Plan } = addon();
+    const { AddressSpace, ListWalker, Plan } = addon();
     const space = ram.space(memory);
     const plan = new Plan(Int32Array.of(-1, 0, 8));
     const none = new BigUint64Array(0);
@@ -154,11 +164,16 @@ describe('every method', () => {
         /^Expected memory to be a Memory/,
       );
     }
+    for (const fake of [{}, Object.create(space), new Proxy(space, {}), memory, plan, undefined]) {
+      expect(() => new ListWalker(fake as never, plan, 0)).toThrow(
+        /^Expected space to be a AddressSpace/,
+      );
+    }
     for (const fake of [{}, Object.create(plan), new Proxy(plan, {}), memory, space, undefined]) {
       expect(() => space.gather(fake as never, none, new Uint8Array(8))).toThrow(
         /^Expected plan to be a Plan/,
       );
-      expect(() => space.lists(fake as never, none, 0, 1)).toThrow(/^Expected plan to be a Plan/);
+      expect(() => new ListWalker(space, fake as never, 0)).toThrow(/^Expected plan to be a Plan/);
     }
     memory.close();
   });

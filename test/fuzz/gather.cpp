@@ -1,6 +1,6 @@
 // Any plan over any memory: mapped and batched gathers give the same rows, and a plan is refused or
 // works.
-#include "core/gather/gather.h"
+#include "core/gather/gatherer.h"
 #include "fuzzed_guest.h"
 
 using namespace vmi;
@@ -47,10 +47,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                    {kDirectMap + 0x5123, kFuzzedSize - 0x5123, 0x5123}})
                      .ok());
     }
+    Gatherer gatherer(space.get());
     rows[mapped].assign(RowLayout(plan, bases.size()).total, 0);
     // Twice: the second finds the pages that the first came to know, and cells that are not zero.
     for (int i = 0; i < 2; ++i)
-      FUZZ_CHECK(Gather(space.get(), plan, bases.data(), bases.size(), rows[mapped].data()).ok());
+      FUZZ_CHECK(
+          gatherer.Gather(plan, bases.data(), bases.size(), {rows[mapped].data(), bases.size()})
+              .ok());
   }
   FUZZ_CHECK(rows[0] == rows[1]);
   return 0;

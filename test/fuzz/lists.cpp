@@ -3,7 +3,7 @@
 #include <ctime>
 #include <set>
 
-#include "core/lists/lists.h"
+#include "core/lists/list_walker.h"
 #include "fuzzed_guest.h"
 
 using namespace vmi;
@@ -14,19 +14,20 @@ extern "C" int nanosleep(const timespec*, timespec*) { return 0; }
 
 namespace {
 
-std::vector<uint64_t> CheckWalk(const Result<ListWalk>& walk, size_t heads, size_t max) {
+std::vector<uint64_t> CheckWalk(const Status& walk, const ListWalker& walker, size_t heads,
+                                size_t max) {
   if (!walk.ok()) {
     FUZZ_CHECK(walk.error().code == Code::kCorrupt || walk.error().code == Code::kFault);
     FUZZ_CHECK(walk.error().found <= max);
     return {1};
   }
-  const ListWalk& found = walk.value();
-  FUZZ_CHECK(found.bases.size() <= max && found.counts.size() == heads);
+  const std::vector<uint64_t>& nodes = walker.nodes();
+  FUZZ_CHECK(nodes.size() <= max && walker.counts().size() == heads);
   size_t total = 0;
-  for (const uint32_t count : found.counts) total += count;
-  FUZZ_CHECK(total == found.bases.size());
-  FUZZ_CHECK(std::set<uint64_t>(found.bases.begin(), found.bases.end()).size() == total);
-  return found.bases;
+  for (const uint32_t count : walker.counts()) total += count;
+  FUZZ_CHECK(total == nodes.size());
+  FUZZ_CHECK(std::set<uint64_t>(nodes.begin(), nodes.end()).size() == total);
+  return nodes;
 }
 
 }  // namespace
@@ -36,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto machine = MakeFuzzedMachine();
   Guest& guest = *machine->guest;
   const auto options = input.Take<uint8_t>();
-  const uint64_t link = input.Take<uint8_t>() & ~7u;
+  const uint32_t link = input.Take<uint8_t>() & ~7u;
   const size_t max = input.Take<uint8_t>();
   std::vector<uint64_t> heads;
   for (int i = 0; i < (options >> 4 & 3); ++i)
@@ -50,14 +51,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // Rows go where there is room for as many as the guest may have, or to a buffer of their own
   // size.
   const size_t capacity = (options & 8) != 0 ? max : 0;
-  std::vector<uint8_t> room(RowLayout(*plan, capacity).total);
-  const RowBuffer into{capacity == 0 ? nullptr : room.data(), capacity};
-  const auto fill = [&](AddressSpace* space, const ListWalk& found) {
-    const size_t count = found.bases.size();
+  std::vector<uint8_t> bytes(RowLayout(*plan, capacity).total);
+  const RowBuffer into{capacity == 0 ? nullptr : bytes.data(), capacity};
+  const auto fill = [&](ListWalker* walker) {
+    const size_t count = walker->nodes().size();
     const bool fits = into.bytes != nullptr && count <= capacity;
     std::vector<uint8_t> own(fits ? 0 : RowLayout(*plan, count).total + 1);
     const RowBuffer to = fits ? into : RowBuffer{own.data(), count};
-    FUZZ_CHECK(FillRows(space, *plan, found, to).ok());
+    FUZZ_CHECK(walker->Fill(to).ok());
     const RowLayout layout(*plan, to.capacity);
     std::vector<uint8_t> rows;
     const auto add = [&](uint64_t offset, size_t size) {
@@ -74,19 +75,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto space = machine->Open();
     if ((options & 1) != 0) FUZZ_CHECK(space->SetWindows({{kDirectMap, kFuzzedSize, 0}}).ok());
     // The second and third walk start from what the one before found.
-    for (int i = 0; i < 2; ++i) {
-      CheckWalk(WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max), heads.size(),
-                max);
-    }
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
-    const auto bases = CheckWalk(found, heads.size(), max);
-    if (found.ok()) {
-      std::vector<uint8_t> rows = fill(space.get(), found.value());
-      rows.insert(rows.end(), reinterpret_cast<const uint8_t*>(bases.data()),
-                  reinterpret_cast<const uint8_t*>(bases.data() + bases.size()));
-      return rows;
-    }
-    return std::vector<uint8_t>{static_cast<uint8_t>(found.error().code)};
+    auto walker = std::move(ListWalker::Create(space.get(), *plan, link).value());
+    for (int i = 0; i < 2; ++i)
+      CheckWalk(walker->Walk(heads.data(), heads.size(), max), *walker, heads.size(), max);
+    const Status found = walker->Walk(heads.data(), heads.size(), max, into);
+    const auto nodes = CheckWalk(found, *walker, heads.size(), max);
+    if (!found.ok()) return std::vector<uint8_t>{static_cast<uint8_t>(found.error().code)};
+    std::vector<uint8_t> rows = fill(walker.get());
+    rows.insert(rows.end(), reinterpret_cast<const uint8_t*>(nodes.data()),
+                reinterpret_cast<const uint8_t*>(nodes.data() + nodes.size()));
+    return rows;
   };
   // Memory that stands still gives the same rows however it is read.
   FUZZ_CHECK(walk(true) == walk(false));
@@ -96,10 +94,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   };
   guest.is_mapped = false;
   auto space = machine->Open();
+  auto walker = std::move(ListWalker::Create(space.get(), *plan, link).value());
   for (int i = 0; i < 3; ++i) {
-    const auto found = WalkLists(space.get(), *plan, heads.data(), heads.size(), link, max, into);
-    CheckWalk(found, heads.size(), max);
-    if (found.ok()) fill(space.get(), found.value());
+    const Status found = walker->Walk(heads.data(), heads.size(), max, into);
+    CheckWalk(found, *walker, heads.size(), max);
+    if (found.ok()) fill(walker.get());
   }
   return 0;
 }

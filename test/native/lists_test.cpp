@@ -4,7 +4,7 @@
 #include <set>
 
 #include "check.h"
-#include "core/lists/lists.h"
+#include "core/lists/list_walker.h"
 #include "fake_source.h"
 
 namespace vmi::test {
@@ -80,32 +80,55 @@ struct Lists {
     return Node(i);
   }
 
-  Result<ListWalk> Walk(std::vector<size_t> heads = {0}, size_t max = 100'000) {
+  // What a walk found, in copies.
+  struct Found {
+    std::vector<uint64_t> nodes;
+    std::vector<uint32_t> counts;
+    uint32_t retries;
+  };
+  Result<Found> Walk(std::vector<size_t> heads = {0}, size_t max = 100'000,
+                     const RowBuffer& into = {}) {
+    if (walker == nullptr)
+      walker = std::move(ListWalker::Create(space.get(), *plan, kLink).value());
     std::vector<uint64_t> addresses;
     for (const size_t head : heads) addresses.push_back(kDirectMap + Head(head));
-    return WalkLists(space.get(), *plan, addresses.data(), addresses.size(), kLink, max);
+    Status status = walker->Walk(addresses.data(), addresses.size(), max, into);
+    if (!status.ok()) return status;
+    std::vector<uint64_t> nodes = walker->nodes();
+    for (uint64_t& node : nodes) node -= kDirectMap;
+    return Found{std::move(nodes), walker->counts(), walker->retries()};
   }
 
-  // Columns of the walk's rows: the number at 0, and the same through a pointer.
-  void CheckRows(const ListWalk& walk) {
-    std::vector<uint8_t> rows(RowLayout(*plan, walk.bases.size()).total);
-    FillAndCheck(walk, {rows.data(), walk.bases.size()});
+  // The rows of the last walk.
+  std::vector<uint8_t> Fill() {
+    const size_t count = walker->nodes().size();
+    std::vector<uint8_t> rows(RowLayout(*plan, count).total, 0xee);
+    CHECK(walker->Fill({rows.data(), count}).ok());
+    return rows;
   }
 
-  void FillAndCheck(const ListWalk& walk, const RowBuffer& rows) {
+  // Columns of its rows: the number at 0, and the same through a pointer.
+  void CheckRows() {
+    const std::vector<uint64_t>& nodes = walker->nodes();
+    std::vector<uint8_t> rows(RowLayout(*plan, nodes.size()).total);
+    FillAndCheck({rows.data(), nodes.size()});
+  }
+
+  void FillAndCheck(const RowBuffer& rows) {
+    const std::vector<uint64_t>& nodes = walker->nodes();
     const RowLayout layout(*plan, rows.capacity);
-    CHECK(FillRows(space.get(), *plan, walk, rows).ok());
-    for (size_t i = 0; i < walk.bases.size(); ++i) {
+    CHECK(walker->Fill(rows).ok());
+    for (size_t i = 0; i < nodes.size(); ++i) {
       uint32_t mask;
       uint64_t base;
       std::memcpy(&mask, rows.bytes + i * 4, 4);
       std::memcpy(&base, rows.bytes + layout.bases + i * 8, 8);
       EQUAL(mask, 0u);
-      EQUAL(base, walk.bases[i]);
+      EQUAL(base, nodes[i] - kLink);
       for (const size_t column : {0, 2}) {
         uint32_t number;
         std::memcpy(&number, rows.bytes + layout.columns[column] + i * 4, 4);
-        EQUAL(number, static_cast<uint32_t>(walk.bases[i] - kDirectMap + kLink));
+        EQUAL(number, static_cast<uint32_t>(nodes[i] - kDirectMap));
       }
     }
   }
@@ -113,16 +136,11 @@ struct Lists {
   DirectMapped machine;
   std::unique_ptr<AddressSpace> space;
   std::unique_ptr<Plan> plan;
+  std::unique_ptr<ListWalker> walker;
 };
 
-std::vector<uint64_t> NodesOf(const ListWalk& walk) {
-  std::vector<uint64_t> nodes;
-  for (const uint64_t base : walk.bases) nodes.push_back(base - kDirectMap + kLink);
-  return nodes;
-}
-
 Error Fails(Lists& lists, Code code, std::vector<size_t> heads = {0}) {
-  Result<ListWalk> walk = lists.Walk(std::move(heads));
+  Result<Lists::Found> walk = lists.Walk(std::move(heads));
   CHECK(!walk.ok());
   EQUAL(walk.error().code, code);
   return walk.TakeError();
@@ -133,12 +151,12 @@ TEST(walks_in_order) {
     for (const size_t count : {0, 1, 2, 255, 256, 257, 600}) {
       Lists lists(mapped);
       const auto nodes = lists.Build(0, count);
-      const ListWalk walk = lists.Walk().value();
-      CHECK(NodesOf(walk) == nodes);
+      const Lists::Found walk = lists.Walk().value();
+      CHECK(walk.nodes == nodes);
       EQUAL(walk.retries, 0u);
       EQUAL(walk.counts.size(), 1u);
       EQUAL(walk.counts[0], count);
-      lists.CheckRows(walk);
+      lists.CheckRows();
     }
   }
 }
@@ -187,14 +205,11 @@ TEST(rows_go_where_there_is_room) {
         }
         const size_t total = RowLayout(*lists.plan, capacity).total;
         std::vector<uint8_t> room(total + 64, 0xee);
-        const uint64_t head = kDirectMap + Lists::Head(0);
-        const ListWalk walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 1000,
-                                        {room.data(), capacity})
-                                  .value();
-        CHECK(NodesOf(walk) == nodes);
+        const RowBuffer into{room.data(), capacity};
+        CHECK(lists.Walk({0}, 1000, into).value().nodes == nodes);
         // Elsewhere all the same.
-        lists.CheckRows(walk);
-        if (capacity >= nodes.size()) lists.FillAndCheck(walk, {room.data(), capacity});
+        lists.CheckRows();
+        if (capacity >= nodes.size()) lists.FillAndCheck(into);
         for (size_t i = total; i < room.size(); ++i) EQUAL(room[i], 0xeeu);
       }
     }
@@ -207,13 +222,13 @@ TEST(walks_many_lists) {
     const auto a = lists.Build(0, 10);
     lists.Build(1, 0);
     const auto c = lists.Build(2, 300, 50);
-    const ListWalk walk = lists.Walk({2, 1, 0}).value();
+    const Lists::Found walk = lists.Walk({2, 1, 0}).value();
     auto expected = c;
     expected.insert(expected.end(), a.begin(), a.end());
-    CHECK(NodesOf(walk) == expected);
+    CHECK(walk.nodes == expected);
     CHECK(walk.counts == (std::vector<uint32_t>{300, 0, 10}));
-    lists.CheckRows(walk);
-    EQUAL(lists.Walk({}).value().bases.size(), 0u);
+    lists.CheckRows();
+    EQUAL(lists.Walk({}).value().nodes.size(), 0u);
   }
 }
 
@@ -259,13 +274,14 @@ TEST(wild_pointers_are_corrupt) {
 
 TEST(heads_must_be_readable_kernel_addresses) {
   Lists lists;
+  const auto walker = std::move(ListWalker::Create(lists.space.get(), *lists.plan, kLink).value());
   for (const uint64_t head : {uint64_t{0}, uint64_t{0x1000}, kDirectMap + 4}) {
-    const auto walk = WalkLists(lists.space.get(), *lists.plan, &head, 1, kLink, 10);
+    const Status walk = walker->Walk(&head, 1, 10);
     CHECK(walk.error().code == Code::kCorrupt);
     EQUAL(walk.error().address, head);
   }
   const uint64_t nowhere = kDirectMap + (uint64_t{1} << 30);
-  const auto walk = WalkLists(lists.space.get(), *lists.plan, &nowhere, 1, kLink, 10);
+  const Status walk = walker->Walk(&nowhere, 1, 10);
   CHECK(walk.error().code == Code::kFault);
   EQUAL(walk.error().fault.address, nowhere);
 }
@@ -331,7 +347,7 @@ TEST(a_guest_stopped_within_list_add_or_list_del_is_followed) {
           lists.SetNext(prev, next);
           nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(at));
         }
-        CHECK(NodesOf(lists.Walk().value()) == nodes);
+        CHECK(lists.Walk().value().nodes == nodes);
       }
       // list_add_rcu before its last store.
       Lists lists(mapped);
@@ -341,7 +357,7 @@ TEST(a_guest_stopped_within_list_add_or_list_del_is_followed) {
       lists.SetPrev(next, nodes[at]);
       const auto walk = lists.Walk().value();
       nodes.insert(nodes.begin() + static_cast<ptrdiff_t>(at) + 1, Lists::Node(500));
-      CHECK(NodesOf(walk) == nodes);
+      CHECK(walk.nodes == nodes);
       CHECK(walk.retries > 0);
     }
   }
@@ -364,14 +380,14 @@ TEST(nodes_unlinked_under_the_walk_are_stepped_back_from) {
           deleted.insert(nodes[at - 1 - i]);
         }
       };
-      const ListWalk walk = lists.Walk().value();
+      const Lists::Found walk = lists.Walk().value();
       std::vector<uint64_t> expected;
       for (const uint64_t node : nodes) {
         if (deleted.count(node) == 0) expected.push_back(node);
       }
-      CHECK(NodesOf(walk) == expected);
+      CHECK(walk.nodes == expected);
       EQUAL(walk.retries > 0, !deleted.empty());
-      lists.CheckRows(walk);
+      lists.CheckRows();
     }
   }
 }
@@ -386,13 +402,13 @@ TEST(a_node_that_is_freed_and_used_again_is_reported_once) {
         lists.Delete(nodes[which]);
         lists.AddTail(nodes[which], Lists::Head(0));
       };
-      const ListWalk walk = lists.Walk().value();
+      const Lists::Found walk = lists.Walk().value();
       const uint64_t moved = nodes[which];
       nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
       nodes.push_back(moved);
-      CHECK(NodesOf(walk) == nodes);
+      CHECK(walk.nodes == nodes);
       EQUAL(walk.counts[0], 30u);
-      lists.CheckRows(walk);
+      lists.CheckRows();
     }
   }
 }
@@ -454,7 +470,7 @@ TEST(a_list_under_constant_change_is_followed) {
     lists.machine.guest->before_load = [&] {
       if (++loads % 5 == 0) change(loads / 5);
     };
-    const Result<ListWalk> walk = lists.Walk(heads);
+    const Result<Lists::Found> walk = lists.Walk(heads);
     lists.machine.guest->before_read = nullptr;
     lists.machine.guest->before_load = nullptr;
     if (!walk.ok()) {
@@ -462,7 +478,7 @@ TEST(a_list_under_constant_change_is_followed) {
       ++given_up;
       continue;
     }
-    const auto nodes = NodesOf(walk.value());
+    const auto nodes = walk.value().nodes;
     EQUAL(std::set<uint64_t>(nodes.begin(), nodes.end()).size(), nodes.size());
     for (const uint64_t node : nodes) CHECK(ever.count(node) != 0);
     size_t from = 0;
@@ -477,7 +493,7 @@ TEST(a_list_under_constant_change_is_followed) {
     }
     EQUAL(from, nodes.size());
     // Rows hold what their nodes hold, whichever of them were dropped on the way.
-    lists.CheckRows(walk.value());
+    lists.CheckRows();
   }
   std::cerr << "    gave up " << given_up << " of 400\n";
   CHECK(given_up < 20);
@@ -489,22 +505,22 @@ TEST(nodes_of_the_last_walk_are_read_ahead) {
   CHECK(lists.Walk().ok());
   Guest& guest = *lists.machine.guest;
   guest.reads = 0;
-  const ListWalk same = lists.Walk().value();
-  CHECK(NodesOf(same) == nodes);
+  const Lists::Found same = lists.Walk().value();
+  CHECK(same.nodes == nodes);
   // All nodes, what hangs on them, and the head.
   EQUAL(guest.reads, 3u);
   EQUAL(same.retries, 0u);
-  lists.CheckRows(same);
+  lists.CheckRows();
 
   // A list that has changed is read as it is: each new node by itself.
   for (const size_t gone : {0, 1, 30, 59}) lists.Delete(nodes[gone]);
   for (size_t i = 100; i < 103; ++i) lists.AddTail(lists.Make(i), Lists::Head(0));
   guest.reads = 0;
-  const ListWalk changed = lists.Walk().value();
-  EQUAL(changed.bases.size(), 59u);
+  const Lists::Found changed = lists.Walk().value();
+  EQUAL(changed.nodes.size(), 59u);
   EQUAL(changed.retries, 0u);
   EQUAL(guest.reads, 6u);
-  lists.CheckRows(changed);
+  lists.CheckRows();
 }
 
 TEST(a_walk_that_knows_the_list_checks_it_all_the_same) {
@@ -520,10 +536,10 @@ TEST(a_walk_that_knows_the_list_checks_it_all_the_same) {
       lists.SetNext(prev, next);
       lists.SetPrev(next, prev);
       nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
-      const ListWalk walk = lists.Walk().value();
-      CHECK(NodesOf(walk) == nodes);
+      const Lists::Found walk = lists.Walk().value();
+      CHECK(walk.nodes == nodes);
       EQUAL(walk.retries, 0u);
-      lists.CheckRows(walk);
+      lists.CheckRows();
       // A back pointer that leads elsewhere.
       lists.SetPrev(nodes[which == 0 ? 1 : which - 1], nodes[30]);
       CHECK(Fails(lists, Code::kCorrupt).message.find("points back to") != std::string::npos);
@@ -547,13 +563,12 @@ TEST(what_was_read_ahead_is_used_once) {
     guest.Put<uint32_t>(nodes[10] - kLink, 4711);
     lists.Insert(nodes[10], nodes[9], fresh);
   };
-  const ListWalk walk = lists.Walk().value();
+  const Lists::Found walk = lists.Walk().value();
   nodes.insert(nodes.begin() + 11, fresh);
-  CHECK(NodesOf(walk) == nodes);
+  CHECK(walk.nodes == nodes);
   EQUAL(walk.retries, 1u);
   const RowLayout layout(*lists.plan, nodes.size());
-  std::vector<uint8_t> rows(layout.total);
-  CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), nodes.size()}).ok());
+  const std::vector<uint8_t> rows = lists.Fill();
   uint32_t number;
   std::memcpy(&number, rows.data() + layout.columns[0] + 10 * sizeof number, sizeof number);
   EQUAL(number, 4711u);
@@ -565,11 +580,11 @@ TEST(two_threads_read_ahead) {
     Lists lists(false, true);
     Guest& guest = *lists.machine.guest;
     auto nodes = lists.Build(0, 700);
-    CHECK(NodesOf(lists.Walk().value()) == nodes);
+    CHECK(lists.Walk().value().nodes == nodes);
     const size_t before = guest.reads;
-    CHECK(NodesOf(lists.Walk().value()) == nodes);
+    CHECK(lists.Walk().value().nodes == nodes);
     // The head, and per block the nodes and what hangs on them.
-    EQUAL(guest.reads - before, 1 + 2 * (700u / GatherScratch::kBlock + 1));
+    EQUAL(guest.reads - before, 1 + 2 * (700u / kCopiedBlock + 1));
     for (int i = 0; i < round; ++i) {
       const size_t gone = random() % nodes.size();
       lists.Delete(nodes[gone]);
@@ -580,10 +595,10 @@ TEST(two_threads_read_ahead) {
       }
       nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(gone));
     }
-    const ListWalk walk = lists.Walk().value();
-    CHECK(NodesOf(walk) == nodes);
+    const Lists::Found walk = lists.Walk().value();
+    CHECK(walk.nodes == nodes);
     EQUAL(walk.retries, 0u);
-    lists.CheckRows(walk);
+    lists.CheckRows();
   }
 }
 
@@ -609,16 +624,12 @@ TEST(what_hangs_on_nodes_is_read_ahead_with_them_as_it_is_now) {
         guest.Put64(first, random() % 7 == 0 ? 0 : kDirectMap + second);
       }
       const size_t reads = guest.reads;
-      const ListWalk walk = lists.Walk().value();
-      CHECK(NodesOf(walk) == nodes);
-      size_t deep = 0;
-      for (const uint8_t is_deep : walk.captured.is_deep) deep += is_deep;
-      // The first walk knows no node.
-      if (round == 0) EQUAL(deep, 0u);
-      if (round > 0) CHECK(deep > kCount / 8 && deep < kCount && guest.reads - reads < 60);
+      const Lists::Found walk = lists.Walk().value();
+      CHECK(walk.nodes == nodes);
+      // The first walk knows no node: it reads each by itself.
+      CHECK(round == 0 ? guest.reads - reads > kCount : guest.reads - reads < kCount);
       const RowLayout layout(*lists.plan, kCount);
-      std::vector<uint8_t> rows(layout.total, 0xee);
-      CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), kCount}).ok());
+      const std::vector<uint8_t> rows = lists.Fill();
       for (size_t i = 0; i < kCount; ++i) {
         uint32_t mask;
         std::memcpy(&mask, rows.data() + i * 4, 4);
@@ -642,7 +653,6 @@ TEST(what_hangs_on_nodes_is_read_ahead_with_them_as_it_is_now) {
         CHECK(std::memcmp(rows.data() + layout.columns[2] + i * 8, &pointers[1], 8) == 0);
         CHECK(std::memcmp(rows.data() + layout.columns[3] + i * 4, &value, 4) == 0);
       }
-      Recycle(lists.space.get(), walk);
     }
   }
 }
@@ -660,13 +670,13 @@ TEST(a_list_that_changes_while_it_is_read_ahead_is_read_as_it_became) {
         lists.Delete(nodes[which]);
         if (moves) lists.AddTail(nodes[which], Lists::Head(0));
       };
-      const ListWalk walk = lists.Walk().value();
+      const Lists::Found walk = lists.Walk().value();
       const uint64_t moved = nodes[which];
       nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
       if (moves) nodes.push_back(moved);
       // What was read ahead was in the list then: the node may be found where it was, or not at
       // all.
-      const auto found = NodesOf(walk);
+      const auto found = walk.nodes;
       EQUAL(std::set<uint64_t>(found.begin(), found.end()).size(), found.size());
       auto at = found.begin();
       for (const uint64_t node : nodes) {
@@ -675,7 +685,7 @@ TEST(a_list_that_changes_while_it_is_read_ahead_is_read_as_it_became) {
         CHECK(at != found.end());
       }
       if (moves) CHECK(std::find(found.begin(), found.end(), moved) != found.end());
-      lists.CheckRows(walk);
+      lists.CheckRows();
     }
   }
 }
@@ -727,11 +737,10 @@ TEST(columns_that_cannot_be_read_are_marked_while_the_list_goes_on) {
   lists.plan = std::move(Plan::Create(triples, 9).value());
   const auto nodes = lists.Build(0, 5);
   lists.machine.guest->bad_pages.insert(((nodes[2] - kLink) & ~kPageMask) + 0x2000);
-  const ListWalk walk = lists.Walk().value();
-  CHECK(NodesOf(walk) == nodes);
+  const Lists::Found walk = lists.Walk().value();
+  CHECK(walk.nodes == nodes);
   const RowLayout layout(*lists.plan, 5);
-  std::vector<uint8_t> rows(layout.total);
-  CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), walk.bases.size()}).ok());
+  const std::vector<uint8_t> rows = lists.Fill();
   for (size_t i = 0; i < 5; ++i) {
     uint32_t mask;
     uint64_t next;
@@ -751,11 +760,10 @@ TEST(a_page_that_cannot_be_read_hides_nothing_behind_it) {
     const auto nodes = lists.Build(0, 5);
     lists.machine.guest->bad_pages.insert(Lists::Node(0) - kLink - kPageSize);
     for (int round = 0; round < 2; ++round) {
-      const ListWalk walk = lists.Walk().value();
-      CHECK(NodesOf(walk) == nodes);
+      const Lists::Found walk = lists.Walk().value();
+      CHECK(walk.nodes == nodes);
       const RowLayout layout(*lists.plan, 5);
-      std::vector<uint8_t> rows(layout.total);
-      CHECK(FillRows(lists.space.get(), *lists.plan, walk, {rows.data(), 5}).ok());
+      const std::vector<uint8_t> rows = lists.Fill();
       for (size_t i = 0; i < 5; ++i) {
         uint32_t mask;
         uint32_t number;

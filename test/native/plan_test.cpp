@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "core/gather/plan.h"
+#include "core/gather/row_layout.h"
 
 namespace vmi::test {
 namespace {
@@ -59,22 +60,22 @@ TEST(as_many_rows_fit_as_fit) {
 TEST(columns_near_each_other_share_a_window) {
   const int32_t triples[] = {-1, 8000, 8, -1, 4000, 96, -1, 0, 8, 2, 16, 8, 0, 16, 8, 2, -16, 8};
   const auto plan = std::move(Plan::Create(triples, 18).value());
-  const auto& windows = plan->windows();
-  EQUAL(windows.size(), 4u);
-  EQUAL(windows[0].offset, 0);
-  EQUAL(windows[0].length, 4096u);
-  EQUAL(windows[1].offset, 8000);
-  EQUAL(windows[2].from, 0);
-  EQUAL(windows[3].from, 2);
-  EQUAL(windows[3].offset, -16);
-  EQUAL(windows[3].length, 40u);
+  const auto& groups = plan->groups();
+  EQUAL(groups.size(), 4u);
+  EQUAL(groups[0].offset, 0);
+  EQUAL(groups[0].length, 4096u);
+  EQUAL(groups[1].offset, 8000);
+  EQUAL(groups[2].from, 0);
+  EQUAL(groups[3].from, 2);
+  EQUAL(groups[3].offset, -16);
+  EQUAL(groups[3].length, 40u);
   EQUAL(plan->max_depth(), 1);
 }
 
 TEST(offsets_may_be_as_far_apart_as_they_like) {
   const int32_t triples[] = {-1, INT32_MIN, 8, -1, INT32_MAX, 4096};
   const auto plan = std::move(Plan::Create(triples, 6).value());
-  EQUAL(plan->windows().size(), 2u);
+  EQUAL(plan->groups().size(), 2u);
 }
 
 TEST(refuses_expectations_of_what_is_no_number) {

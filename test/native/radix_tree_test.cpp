@@ -2,8 +2,7 @@
 #include <cstring>
 
 #include "check.h"
-#include "core/gather/gather.h"
-#include "core/lookup/radix_tree.h"
+#include "core/lookup/look_ups.h"
 #include "fake_source.h"
 
 namespace vmi::test {
@@ -20,6 +19,8 @@ struct Tree {
     machine.guest->is_parallel = is_parallel;
     space = machine.Open();
     CHECK(space->SetWindows({{kDirectMap, kSize, 0}}).ok());
+    gatherer = std::make_unique<Gatherer>(space.get());
+    look_ups = std::make_unique<LookUps>(gatherer.get());
   }
   static uint64_t Node(size_t i) { return 0x50000 + i * 0x80; }
   static uint64_t Entry(size_t i) { return (kDirectMap + Node(i)) | 2; }
@@ -28,12 +29,16 @@ struct Tree {
   }
   void SetShift(size_t node, uint8_t shift) { machine.guest->Put<uint8_t>(Node(node), shift); }
   void SetHead(uint64_t value) { machine.guest->Put64(kHead, value); }
-  Result<uint64_t> Get(uint64_t index) {
-    return LookUp(space.get(), kTree, kDirectMap + kHead, index);
+  Result<uint64_t> Get(uint64_t index) { return look_ups->Find(kTree, kDirectMap + kHead, index); }
+  void Flush() {
+    space->Flush();
+    look_ups->End();
   }
 
   DirectMapped machine;
   std::unique_ptr<AddressSpace> space;
+  std::unique_ptr<Gatherer> gatherer;
+  std::unique_ptr<LookUps> look_ups;
 };
 
 TEST(finds_what_an_index_holds) {
@@ -99,7 +104,7 @@ struct LookUps : Tree {
   // The number behind index 7; `reads` is how many calls of the source that took.
   uint64_t Number(size_t* reads) {
     const size_t before = machine.guest->reads;
-    space->Flush();
+    Flush();
     const uint64_t base = Get(7).value();
     const uint64_t number = Follow(base);
     *reads = machine.guest->reads - before;
@@ -107,7 +112,7 @@ struct LookUps : Tree {
   }
   uint64_t Follow(uint64_t base) {
     std::vector<uint8_t> rows(RowLayout(*plan, 1).total);
-    CHECK(Gather(space.get(), *plan, &base, 1, rows.data()).ok());
+    CHECK(look_ups->Gather(*plan, &base, 1, {rows.data(), 1}).ok());
     uint64_t number;
     std::memcpy(&number, rows.data() + RowLayout(*plan, 1).columns[1], sizeof number);
     return number;
@@ -141,7 +146,7 @@ TEST(a_look_up_follows_the_guest_and_not_its_last_path) {
   tree.SetSlot(2, 3, kDirectMap + 0x1000);
   EQUAL(tree.Number(&reads), 78u);
   tree.SetSlot(0, 1, 0);
-  tree.space->Flush();
+  tree.Flush();
   EQUAL(tree.Get(7).value(), 0u);
 }
 
@@ -149,7 +154,7 @@ TEST(what_was_read_ahead_is_used_once_and_not_by_others) {
   LookUps tree;
   size_t reads;
   EQUAL(tree.Number(&reads), 77u);
-  tree.space->Flush();
+  tree.Flush();
   EQUAL(tree.Get(7).value(), kDirectMap + 0x1000);
   tree.machine.guest->Put64(0x2000, 80);
   // A read of its own sees what is there now, and so does a second gather, and one after the
@@ -162,7 +167,7 @@ TEST(what_was_read_ahead_is_used_once_and_not_by_others) {
   EQUAL(tree.Follow(kDirectMap + 0x1000), 80u);
   EQUAL(tree.Get(7).value(), kDirectMap + 0x1000);
   tree.machine.guest->Put64(0x2000, 81);
-  tree.space->Flush();
+  tree.Flush();
   EQUAL(tree.Follow(kDirectMap + 0x1000), 81u);
 }
 

@@ -17,7 +17,7 @@
 #include "check.h"
 #include "core/paging/address_space.h"
 #include "core/bus_guard.h"
-#include "core/gather/gather.h"
+#include "core/gather/gatherer.h"
 #include "core/scan/scan.h"
 #include "source/segments.h"
 
@@ -218,7 +218,7 @@ TEST(a_truncated_file_is_a_fault_and_no_signal) {
       const std::vector<uint64_t> bases = {0xffff'8880'0000'1000, 0xffff'8880'0000'3000,
                                            0xffff'8880'0001'0000};
       std::vector<uint8_t> rows(RowLayout(*plan, 3).total);
-      CHECK(Gather(space.get(), *plan, bases.data(), 3, rows.data()).ok());
+      CHECK(Gatherer(space.get()).Gather(*plan, bases.data(), 3, {rows.data(), 3}).ok());
       const uint32_t expected[] = {0, 2, 3};
       CHECK(std::memcmp(rows.data(), expected, sizeof expected) == 0);
       CHECK(bus_frame == nullptr);

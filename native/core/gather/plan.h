@@ -1,4 +1,4 @@
-// What a gather reads at each row, and how rows lie in one buffer.
+// What a gather reads at each row.
 #pragma once
 
 #include <cstddef>
@@ -20,10 +20,10 @@ struct Column {
 };
 
 // Columns that hang on one pointer and lie close together: one read, one translation.
-struct ColumnWindow {
+struct ColumnGroup {
   struct Part {
     uint8_t column = 0;
-    uint16_t offset = 0;  // in the window
+    uint16_t offset = 0;  // in the group
     uint16_t size = 0;
   };
   int32_t from = -1;
@@ -32,7 +32,7 @@ struct ColumnWindow {
   int depth = 0;
   std::vector<Part> parts;
 
-  // Calls `visit` for every part that needs a byte of [from, end) of the window.
+  // Calls `visit` for every part that needs a byte of [from, end) of the group.
   template <typename Visit>
   void ForParts(uint32_t from, uint32_t end, Visit visit) const {
     for (const Part& part : parts) {
@@ -63,8 +63,8 @@ class Plan {
   static constexpr size_t kMaxColumns = 32;
   static constexpr size_t kMaxExpectations = 32;
   static constexpr uint32_t kMaxSize = 4096;
-  // Of a ColumnWindow: more is dearer to copy than another element of a batch is to read.
-  static constexpr uint32_t kMaxWindow = 4096;
+  // Bytes of a ColumnGroup. To copy more costs more than to read another element of a batch.
+  static constexpr uint32_t kMaxGroup = 4096;
 
   // Triples (from, offset, size); kMisuse for what NativeRows cannot hold.
   static Result<std::unique_ptr<Plan>> Create(const int32_t* triples, size_t count);
@@ -74,43 +74,21 @@ class Plan {
 
   const std::vector<Column>& columns() const { return columns_; }
   // By depth, so that a pointer is read before what hangs on it.
-  const std::vector<ColumnWindow>& windows() const { return windows_; }
+  const std::vector<ColumnGroup>& groups() const { return groups_; }
   int max_depth() const { return max_depth_; }
   const std::vector<Expectation>& expectations() const { return expectations_; }
 
-  // Windows of the columns at one depth of `columns`; the indices of their parts are those of
-  // `columns`.
-  static std::vector<ColumnWindow> MakeWindows(const std::vector<Column>& columns, int depth);
+  // This plan with one more column at the row's base. Fewer than kMaxColumns are there.
+  Plan With(int32_t offset, uint32_t size) const;
 
  private:
+  void MakeGroups();
+  void AddGroups(int depth);
+
   std::vector<Column> columns_;
-  std::vector<ColumnWindow> windows_;
+  std::vector<ColumnGroup> groups_;
   int max_depth_ = 0;
   std::vector<Expectation> expectations_;
 };
-
-// No rows are larger: a guest can make a list as long as its memory allows.
-constexpr uint64_t kMaxRowBytes = uint64_t{1} << 30;
-
-// Offsets in the buffer of NativeRows with room for `count` rows.
-struct RowLayout {
-  RowLayout(const Plan& plan, uint64_t count);
-  uint64_t bases = 0;
-  uint64_t columns[Plan::kMaxColumns] = {};
-  uint64_t total = 0;
-};
-
-// A buffer that is laid out for `capacity` rows.
-struct RowBuffer {
-  uint8_t* bytes = nullptr;
-  size_t capacity = 0;
-};
-
-// As many rows as `length` bytes have room for.
-size_t RowsThatFit(const Plan& plan, uint64_t length);
-
-// Numbers of the first `count` rows that have a fault or are not as expected, ascending. `into`:
-// room for `count`. Returns how many.
-size_t FindUnexpected(const Plan& plan, const RowBuffer& rows, size_t count, uint32_t* into);
 
 }  // namespace vmi

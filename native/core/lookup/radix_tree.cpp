@@ -25,8 +25,6 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
   Status status = space->memory()->Check();
   if (!status.ok()) return status;
   space->memory()->Refresh();
-  space->BeginLookUp(head, index);
-  const ReadPaths::Along along(space->paths());
   uint64_t entry = 0;
   status = space->ReadExact(head, reinterpret_cast<uint8_t*>(&entry), sizeof entry);
   if (!status.ok()) return status;
@@ -36,7 +34,7 @@ Result<uint64_t> LookUp(AddressSpace* space, const RadixTree& tree, uint64_t hea
   const uint64_t slot_mask = (uint64_t{1} << tree.chunk_shift) - 1;
   const uint64_t top = entry - tree.tag;
   uint8_t node[kMaxNode];
-  // Where a read is a system call, the whole node at once.
+  // Copied memory: the whole node in one read.
   const uint64_t node_length = tree.slots_offset + (slot_mask + 1) * sizeof entry;
   int level;
   const bool whole =

@@ -7,7 +7,7 @@ namespace vmi {
 
 namespace {
 
-// What was read ahead is no older than this when it is used.
+// Milliseconds. What was read ahead is no older than this when it is used.
 constexpr int64_t kMaxAge = 10;
 
 int64_t CoarseMilliseconds() {
@@ -18,13 +18,18 @@ int64_t CoarseMilliseconds() {
 
 }  // namespace
 
-ReadPaths::Along::Along(ReadPaths* paths) : paths_(paths) {
-  if (paths->path_ != nullptr && CoarseMilliseconds() - paths->began_ > kMaxAge) paths->End();
-  paths->is_along_ = paths->path_ != nullptr;
+ReadPaths::Along::Along(ReadPaths* paths) : space_(paths->space_) {
+  if (paths->path_ == nullptr) return;
+  if (CoarseMilliseconds() - paths->began_ > kMaxAge) {
+    paths->End();
+  } else {
+    space_->set_detour(paths);
+  }
 }
 
-void ReadPaths::Begin(Memory* memory, uint64_t head, uint64_t index) {
+void ReadPaths::Begin(uint64_t head, uint64_t index) {
   End();
+  Memory* memory = space_->memory().get();
   if (!memory->parallel()) return;
   if (paths_.empty()) paths_.resize(kPaths);
   // PIDs follow each other.
@@ -63,12 +68,13 @@ bool ReadPaths::Take(ReadRequest* request) {
   return false;
 }
 
-void ReadPaths::CopyAlong(Memory* memory, ReadRequest* requests, size_t count) {
+void ReadPaths::CopyBatch(ReadRequest* requests, size_t count) {
+  Memory* memory = space_->memory().get();
   // No look-up reads that much at once.
   if (count > kMaxReads) return memory->CopyBatch(requests, count);
-  std::array<ReadRequest, kMaxReads> left;
+  std::array<ReadRequest, kMaxReads> unread;
   std::array<ReadRequest*, kMaxReads> owners;
-  size_t left_count = 0;
+  size_t unread_count = 0;
   for (size_t i = 0; i < count; ++i) {
     ReadRequest& request = requests[i];
     if (path_->count < kMaxReads && request.length <= kMaxBytes - bytes_) {
@@ -76,12 +82,12 @@ void ReadPaths::CopyAlong(Memory* memory, ReadRequest* requests, size_t count) {
       bytes_ += request.length;
     }
     if (Take(&request)) continue;
-    left[left_count] = request;
-    owners[left_count++] = &request;
+    unread[unread_count] = request;
+    owners[unread_count++] = &request;
   }
-  if (left_count == 0) return;
-  memory->CopyBatch(left.data(), left_count);
-  for (size_t i = 0; i < left_count; ++i) owners[i]->transferred = left[i].transferred;
+  if (unread_count == 0) return;
+  memory->CopyBatch(unread.data(), unread_count);
+  for (size_t i = 0; i < unread_count; ++i) owners[i]->transferred = unread[i].transferred;
 }
 
 }  // namespace vmi

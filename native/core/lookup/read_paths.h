@@ -1,5 +1,5 @@
-// Look-ups follow pointers, and where a read is a system call each step costs one. What the last
-// look-up of the same thing read is read first, in one batch; a step then takes its bytes from
+// Look-ups follow pointers, and in copied memory each step costs a system call. What the last
+// look-up of the same thing read is read first, in one batch. A step then takes its bytes from
 // there when it leads to the same address, and reads itself when not.
 #pragma once
 
@@ -8,16 +8,18 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/memory.h"
+#include "core/paging/address_space.h"
 
 namespace vmi {
 
-// Of one thread. Only addresses are kept from one look-up to the next, no bytes.
-class ReadPaths {
+// Not thread-safe. Only addresses are kept from one look-up to the next, no bytes.
+class ReadPaths final : public AddressSpace::Detour {
  public:
+  explicit ReadPaths(AddressSpace* space) : space_(space) {}
+
   // Starts a look-up of `index` under `head`: reads ahead, and keeps the addresses of the reads
   // that follow.
-  void Begin(Memory* memory, uint64_t head, uint64_t index);
+  void Begin(uint64_t head, uint64_t index);
 
   // From here on nothing that was read ahead is used.
   void End() {
@@ -25,24 +27,22 @@ class ReadPaths {
     ahead_count_ = 0;
   }
 
-  // The reads of a look-up, between them others may come that want to see what is there now.
+  // Makes reads steps of the look-up that has begun, if one has, for as long as it lives. Reads
+  // between two of these want to see what is there now.
   class Along {
    public:
     explicit Along(ReadPaths* paths);
-    ~Along() { paths_->is_along_ = false; }
+    ~Along() { space_->set_detour(nullptr); }
     Along(const Along&) = delete;
     Along& operator=(const Along&) = delete;
 
    private:
-    ReadPaths* paths_;
+    AddressSpace* space_;
   };
 
   // As Memory::CopyBatch. Each read that was ahead is used once: whoever reads again wants to see
   // what is there now.
-  void CopyBatch(Memory* memory, ReadRequest* requests, size_t count) {
-    if (!is_along_) return memory->CopyBatch(requests, count);
-    CopyAlong(memory, requests, count);
-  }
+  void CopyBatch(ReadRequest* requests, size_t count) override;
 
  private:
   static constexpr size_t kPaths = 4096;
@@ -60,14 +60,13 @@ class ReadPaths {
     std::array<Step, kMaxReads> steps;
   };
 
-  void CopyAlong(Memory* memory, ReadRequest* requests, size_t count);
   bool Take(ReadRequest* request);
 
+  AddressSpace* space_;
   // Allocated with the first look-up.
   std::vector<Path> paths_;
-  // The look-up that runs, and the bytes of all its reads.
+  // The look-up that goes on, when it began, and the bytes of all its reads.
   Path* path_ = nullptr;
-  bool is_along_ = false;
   int64_t began_ = 0;
   size_t bytes_ = 0;
   std::array<ReadRequest, kMaxReads> ahead_;

@@ -84,16 +84,6 @@ Status AddressSpace::SetWindows(const std::vector<Window>& windows) {
   return {};
 }
 
-AddressSpace::Trail& AddressSpace::TrailOf(uint64_t head, uint64_t link) {
-  for (Trail& trail : trails_) {
-    if (trail.head == head && trail.link == link) return trail;
-  }
-  Trail& trail = trails_[next_trail_];
-  next_trail_ = (next_trail_ + 1) % trails_.size();
-  trail = {head, link, {}};
-  return trail;
-}
-
 bool AddressSpace::LoadLastEntry(TableEntry* cached, uint64_t index, uint64_t* entry) {
   if (!memory_->mapped()) {
     table_entries_.resize(kTableCacheSize);
@@ -215,19 +205,19 @@ size_t AddressSpace::Copy(uint64_t address, uint8_t* into, size_t length, int* l
   constexpr size_t kBatch = 64;
   size_t done = 0;
   // Addresses end at 2^64: what lies beyond is as absent as any page.
-  const size_t room =
+  const size_t wanted =
       UINT64_MAX - address >= length ? length : static_cast<size_t>(UINT64_MAX - address) + 1;
   *level = levels_;
-  while (done < room) {
+  while (done < wanted) {
     ReadRequest requests[kBatch];
     size_t count = 0;
     size_t planned = done;
     int fault = kResolved;
-    while (planned < room && count < kBatch) {
+    while (planned < wanted && count < kBatch) {
       Run run;
       fault = Resolve(address + planned, &run);
       if (fault != kResolved) break;
-      const auto part = static_cast<size_t>(std::min<uint64_t>(room - planned, run.length));
+      const auto part = static_cast<size_t>(std::min<uint64_t>(wanted - planned, run.length));
       if (count > 0 && requests[count - 1].physical + requests[count - 1].length == run.physical) {
         requests[count - 1].length += part;
       } else {

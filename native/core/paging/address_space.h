@@ -7,10 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/gather/gather_scratch.h"
-#include "core/lists/list_scratch.h"
 #include "core/memory.h"
-#include "core/lookup/read_paths.h"
 #include "core/result.h"
 #include "core/zeroed_array.h"
 
@@ -37,10 +34,7 @@ class AddressSpace {
   int levels() const { return levels_; }
 
   Status SetWindows(const std::vector<Window>& windows);
-  void Flush() {
-    ++generation_;
-    paths_.End();
-  }
+  void Flush() { ++generation_; }
 
   Result<uint64_t> Translate(uint64_t address);
 
@@ -64,7 +58,7 @@ class AddressSpace {
   // read, or one of the page table.
   bool Absent(uint64_t address);
 
-  // For gathers and list walks, between Memory::Check and the next Close:
+  // For gathers and list walks, between Memory::Check and the next Close.
 
   // A run of physical addresses; length counts from `physical`.
   struct Run {
@@ -113,13 +107,13 @@ class AddressSpace {
     FlatFinder() = default;
     FlatFinder(const FlatWindow& window, uint64_t offset, size_t length)
         : origin_(window.start - offset),
-          room_(length <= window.length ? window.length - length + 1 : 0),
+          starts_(length <= window.length ? window.length - length + 1 : 0),
           host_(reinterpret_cast<uintptr_t>(window.run.host)),
           checks_(window.run.known != nullptr),
           known_(reinterpret_cast<uintptr_t>(window.run.known) - host_ / kPageSize),
           last_(length - 1) {}
 
-    bool Holds(uint64_t pointer) const { return pointer - origin_ < room_; }
+    bool Holds(uint64_t pointer) const { return pointer - origin_ < starts_; }
     // Whatever it leads to: a hint.
     void Prefetch(uint64_t pointer) const {
       if (Holds(pointer))
@@ -128,7 +122,7 @@ class AddressSpace {
     // Its host address, or nullptr: ask AddressSpace::Direct.
     const uint8_t* Find(uint64_t pointer) const {
       const uint64_t from = pointer - origin_;
-      if (from >= room_) return nullptr;
+      if (from >= starts_) return nullptr;
       const uintptr_t bytes = host_ + from;
       // It lies in one page or in two.
       if (checks_ && (Known(bytes) & Known(bytes + last_)) == 0) return nullptr;
@@ -142,7 +136,8 @@ class AddressSpace {
     }
 
     uint64_t origin_ = 0;
-    uint64_t room_ = 0;
+    // How many places there are where it can start.
+    uint64_t starts_ = 0;
     uintptr_t host_ = 0;
     bool checks_ = false;
     // Where FlatRun::known would have the byte of host page 0.
@@ -169,27 +164,19 @@ class AddressSpace {
   // Bytes read before the first that cannot be; `level` is set when that is fewer than `length`.
   size_t Copy(uint64_t address, uint8_t* into, size_t length, int* level);
 
-  // What the last walk of some lists leaves to the next one. Those of a few walks are kept.
-  struct Trail {
-    uint64_t head = 0;
-    uint64_t link = 0;
-    // To read ahead; only addresses, and only a guess.
-    std::vector<uint64_t> nodes;
+  // Copies batches in place of the memory, for as long as it is set: see ReadPaths.
+  class Detour {
+   public:
+    virtual void CopyBatch(ReadRequest* requests, size_t count) = 0;
+
+   protected:
+    ~Detour() = default;
   };
-  // Of the lists that start with `head`.
-  Trail& TrailOf(uint64_t head, uint64_t link);
-
-  ListScratch* scratch() { return &scratch_; }
-  GatherScratch* gather_scratch() {
-    if (gather_scratch_ == nullptr) gather_scratch_ = std::make_unique<GatherScratch>();
-    return gather_scratch_.get();
-  }
-
-  // A look-up that pointers lead through, until the next Flush.
-  void BeginLookUp(uint64_t head, uint64_t index) { paths_.Begin(memory_.get(), head, index); }
-  ReadPaths* paths() { return &paths_; }
+  void set_detour(Detour* detour) { detour_ = detour; }
+  bool has_detour() const { return detour_ != nullptr; }
   void CopyBatch(ReadRequest* requests, size_t count) {
-    paths_.CopyBatch(memory_.get(), requests, count);
+    if (detour_ != nullptr) return detour_->CopyBatch(requests, count);
+    memory_->CopyBatch(requests, count);
   }
 
   // Bits 63 to 47 (4 levels) or 63 to 56 (5 levels) are the same. SDM vol. 1, 3.3.7.1.
@@ -241,11 +228,7 @@ class AddressSpace {
   // The longest first.
   std::vector<FlatWindow> flat_;
   size_t flat_count_ = 0;
-  std::array<Trail, 4> trails_;
-  size_t next_trail_ = 0;
-  ListScratch scratch_;
-  std::unique_ptr<GatherScratch> gather_scratch_;
-  ReadPaths paths_;
+  Detour* detour_ = nullptr;
   uint64_t generation_ = 1;
   ZeroedArray<TlbEntry, kTlbSize> tlb_;
   ZeroedArray<TableEntry, kTableCacheSize> tables_;

@@ -3,14 +3,7 @@ import {
   PhysicalMemory,
   type PhysicalMemoryOptions,
 } from '../../../lib/memory/physical-memory.js';
-import type {
-  AddressSpace,
-  Memory,
-  NativeLoader,
-  NativeRows,
-  NativeScan,
-  Plan,
-} from '../../../types/addon.js';
+import type { AddressSpace, Memory, NativeLoader, NativeScan, Plan } from '../../../types/addon.js';
 
 /** A run of fake RAM. */
 export interface FakeSegment {
@@ -246,10 +239,6 @@ export class FakeAddressSpace {
 
   gather(_plan: Plan, _bases: BigUint64Array, _into: Uint8Array): void {
     throw new Error('the fake gathers nothing');
-  }
-
-  lists(_plan: Plan, _heads: BigUint64Array, _link: number, _max: number): NativeRows {
-    throw new Error('the fake walks no lists');
   }
 
   #entry(at: bigint): bigint | undefined {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { addon } from '../../lib/addon.js';
-import type { NativeRows } from '../../types/addon.js';
-import { expectMisuse, NUMBERS, WORDS } from './support/misuse.js';
+import type { AddressSpace, NativeRows } from '../../types/addon.js';
+import { BYTES, expectMisuse, NUMBERS, WORDS } from './support/misuse.js';
 import { bytesOf, DIRECT_MAP, IMAGE, Ram, TOP, thrownBy, withEachSource } from './support/ram.js';
 
 const LINK = 0x40;
@@ -43,7 +43,11 @@ function columns(
   };
 }
 
-describe('AddressSpace.lists', () => {
+/** A walker of its own for each walk, unless a test wants the second one to start from the first. */
+const walkerIn = (space: AddressSpace, of = plan(), at = LINK) =>
+  new (addon().ListWalker)(space, of, at);
+
+describe('ListWalker.walk', () => {
   it.each([0, 1, 2, 300, 700])('walks a list of %i', (count) => {
     using ram = makeRam();
     // Not in the order of their addresses.
@@ -54,7 +58,7 @@ describe('AddressSpace.lists', () => {
     link(ram, head(0), unique);
     withEachSource(ram, (memory, source) => {
       const space = ram.space(memory);
-      const rows = space.lists(plan(), BigUint64Array.of(head(0)), LINK, 1000);
+      const rows = walkerIn(space).walk(BigUint64Array.of(head(0)), 1000);
       expect(rows.count, source).toBe(unique.length);
       expect(rows.retries).toBe(0);
       expect([...rows.counts]).toEqual([unique.length]);
@@ -71,12 +75,13 @@ describe('AddressSpace.lists', () => {
     link(ram, head(1), []);
     link(ram, head(2), [node(5)]);
     withEachSource(ram, (memory) => {
-      const rows = ram
-        .space(memory)
-        .lists(plan(), BigUint64Array.of(head(2), head(1), head(0)), LINK, 3);
+      const rows = walkerIn(ram.space(memory)).walk(
+        BigUint64Array.of(head(2), head(1), head(0)),
+        3,
+      );
       expect([...rows.counts]).toEqual([1, 0, 2]);
       expect(columns(rows).bases).toEqual([5, 1, 2].map((index) => node(index) - BigInt(LINK)));
-      expect(ram.space(memory).lists(plan(), new BigUint64Array(0), LINK, 3)).toEqual({
+      expect(walkerIn(ram.space(memory)).walk(new BigUint64Array(0), 3)).toEqual({
         count: 0,
         capacity: 0,
         buffer: new ArrayBuffer(0),
@@ -93,8 +98,8 @@ describe('AddressSpace.lists', () => {
     const bytes = (rows: number) => Math.ceil((rows * 4) / 8) * 8 + rows * 24;
     withEachSource(ram, (memory) => {
       const space = ram.space(memory);
-      const walk = (into?: Uint8Array) =>
-        space.lists(plan(), BigUint64Array.of(head(0)), LINK, 10, into);
+      const walker = walkerIn(space);
+      const walk = (into?: Uint8Array) => walker.walk(BigUint64Array.of(head(0)), 10, into);
       const expected = columns(walk());
       for (const [rows, extra] of [
         [3, 0],
@@ -126,7 +131,7 @@ describe('AddressSpace.lists', () => {
     link(ram, head(0), [node(1), node(2), node(3)]);
     ram.put64(physical(head(0)) + 8n, node(2));
     withEachSource(ram, (memory) => {
-      const rows = ram.space(memory).lists(plan(), BigUint64Array.of(head(0)), LINK, 10);
+      const rows = walkerIn(ram.space(memory)).walk(BigUint64Array.of(head(0)), 10);
       expect(rows.count).toBe(3);
       expect(rows.retries).toBeGreaterThan(0);
     });
@@ -141,10 +146,8 @@ describe('AddressSpace.lists', () => {
     );
     withEachSource(ram, (memory) => {
       const space = ram.space(memory);
-      expect(space.lists(plan(), BigUint64Array.of(head(0)), LINK, 10).count).toBe(10);
-      expect(
-        thrownBy(() => space.lists(plan(), BigUint64Array.of(head(0)), LINK, 9)),
-      ).toMatchObject({
+      expect(walkerIn(space).walk(BigUint64Array.of(head(0)), 10).count).toBe(10);
+      expect(thrownBy(() => walkerIn(space).walk(BigUint64Array.of(head(0)), 9))).toMatchObject({
         code: 'VMI_CORRUPT',
         message: 'the lists have more than 9 nodes',
         address: node(9),
@@ -174,7 +177,7 @@ describe('AddressSpace.lists', () => {
     withEachSource(ram, (memory) => {
       const space = ram.space(memory);
       for (const heads of [[head(0)], [head(1), head(0)], [head(0), head(1)]]) {
-        const error = thrownBy(() => space.lists(plan(), BigUint64Array.from(heads), LINK, 100));
+        const error = thrownBy(() => walkerIn(space).walk(BigUint64Array.from(heads), 100));
         expect(error.code).toBe('VMI_CORRUPT');
         expect([node(2), pointer]).toContain(error.address);
         expect(error.found).toBe(heads[0] === head(1) ? 6 : 3);
@@ -189,7 +192,7 @@ describe('AddressSpace.lists', () => {
     withEachSource(ram, (memory) => {
       const space = ram.space(memory);
       const walk = (...heads: bigint[]) =>
-        thrownBy(() => space.lists(plan(), BigUint64Array.from(heads), LINK, 9));
+        thrownBy(() => walkerIn(space).walk(BigUint64Array.from(heads), 9));
       expect(walk(0n)).toMatchObject({ code: 'VMI_CORRUPT', address: 0n, found: 0 });
       expect(walk(head(0) + 4n)).toMatchObject({ code: 'VMI_CORRUPT' });
       expect(walk(head(0), head(0))).toMatchObject({ code: 'VMI_CORRUPT', address: head(0) });
@@ -207,10 +210,20 @@ describe('AddressSpace.lists', () => {
     const memory = ram.open();
     const space = ram.space(memory);
     const none = new BigUint64Array(0);
-    expectMisuse((value) => space.lists(value, none, 0, 1), []);
-    expectMisuse((value) => space.lists(plan(), value, 0, 1), WORDS);
-    expectMisuse((value) => space.lists(plan(), none, value, 1), NUMBERS);
-    expectMisuse((value) => space.lists(plan(), none, 0, value), NUMBERS);
+    const { ListWalker, Plan } = addon();
+    expectMisuse((value) => new ListWalker(value, plan(), LINK), []);
+    expectMisuse((value) => new ListWalker(space, value, LINK), []);
+    expectMisuse((value) => new ListWalker(space, plan(), value), NUMBERS);
+    expectMisuse((value) => walkerIn(space).walk(value, 1), WORDS);
+    expectMisuse((value) => walkerIn(space).walk(none, value), NUMBERS);
+    expectMisuse((value) => walkerIn(space).walk(none, 1, value), [...BYTES, 'undefined']);
+    const many = (count: number) =>
+      new Plan(Int32Array.from(Array.from({ length: count }, () => [-1, 0, 8]).flat()));
+    expect(new ListWalker(space, many(31), 0)).toBeInstanceOf(ListWalker);
+    expect(thrownBy(() => new ListWalker(space, many(32), 0))).toMatchObject({
+      name: 'RangeError',
+      message: 'Expected a plan of at most 31 columns but received 32',
+    });
     memory.close();
   });
 });

@@ -1,21 +1,17 @@
-// What a list walk needs for itself, kept for the next one: memory that is new from the host costs
-// a page fault each 4 KiB, as much as some ten nodes.
+// A number for each address that was seen.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 
-#include "core/helper_thread.h"
-#include "core/physical_source.h"
-
 namespace vmi {
 
-// Addresses that were seen, with a number each. Open addressing; grows.
+// Open addressing. Its memory grows, and is kept when it is cleared: memory that is new from the
+// host costs a page fault each 4 KiB, as much as some ten nodes of a list.
 class AddressMap {
  public:
   static constexpr uint32_t kAbsent = UINT32_MAX;
@@ -32,7 +28,12 @@ class AddressMap {
     return std::exchange(slot.number, number);
   }
 
-  // Forgets everything, and keeps the room for as much again.
+  uint32_t Get(uint64_t address) const {
+    if (slots_.empty()) return kAbsent;
+    const Slot& slot = const_cast<AddressMap*>(this)->Find(address);
+    return slot.address == 0 ? kAbsent : slot.number;
+  }
+
   void Clear() {
     constexpr size_t kMaxKept = size_t{1} << 16;
     if (used_ == 0) return;
@@ -44,12 +45,6 @@ class AddressMap {
     used_ = 0;
   }
 
-  uint32_t Get(uint64_t address) const {
-    if (slots_.empty()) return kAbsent;
-    const Slot& slot = const_cast<AddressMap*>(this)->Find(address);
-    return slot.address == 0 ? kAbsent : slot.number;
-  }
-
  private:
   // Kernel addresses are never 0.
   struct Slot {
@@ -58,7 +53,7 @@ class AddressMap {
   };
 
   Slot& Find(uint64_t address) {
-    // Nodes lie at multiples of the slab's object size: multiply, take the high bits.
+    // Nodes lie at multiples of the slab's object size, so the high bits of the product are taken.
     size_t i = static_cast<size_t>((address * 0x9e37'79b9'7f4a'7c15) >> 32) & (slots_.size() - 1);
     while (slots_[i].address != 0 && slots_[i].address != address)
       i = (i + 1) & (slots_.size() - 1);
@@ -75,30 +70,6 @@ class AddressMap {
 
   std::vector<Slot> slots_;
   size_t used_ = 0;
-};
-
-struct ListScratch {
-  AddressMap seen;
-  std::vector<uint64_t> nodes;
-  // ListWalk::Captured::own, and ListWalk::bases.
-  std::vector<uint8_t> ahead;
-  std::vector<uint64_t> bases;
-  // What one thread reads nodes into.
-  struct Lane {
-    std::vector<ReadRequest> requests;
-    // Of each node of a block: its first request; one more at the end.
-    std::vector<size_t> first;
-    std::vector<const uint8_t*> nodes;
-    std::vector<uint8_t> buffer;
-  };
-  std::array<Lane, HelperThread::kThreads> lanes;
-
-  void Clear() {
-    constexpr size_t kMaxKept = size_t{1} << 16;
-    seen.Clear();
-    if (nodes.capacity() > kMaxKept) nodes = {};
-    nodes.clear();
-  }
 };
 
 }  // namespace vmi
