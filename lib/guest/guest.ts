@@ -8,7 +8,8 @@ import type { P2m } from '../kernel/xen-p2m.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
-import { KernelObjects } from '../objects/kernel-objects.js';
+import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
+import type { Place } from '../objects/struct-object.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
@@ -50,7 +51,6 @@ export class Guest implements AsyncDisposable {
   readonly #pauses: Pauses;
   readonly #streams = new Set<Cr3WriteStream>();
   #background: Promise<unknown> | undefined;
-  #objects: KernelObjects | undefined;
 
   /** @internal */
   constructor(target: string, memory: PhysicalMemory, kernel: Kernel) {
@@ -183,16 +183,15 @@ export class Guest implements AsyncDisposable {
 
   /** Values of the kernel by their C types; {@link object} and its like are short for it. */
   get objects(): KernelObjects {
-    this.#objects ??= new KernelObjects(this.kernel);
-    return this.#objects;
+    return objectsOf(this.kernel);
   }
 
   /**
-   * The value of a C type at an address: `guest.object('task_struct', guest.task(1).address)`.
+   * The value of a C type at an address: `guest.object('task_struct', guest.task(1))`.
    * @throws {VmiError} `VMI_TYPE` with names that come close
    */
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  object(type: string, address: AddressLike): any {
+  object(type: string, address: Place): any {
     return this.objects.object(type, address);
   }
 

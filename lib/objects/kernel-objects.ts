@@ -5,7 +5,7 @@ import type { TypeRef, TypeTable } from '../kernel/types/table.js';
 import { VirtualMemory } from '../memory/virtual-memory.js';
 import { makeReader } from './readers.js';
 import type { BitField, ObjectSpace, Reader, ValueMemory } from './space.js';
-import { placeOf, type StructObject } from './struct-object.js';
+import { type Place, placeOf, type StructObject } from './struct-object.js';
 import { parseTypeName } from './type-name.js';
 import { KNOWN_VARIABLES } from './variables.js';
 
@@ -58,7 +58,7 @@ export class KernelObjects {
    * @throws {FaultError} of a type that is read at once, as a number is
    */
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  object(type: string, address: AddressLike | StructObject): any {
+  object(type: string, address: Place): any {
     const ref = this.#space.type(type);
     this.#space.fresh();
     return this.#space.reader(ref)(this.#space, placeOf(address), undefined, type);
@@ -120,7 +120,7 @@ export class KernelObjects {
   }
 
   /** The structure whose `member` is at an address. @throws {VmiError} `VMI_TYPE` */
-  containerOf(place: StructObject | AddressLike, type: string, member: string): StructObject {
+  containerOf(place: Place, type: string, member: string): StructObject {
     const address = wrap(placeOf(place) - BigInt(this.types.offset(type, member)));
     return this.object(type, address) as StructObject;
   }
@@ -145,6 +145,20 @@ export class KernelObjects {
       `the kernel's own types do not say which type '${name}' has: give it, as in variable('${name}', 'struct list_head')`,
     );
   }
+}
+
+const known = new WeakMap<KernelFacts, KernelObjects>();
+
+/**
+ * The values of a kernel; the same ones each time, so that what was learnt of its types is kept.
+ */
+export function objectsOf(kernel: KernelFacts): KernelObjects {
+  let objects = known.get(kernel);
+  if (objects === undefined) {
+    objects = new KernelObjects(kernel);
+    known.set(kernel, objects);
+  }
+  return objects;
 }
 
 /** Values in one process's user memory. */

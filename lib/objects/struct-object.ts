@@ -2,7 +2,7 @@ import { inspect } from 'node:util';
 import { type AddressLike, toAddress, wrap } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
-import { formatStruct } from './format.js';
+import { type FormatOptions, formatStruct } from './format.js';
 import { namedMembers, spelled } from './members.js';
 import { Overlay } from './overlay.js';
 import { Reference } from './reference.js';
@@ -196,6 +196,11 @@ export class StructObject {
     return plain(this, 2);
   }
 
+  /** Its members as lines of text, one level deep. Reads no more than it shows; never throws. */
+  $format(options: FormatOptions = {}): string[] {
+    return formatStruct(this, this.#space, options);
+  }
+
   [inspect.custom](depth: number): string {
     if (depth < 0) return `${this.$type} ${hex(this.#address)}`;
     return formatStruct(this, this.#space).join('\n');
@@ -278,7 +283,11 @@ function plain(object: StructObject, depth: number): unknown {
   return Object.fromEntries(all);
 }
 
-/** An object's address, or an address as it is. */
-export function placeOf(place: StructObject | AddressLike): bigint {
-  return place instanceof StructObject ? place.$address : toAddress(place);
+/** What has an address in guest memory: an object, a task, an address itself. */
+export type Place = AddressLike | StructObject | { readonly address: bigint };
+
+/** The address of a place. @throws {TypeError} @throws {RangeError} none */
+export function placeOf(place: Place): bigint {
+  if (place instanceof StructObject) return place.$address;
+  return toAddress(typeof place === 'object' && place !== null ? place.address : place);
 }

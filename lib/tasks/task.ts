@@ -2,6 +2,10 @@ import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
 import { escapeBytes } from '../escape.js';
 import { faultMask } from '../memory/rows.js';
+import { objectsOf } from '../objects/kernel-objects.js';
+import type { StructObject } from '../objects/struct-object.js';
+import type { Stack } from '../stacks/frames.js';
+import { unwinderOf } from '../stacks/unwind.js';
 import type { Cr3Source } from './cr3.js';
 import type { Listing } from './listing.js';
 import { PF_KTHREAD, type TaskColumn } from './task-members.js';
@@ -217,6 +221,25 @@ export class Task {
    */
   get userCr3(): bigint | null | undefined {
     return this.#listing.userCr3(this.#row);
+  }
+
+  /**
+   * Its `task_struct`, every member read when it is asked for: not the snapshot that this is, but what
+   * is at its address now.
+   */
+  get object(): StructObject {
+    return objectsOf(this.#listing.kernel).object(
+      'struct task_struct',
+      this.address,
+    ) as StructObject;
+  }
+
+  /**
+   * The kernel functions that it is in now, the innermost first, by the kernel's own tables (ORC).
+   * @throws {VmiError} `VMI_UNSUPPORTED`: it runs on a CPU, or has exited
+   */
+  stack(): Stack {
+    return unwinderOf(objectsOf(this.#listing.kernel)).stack(this.address);
   }
 
   toJSON(): TaskJson {
