@@ -60,7 +60,8 @@ export function parseLine(
 /** @throws {UsageError} too few or too many operands */
 export function checkOperands(command: Command, operands: readonly string[]): void {
   const missing = command.operands[operands.length];
-  if (missing !== undefined) throw new UsageError(`missing ${missing.name} (${missing.summary})`);
+  if (missing !== undefined && missing.optional !== true)
+    throw new UsageError(`missing ${missing.name} (${missing.summary})`);
   const last = command.operands.at(-1);
   if (operands.length > command.operands.length && last?.many !== true) {
     throw new UsageError(`unexpected argument '${operands[command.operands.length]}'`);

@@ -7,6 +7,8 @@ export interface Operand {
   readonly summary: string;
   /** Whether it may be given more than once; only the last operand may. */
   readonly many?: boolean;
+  /** Whether it may be left out; only the last operand may. */
+  readonly optional?: boolean;
 }
 
 export interface Option {

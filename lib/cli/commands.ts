@@ -8,8 +8,11 @@ import { profile } from './commands/profile.js';
 import { ps } from './commands/ps.js';
 import { read } from './commands/read.js';
 import { repl } from './commands/repl.js';
+import { run } from './commands/run.js';
+import { stacks } from './commands/stacks.js';
 import { sym } from './commands/sym.js';
 import { translate } from './commands/translate.js';
+import { type } from './commands/type.js';
 import { who } from './commands/who.js';
 
 /** Every command of `vmi`, in the order of its help. */
@@ -24,6 +27,9 @@ export const COMMANDS: readonly Command[] = [
   sym,
   read,
   translate,
+  type,
+  stacks,
   profile,
   repl,
+  run,
 ];

@@ -66,7 +66,8 @@ export function operandsText(command: Command): string {
 }
 
 function operandText(operand: Operand): string {
-  return operand.many === true ? `${operand.name}…` : operand.name;
+  const text = operand.many === true ? `${operand.name}…` : operand.name;
+  return operand.optional === true ? `[${text}]` : text;
 }
 
 function optionLines(options: Readonly<Record<string, Option>>): string[] {

@@ -201,8 +201,10 @@ export class StructObject {
     return formatStruct(this, this.#space, options);
   }
 
-  [inspect.custom](depth: number): string {
-    if (depth < 0) return `${this.$type} ${hex(this.#address)}`;
+  /** All members where it is shown by itself; within something else, its type and address. */
+  [inspect.custom](depth: number | null): string {
+    // util.inspect starts at a depth of 2 and counts down.
+    if (depth !== null && depth < 2) return `${this.$type} ${hex(this.#address)}`;
     return formatStruct(this, this.#space).join('\n');
   }
 

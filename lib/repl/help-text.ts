@@ -17,6 +17,15 @@ Look inside:
   type('task_struct')           a structure of this kernel, with offsets
   type('mm_struct').member('pgd').offset
 
+Explore the kernel:
+  task(1).object.mm.pgd         members of C structures, followed as they are named
+  variable('init_task').comm    a variable; perCpu('runqueues', 0) what a CPU has of one
+  object('list_head', 0xffffffff82e0c940n)    any address as any type
+  [...list(variable('init_task').tasks, 'struct task_struct', 'tasks')].length
+  files(1)                      also vmas(1), cmdline(1), environ(1), mounts(1), children(1)
+  stack(2)                      the functions a task off the CPU is in
+  dmesg()                       also modules(), sockets(), runQueues(), commandLine()
+
 Use JavaScript:
   ps().filter((t) => t.uid === 1000 && !t.kthread)
   new Set(ps({ threads: true }).map((t) => t.cr3)).size

@@ -4,6 +4,8 @@ import type { Readable, Writable } from 'node:stream';
 import type { Guest } from '../index.js';
 import { printable } from '../text/printable.js';
 import { completeArgument } from './complete.js';
+import { completeMember } from './complete-member.js';
+import { explorer } from './explore.js';
 import { LineFeed } from './feed.js';
 import { HELP } from './help-text.js';
 import { helpers } from './helpers.js';
@@ -72,7 +74,13 @@ export function banner(guest: Guest): string {
 }
 
 function define(server: REPLServer, guest: Guest, origins: WeakMap<Uint8Array, bigint>): void {
-  const names = { guest, kernel: guest.kernel, memory: guest.memory, ...helpers(guest, origins) };
+  const names = {
+    guest,
+    kernel: guest.kernel,
+    memory: guest.memory,
+    ...helpers(guest, origins),
+    ...explorer(guest),
+  };
   for (const [name, value] of Object.entries(names)) {
     Object.defineProperty(server.context, name, {
       value,
@@ -90,7 +98,7 @@ function completeGuest(server: REPLServer, guest: Guest): void {
   open.completer = (line, done) => {
     let found: CompleterResult | undefined;
     try {
-      found = completeArgument(line, guest);
+      found = completeArgument(line, guest) ?? completeMember(line, guest, server.context);
     } catch {
       // A guest that cannot be asked completes nothing.
     }

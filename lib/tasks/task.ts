@@ -224,8 +224,8 @@ export class Task {
   }
 
   /**
-   * Its `task_struct`, every member read when it is asked for: not the snapshot that this is, but what
-   * is at its address now.
+   * Its `task_struct`, every member read when it is asked for: not the snapshot that this is, but
+   * what is at its address now.
    */
   get object(): StructObject {
     return objectsOf(this.#listing.kernel).object(
