@@ -21,6 +21,9 @@
         "native/core/memory.cpp",
         "native/core/paging/address_space.cpp",
         "native/core/result.cpp",
+        "native/core/sampler/sampler.cpp",
+        "native/core/sampler/switch_looker.cpp",
+        "native/core/sampler/word_reader.cpp",
         "native/core/scan/scan.cpp",
         "native/source/libvmi/call.cpp",
         "native/source/libvmi/config.cpp",
@@ -48,6 +51,7 @@
         "native/addon/loader.cpp",
         "native/addon/memory_object.cpp",
         "native/addon/plan_object.cpp",
+        "native/addon/sampler_object.cpp",
         "native/addon/scan_worker.cpp"
       ],
       "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],

@@ -40,6 +40,18 @@ export {
   type WalkResult,
   type WalkStep,
 } from './memory/virtual-memory.js';
+export { ClockTie } from './monitor/clock-tie.js';
+export type { SampleOptions, SampleStatistics } from './monitor/sampled-switches.js';
+export {
+  RunningTask,
+  type RunningTaskJson,
+  type Switch,
+  type SwitchJson,
+  type SwitchSource,
+  switchJson,
+} from './monitor/switch.js';
+export { SwitchStream } from './monitor/switch-stream.js';
+export type { WatchOptions } from './monitor/watch.js';
 export { ArrayObject } from './objects/array.js';
 export { EnumValue } from './objects/enum-value.js';
 export type { FormatOptions } from './objects/format.js';

@@ -230,6 +230,59 @@ export class ListWalker {
 /** Opens memory that is mapped from files, read from a process, or both. */
 export function openMemory(options: NativeMemoryOptions): Memory;
 
+// What a guest's CPUs run
+
+/** What a {@link Sampler} looks at, and how often. */
+export interface NativeSamplerOptions {
+  /**
+   * Of each CPU four physical addresses, multiples of 8: its count of switches (`rq.nr_switches`), its task by the run queue
+   * (`rq.curr`) and by the CPU itself (`current_task`), and the loaded mm (`cpu_tlbstate.loaded_mm`). 2^64 - 1 where the kernel
+   * does not show it; one of the two tasks must be there. 1 to 1,024 CPUs.
+   */
+  cpus: BigUint64Array;
+  /** Triples (virtual, length, physical): the linear mappings that tasks, mms and page directories lie in. */
+  windows: BigUint64Array;
+  /**
+   * Offsets in `task_struct`, multiples of 4: `sched_info.last_arrival` (-1: none), `pid`, `tgid`, `flags`, `mm`, `start_time`,
+   * `comm`.
+   */
+  task: Int32Array;
+  /** Offset of `mm_struct.pgd`. */
+  pgd: number;
+  /** Records that are kept for a slow reader, 1 to 1,048,576. */
+  capacity: number;
+  /** Nanoseconds between two looks at all CPUs; 0: the thread does nothing else. */
+  interval: number;
+  /** Part of a core that the thread may take, 0 to 1: the interval is changed to that end. 0: the interval stays. */
+  share: number;
+}
+
+/**
+ * A thread that looks at what each CPU of a guest runs, and keeps what changed in a bounded ring. It begins with the
+ * constructor, and ends with `stop()`, when the memory is closed, and when the guest is gone. It never waits for a reader: a record
+ * that finds the ring full is dropped, and its switch counts as missed.
+ *
+ * A record is 16 words: host time of the look (CLOCK_MONOTONIC, nanoseconds); host time of the last look before it that did not
+ * see the switch, 0 for none; count of switches; switches since the last record of this CPU that have none; index into `cpus`;
+ * flags (1: the first record of its CPU, or the count went back; 2: there is no count; 4: a foreign mm was loaded all the
+ * time); task; last_arrival; start_time; mm; loaded mm; physical address of its page directory, 0 for not known; pid and, in
+ * the upper half, tgid; flags; comm (two words). All of it is of one moment: torn tuples are looked at again.
+ */
+export class Sampler {
+  constructor(memory: Memory, options: NativeSamplerOptions);
+  /**
+   * Moves records, oldest first, to `into`; returns how many. Once there are none left throws what ended the thread: `VMI_CLOSED`.
+   */
+  take(into: BigUint64Array): number;
+  /**
+   * Looks, records, records dropped, looks at a CPU that stayed torn, looks that could not read, CPU time of the thread and the
+   * interval between looks in nanoseconds.
+   */
+  readonly statistics: BigUint64Array;
+  /** Ends the thread and waits for it; what it saw can still be taken. Idempotent. */
+  stop(): void;
+}
+
 // libvmi
 
 /** What {@link libvmiReport} found. */

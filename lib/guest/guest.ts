@@ -8,6 +8,8 @@ import type { P2m } from '../kernel/xen-p2m.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
+import type { SwitchStream } from '../monitor/switch-stream.js';
+import { type WatchOptions, watchSwitches } from '../monitor/watch.js';
 import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
 import type { Place } from '../objects/struct-object.js';
 import type { TaskColumns } from '../tasks/columns.js';
@@ -49,7 +51,7 @@ export class Guest implements AsyncDisposable {
   readonly kernel: Kernel;
   readonly #tasks: Tasks;
   readonly #pauses: Pauses;
-  readonly #streams = new Set<Cr3WriteStream>();
+  readonly #streams = new Set<{ return(): Promise<unknown> }>();
   #background: Promise<unknown> | undefined;
 
   /** @internal */
@@ -289,6 +291,19 @@ export class Guest implements AsyncDisposable {
       (cr3) => this.cr3ToTasks(cr3),
       () => this.#streams.delete(stream),
     );
+    this.#streams.add(stream);
+    return stream;
+  }
+
+  /**
+   * What each CPU runs, from now on: every switch that a thread which looks at memory meets, and
+   * exactly how many it did not. The guest is not trapped and does not notice. Leaving the loop
+   * ends it, and so does `close()`.
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the source is an image, libvmi, or has no linear memory
+   * @throws {RangeError} an option that is out of range
+   */
+  watchSwitches(options: WatchOptions = {}): SwitchStream {
+    const stream = watchSwitches(this, options, () => this.#streams.delete(stream));
     this.#streams.add(stream);
     return stream;
   }

@@ -1,8 +1,17 @@
-import type { AddressSpace, Memory, NativeLoader } from '../../types/addon.js';
+import type {
+  AddressSpace,
+  Memory,
+  NativeLoader,
+  NativeSamplerOptions,
+  Sampler,
+} from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
+import type { AbortOptions, Machine, VcpuRegisters } from './machine.js';
+
+export type { AbortOptions, Machine, VcpuRegisters } from './machine.js';
 
 /**
  * What a physical address of a source counts:
@@ -33,31 +42,6 @@ export interface Capabilities {
   readonly events: boolean;
   /** RAM is mapped: reads cost no system call. */
   readonly map: boolean;
-}
-
-/** Control registers of one vCPU, as the hypervisor holds them. */
-export interface VcpuRegisters {
-  readonly vcpu: number;
-  readonly cr0: bigint;
-  readonly cr3: bigint;
-  readonly cr4: bigint;
-  readonly rip: bigint;
-  /** IA32_EFER; 0 where the source does not tell. */
-  readonly efer: bigint;
-}
-
-export interface AbortOptions {
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** The side of a source that is not memory: the virtual machine's controls. */
-export interface Machine {
-  registers?(options?: AbortOptions): Promise<VcpuRegisters[]>;
-  pause?(): Promise<void>;
-  resume?(): Promise<void>;
-  /** Writes to CR3 as they happen; a stream of its own each time. */
-  cr3Writes?(options?: Cr3WriteOptions): RawCr3Writes;
-  close(): Promise<void>;
 }
 
 export interface PhysicalMemoryOptions {
@@ -340,6 +324,15 @@ export class PhysicalMemory implements AsyncDisposable {
       );
     }
     return this.#machine.cr3Writes(options);
+  }
+
+  /**
+   * @internal Starts a thread that looks at what the guest's CPUs run.
+   * @throws {VmiError} `VMI_CLOSED`
+   */
+  startSampler(options: NativeSamplerOptions): Sampler {
+    this.checkOpen();
+    return new (addon().Sampler)(this.#native, options);
   }
 
   /**

@@ -7,6 +7,7 @@
 #include "addon/list_walker_object.h"
 #include "addon/memory_object.h"
 #include "addon/plan_object.h"
+#include "addon/sampler_object.h"
 
 namespace vmi {
 
@@ -27,6 +28,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   PlanObject::Register(env, exports);
   AddressSpaceObject::Register(env, exports);
   ListWalkerObject::Register(env, exports);
+  SamplerObject::Register(env, exports);
   LibvmiObject::Register(env, exports);
   exports.Set("loader", Napi::Function::New<Loader>(env, "loader"));
   return exports;

@@ -1,0 +1,189 @@
+import type { NativeSamplerOptions, Sampler } from '../../types/addon.js';
+import { fromNative, VmiError } from '../errors.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { ClockTie } from './clock-tie.js';
+import { RunningTask, type Switch } from './switch.js';
+import { type SwitchLayout, switchLayout } from './switch-layout.js';
+
+/** Words of a record, and records taken at a time. types/addon.d.ts, Sampler. */
+const WORDS = 16;
+const BATCH = 1_024;
+/** Flags of a record. */
+const FIRST = 1n;
+const UNCOUNTED = 2n;
+
+/** Part of a core that sampling takes where no rate is given. */
+const SHARE = 0.05;
+/** Nanoseconds between looks to begin with, where the share decides. */
+const FIRST_INTERVAL = 250_000;
+/** Records kept for a slow reader, 128 bytes each. */
+const QUEUE = 65_536;
+const MAX_QUEUE = 1 << 20;
+const MAX_RATE = 1_000_000;
+
+export interface SampleOptions {
+  /**
+   * Looks a second at every CPU, above 0 to 1,000,000; `'full'`: one after the other, which takes a
+   * core. Left out: as often as 5 % of a core allows.
+   */
+  readonly rate?: number | 'full' | undefined;
+  /** Numbers of the CPUs to look at; default all that are online when it begins. */
+  readonly cpus?: readonly number[] | undefined;
+  /**
+   * Switches kept for a slow reader, 1 to 1,048,576; default 65,536. Those of more count as missed.
+   */
+  readonly queue?: number | undefined;
+}
+
+/** What a sampler has done so far. */
+export interface SampleStatistics {
+  /** Looks at all CPUs. */
+  readonly looks: number;
+  /** Switches that were seen. */
+  readonly seen: number;
+  /** Of them, those that were dropped because nobody took them in time; they count as missed. */
+  readonly dropped: number;
+  /**
+   * Looks at a CPU in the middle of a switch that did not end while it was looked at; seen later,
+   * or missed.
+   */
+  readonly torn: number;
+  /** Looks that could not read what they were to look at. */
+  readonly unreadable: number;
+  /** CPU time of the sampler's thread, seconds. */
+  readonly cpuSeconds: number;
+  /** Looks a second that are aimed at now; `Infinity` at full speed. */
+  readonly rate: number;
+}
+
+/** What `Guest` gives a sampler: memory that starts one, and the kernel in it. */
+export interface SampledGuest {
+  readonly kernel: Kernel;
+  startSampler(options: NativeSamplerOptions): Sampler;
+}
+
+/** The native sampler of one guest, its records decoded. Begins with the constructor. */
+export class SwitchSampler {
+  readonly layout: SwitchLayout;
+  /** The guest's scheduler clock on the host's. */
+  readonly clock = new ClockTie();
+  readonly #native: Sampler;
+  readonly #words = new BigUint64Array(WORDS * BATCH);
+  readonly #bytes = new Uint8Array(this.#words.buffer);
+  /** The task of each CPU's last record. */
+  readonly #last: (RunningTask | undefined)[] = [];
+
+  /**
+   * @throws {RangeError} an option that is out of range
+   * @throws {VmiError} as {@link switchLayout}
+   */
+  constructor(guest: SampledGuest, options: SampleOptions = {}) {
+    const pace = toPace(options.rate);
+    const capacity = toQueue(options.queue);
+    guest.kernel.memory.begin();
+    this.layout = switchLayout(guest.kernel, options.cpus);
+    try {
+      this.#native = guest.startSampler({ ...this.layout.native, ...pace, capacity });
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  get statistics(): SampleStatistics {
+    const [looks, seen, dropped, torn, unreadable, cpuTime, interval] = Array.from(
+      this.#native.statistics,
+      Number,
+    ) as [number, number, number, number, number, number, number];
+    return {
+      looks,
+      seen: seen + dropped,
+      dropped,
+      torn,
+      unreadable,
+      cpuSeconds: cpuTime / 1e9,
+      rate: interval === 0 ? Number.POSITIVE_INFINITY : 1e9 / interval,
+    };
+  }
+
+  /**
+   * What was seen since the last call, oldest first for each CPU; at most 1,024 switches, and none
+   * when there is nothing new.
+   * @throws {VmiError} `VMI_CLOSED`: the guest is gone or was closed, and nothing is left
+   */
+  take(): Switch[] {
+    let count: number;
+    try {
+      count = this.#native.take(this.#words);
+    } catch (error) {
+      throw fromNative(error);
+    }
+    return Array.from({ length: count }, (_, row) => this.#decode(row * WORDS));
+  }
+
+  /** Ends the thread; what it saw can still be taken. Idempotent. */
+  stop(): void {
+    this.#native.stop();
+  }
+
+  #decode(at: number): Switch {
+    const word = (index: number) => this.#words[at + index]!;
+    const flags = word(5);
+    const index = Number(word(4));
+    const ids = word(12);
+    const task = new RunningTask({
+      address: word(6),
+      pid: Number(ids & 0xffff_ffffn),
+      tgid: Number(ids >> 32n),
+      startTime: word(8),
+      mm: word(9),
+      flags: Number(word(13)),
+      comm: this.#bytes.slice((at + 14) * 8, (at + 16) * 8),
+    });
+    const time = word(0);
+    const before = word(1);
+    const arrival = word(7);
+    const first = (flags & FIRST) !== 0n;
+    const counted = (flags & UNCOUNTED) === 0n;
+    const missed = counted ? Number(word(3)) : null;
+    const known = missed === 0 && !first;
+    const previous = known ? (this.#last[index] ?? null) : null;
+    this.#last[index] = task;
+    // An idle task has no arrival; what is in its place is not looked at.
+    const began = arrival === 0n || task.idle ? null : arrival;
+    if (began !== null && before !== 0n && known) this.clock.add(began, before, time);
+    return {
+      time,
+      began,
+      cpu: this.layout.cpus[index]!,
+      cr3: word(11) === 0n ? null : word(11),
+      task,
+      previous,
+      missed,
+      count: counted ? word(2) : null,
+      by: 'sampled',
+    };
+  }
+}
+
+function toPace(rate: number | 'full' | undefined): { interval: number; share: number } {
+  if (rate === undefined) return { interval: FIRST_INTERVAL, share: SHARE };
+  if (rate === 'full') return { interval: 0, share: 0 };
+  if (typeof rate !== 'number' || !(rate > 0) || rate > MAX_RATE) {
+    throw new RangeError(
+      `Expected rate as 'full' or a number above 0 and up to ${MAX_RATE} looks a second but received ${String(rate)}`,
+    );
+  }
+  return { interval: Math.min(Math.round(1e9 / rate), 3.6e12), share: 0 };
+}
+
+function toQueue(queue = QUEUE): number {
+  if (Number.isInteger(queue) && queue >= 1 && queue <= MAX_QUEUE) return queue;
+  throw new RangeError(
+    `Expected queue as an integer between 1 and ${MAX_QUEUE} but received ${String(queue)}`,
+  );
+}
+
+/** The error of a guest that nobody can sample. */
+export function cannotSample(description: string, why: string): VmiError {
+  return new VmiError('VMI_UNSUPPORTED', `the CPUs of ${description} cannot be sampled: ${why}`);
+}
