@@ -12,7 +12,8 @@ export type VmiErrorCode =
   | 'VMI_CORRUPT'
   | 'VMI_UNSUPPORTED'
   | 'VMI_ABORTED'
-  | 'VMI_CRASHED';
+  | 'VMI_CRASHED'
+  | 'VMI_CHANGED';
 
 /**
  * Any failure that is not a misuse of the API (those are `TypeError` and `RangeError`).
@@ -99,7 +100,24 @@ export class CorruptError extends VmiError {
 }
 
 /**
- * The process that libvmi runs in (`isolate`) ended in the middle of a call. Code `VMI_CRASHED`.
+ * The guest is no longer what was attached: it was reset, or its RAM was changed. Code
+ * `VMI_CHANGED`. Every question ends in it from then on; `guest.reattach()` looks at the guest
+ * anew.
+ */
+export class ChangedError extends VmiError {
+  override readonly name = 'ChangedError';
+
+  /** @param what what has changed, as a sentence about the guest */
+  constructor(what: string, options?: ErrorOptions) {
+    super(
+      'VMI_CHANGED',
+      `the guest has changed since it was attached: ${what}. Attach again, or call guest.reattach()`,
+      options,
+    );
+  }
+}
+
+/** The process that libvmi runs in (`isolate`) ended in the middle of a call. Code `VMI_CRASHED`.
  */
 export class CrashError extends VmiError {
   override readonly name = 'CrashError';

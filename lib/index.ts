@@ -2,6 +2,7 @@ export type { AddressLike } from './address.js';
 export { diagnose, type Finding } from './discover/diagnosis.js';
 export { type ListedGuest, listGuests } from './discover/list-guests.js';
 export {
+  ChangedError,
   CorruptError,
   CrashError,
   type Fault,
@@ -15,7 +16,8 @@ export { kaslrOffset } from './export/linked.js';
 export { PROFILE_FORMATS, type ProfileFormat } from './export/profile.js';
 export { type AttachOptions, attach } from './guest/attach.js';
 export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
-export { Guest, type GuestCpu } from './guest/guest.js';
+export { Guest } from './guest/guest.js';
+export type { GuestCpu } from './guest/guest-cpu.js';
 export { Pause } from './guest/pause.js';
 export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';

@@ -45,6 +45,7 @@ export function exitCodeOf(code: VmiErrorCode): number {
     case 'VMI_CLOSED':
     case 'VMI_BUSY':
     case 'VMI_CRASHED':
+    case 'VMI_CHANGED':
       return EXIT.attach;
     case 'VMI_FAULT':
     case 'VMI_CORRUPT':

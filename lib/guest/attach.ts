@@ -5,7 +5,7 @@ import type { Profile } from '../kernel/profile/profile.js';
 import { openSource } from '../memory/open.js';
 import type { Candidate, Source } from '../memory/source.js';
 import { formatTarget, parseTarget, type Target } from '../target.js';
-import { Guest } from './guest.js';
+import { type Attached, Guest } from './guest.js';
 import { proveLayout } from './layout-proof.js';
 
 export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
@@ -43,8 +43,19 @@ export async function attach(target: string | Target, options: AttachOptions = {
       ? await loadProfile(profile)
       : (profile as Profile);
   const opened = openCache(cache);
-  const source = await openSource(parsed, { signal, isolate, meanwhile: () => opened?.prepare() });
-  return attachSource(parsed, source, { profile: loaded, cache, opened, signal });
+  const open = async (limit: AbortSignal | undefined) => {
+    const source = await openSource(parsed, {
+      signal: limit,
+      isolate,
+      meanwhile: () => opened?.prepare(),
+    });
+    return attachSource(parsed, source, { profile: loaded, cache, opened, signal: limit });
+  };
+  const { memory, kernel } = await open(signal);
+  const guest = new Guest(formatTarget(parsed), memory, kernel, () => open(undefined));
+  // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
+  guest.beforeClose(kernel.remember());
+  return guest;
 }
 
 /** What a kernel looks like through a wrong layout of RAM. */
@@ -58,12 +69,16 @@ const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
 
 type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal'>;
 
-async function attachSource(target: Target, source: Source, options: LoadOptions): Promise<Guest> {
+async function attachSource(
+  target: Target,
+  source: Source,
+  options: LoadOptions,
+): Promise<Attached> {
   const refusals: string[] = [];
   let last: unknown;
   for (const candidate of source.candidates) {
     try {
-      return await attachCandidate(target, candidate, options);
+      return await attachCandidate(candidate, options);
     } catch (error) {
       if (options.signal?.aborted === true) throw aborted(options.signal);
       // Only what another layout could cure leads on to the next one.
@@ -84,11 +99,7 @@ async function attachSource(target: Target, source: Source, options: LoadOptions
   );
 }
 
-async function attachCandidate(
-  target: Target,
-  candidate: Candidate,
-  options: LoadOptions,
-): Promise<Guest> {
+async function attachCandidate(candidate: Candidate, options: LoadOptions): Promise<Attached> {
   const memory = candidate.open();
   try {
     const registers = memory.capabilities.registers
@@ -96,10 +107,7 @@ async function attachCandidate(
       : [];
     const kernel = await Kernel.load(memory, { ...options, registers });
     if (!candidate.proven) proveLayout(kernel);
-    const guest = new Guest(formatTarget(target), memory, kernel);
-    // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
-    guest.beforeClose(kernel.remember());
-    return guest;
+    return { memory, kernel };
   } catch (error) {
     await memory.close();
     throw error;

@@ -20,47 +20,75 @@ import type { TaskList } from '../tasks/task-list.js';
 import type { ListOptions } from '../tasks/task-walk.js';
 import { Tasks } from '../tasks/tasks.js';
 import { Cr3WriteStream } from './cr3-writes.js';
+import type { GuestCpu } from './guest-cpu.js';
+import { GuestWatch } from './guest-watch.js';
 import { type Pause, Pauses } from './pause.js';
 import { checkPid, noTask } from './pid.js';
 import { checkSpace, type SpaceOptions } from './space.js';
 
-/** What one CPU runs, read from the guest's memory. */
-export interface GuestCpu {
-  readonly cpu: number;
-  /** The running task; PID 0 is the CPU's idle task. */
-  readonly task: Task;
-  /**
-   * Page-table base that is loaded; `null` where it is not known: the CPU of a running guest was
-   * switching in every look, or what it has loaded is no page table (`error`).
-   */
-  readonly cr3: bigint | null;
-  /**
-   * Whether the CPU was on its way from one task to the next: what it has loaded is then not
-   * necessarily `task`'s.
-   */
-  readonly switching: boolean;
-  /** Why `cr3` is `null` although the CPU is not switching. */
-  readonly error?: VmiError;
+/** What a guest is read through. */
+export interface Attached {
+  readonly memory: PhysicalMemory;
+  readonly kernel: Kernel;
 }
 
 /** One attached guest. Made by {@link attach}; `close()` it, or declare it with `await using`. */
 export class Guest implements AsyncDisposable {
   /** The target string it was attached by. */
   readonly target: string;
-  readonly memory: PhysicalMemory;
-  readonly kernel: Kernel;
-  readonly #tasks: Tasks;
-  readonly #pauses: Pauses;
+  #attached: Attached;
+  #watch: GuestWatch;
+  #tasks: Tasks;
+  #pauses: Pauses;
+  readonly #reopen: (() => Promise<Attached>) | undefined;
   readonly #streams = new Set<{ return(): Promise<unknown> }>();
   #background: Promise<unknown> | undefined;
 
-  /** @internal */
-  constructor(target: string, memory: PhysicalMemory, kernel: Kernel) {
+  /** @internal @param reopen opens and searches the same target anew */
+  constructor(
+    target: string,
+    memory: PhysicalMemory,
+    kernel: Kernel,
+    reopen?: () => Promise<Attached>,
+  ) {
     this.target = target;
-    this.memory = memory;
-    this.kernel = kernel;
+    this.#attached = { memory, kernel };
+    this.#reopen = reopen;
+    this.#watch = new GuestWatch(kernel);
     this.#tasks = new Tasks(kernel);
     this.#pauses = new Pauses(memory);
+  }
+
+  /** Its physical memory. */
+  get memory(): PhysicalMemory {
+    return this.#attached.memory;
+  }
+
+  /** The kernel that it runs. */
+  get kernel(): Kernel {
+    return this.#attached.kernel;
+  }
+
+  /**
+   * Looks at the guest anew, as {@link attach} did: after a reset, and after memory was plugged
+   * into it. `memory` and `kernel` are other objects then; pauses end, streams end. Where it fails,
+   * the guest stays as it was.
+   * @throws {VmiError} as {@link attach}; `VMI_UNSUPPORTED`: it was not made by `attach`
+   */
+  async reattach(): Promise<void> {
+    if (this.#reopen === undefined)
+      throw new VmiError('VMI_UNSUPPORTED', `${this.target} was not attached by attach()`);
+    const next = await this.#reopen();
+    const { memory } = this;
+    for (const stream of this.#streams) await stream.return();
+    await this.#pauses.endAll();
+    await this.#background;
+    this.#attached = next;
+    this.#watch = new GuestWatch(next.kernel);
+    this.#tasks = new Tasks(next.kernel);
+    this.#pauses = new Pauses(next.memory);
+    this.#background = next.kernel.remember();
+    await memory.close();
   }
 
   /** What this guest's source can do. */
@@ -75,14 +103,14 @@ export class Guest implements AsyncDisposable {
    * @throws {CorruptError} a list is broken for good
    */
   tasks(options: ListOptions = {}): TaskList {
-    return this.#tasks.list(options);
+    return this.#watch.ask(() => this.#tasks.list(options));
   }
 
   /**
    * The same as {@link tasks}, as typed columns: for tools that take thousands of tasks at a time.
    */
   taskColumns(options: ListOptions = {}): TaskColumns {
-    return this.#tasks.columns(options);
+    return this.#watch.ask(() => this.#tasks.columns(options));
   }
 
   /**
@@ -101,7 +129,8 @@ export class Guest implements AsyncDisposable {
    * @throws {RangeError} `pid` is no PID
    */
   findTask(pid: number): Task | undefined {
-    return this.#tasks.find(checkPid(pid));
+    const checked = checkPid(pid);
+    return this.#watch.ask(() => this.#tasks.find(checked));
   }
 
   /**
@@ -111,7 +140,8 @@ export class Guest implements AsyncDisposable {
    * @throws {CorruptError} the task names an address space that is none
    */
   pidToCr3(pid: number): bigint | null {
-    const cr3 = this.#tasks.cr3(checkPid(pid));
+    const checked = checkPid(pid);
+    const cr3 = this.#watch.ask(() => this.#tasks.cr3(checked));
     if (cr3 === undefined) throw noTask(pid);
     return cr3;
   }
@@ -123,7 +153,8 @@ export class Guest implements AsyncDisposable {
    *   user half of a pair
    */
   cr3ToTasks(cr3: AddressLike): TaskList {
-    return this.#tasks.withCr3(toAddress(cr3, 'cr3'));
+    const value = toAddress(cr3, 'cr3');
+    return this.#watch.ask(() => this.#tasks.withCr3(value));
   }
 
   /**
@@ -140,7 +171,7 @@ export class Guest implements AsyncDisposable {
    * lost.
    */
   crossView(): CrossRow[] {
-    return this.#tasks.cross();
+    return this.#watch.ask(() => this.#tasks.cross());
   }
 
   /**
@@ -149,13 +180,15 @@ export class Guest implements AsyncDisposable {
    * @throws {FaultError} what a CPU runs cannot be read
    */
   cpus(): GuestCpu[] {
-    return this.#tasks.cpus().map(({ cpu, task }) => ({
-      cpu: cpu.cpu,
-      task,
-      cr3: cpu.loadedPgd === 0n ? null : pgdToCr3(this.kernel, cpu.loadedPgd),
-      switching: cpu.switching,
-      ...(cpu.error === undefined ? {} : { error: cpu.error }),
-    }));
+    return this.#watch.ask(() =>
+      this.#tasks.cpus().map(({ cpu, task }) => ({
+        cpu: cpu.cpu,
+        task,
+        cr3: cpu.loadedPgd === 0n ? null : pgdToCr3(this.kernel, cpu.loadedPgd),
+        switching: cpu.switching,
+        ...(cpu.error === undefined ? {} : { error: cpu.error }),
+      })),
+    );
   }
 
   /**
@@ -222,7 +255,7 @@ export class Guest implements AsyncDisposable {
    * @throws {FaultError} the first address that is not mapped
    */
   read(address: AddressLike, length: number, space: SpaceOptions = {}): Buffer {
-    return this.#space(space).read(address, length);
+    return this.#watch.ask(() => this.#space(space).read(address, length));
   }
 
   /**
@@ -230,13 +263,15 @@ export class Guest implements AsyncDisposable {
    * first address that is not RAM
    */
   readPhysical(address: AddressLike, length: number): Buffer {
-    this.memory.begin();
-    return this.memory.read(address, toLength(length));
+    return this.#watch.ask(() => {
+      this.memory.begin();
+      return this.memory.read(address, toLength(length));
+    });
   }
 
   /** A NUL-terminated string of at most `max` bytes. @throws {FaultError} not mapped */
   readString(address: AddressLike, max?: number, space: SpaceOptions = {}): string {
-    return this.#space(space).readString(address, max);
+    return this.#watch.ask(() => this.#space(space).readString(address, max));
   }
 
   /**
@@ -266,7 +301,7 @@ export class Guest implements AsyncDisposable {
    * machine addresses.
    */
   translate(address: AddressLike, space: SpaceOptions = {}): WalkResult {
-    return this.#space(space).walk(address);
+    return this.#watch.ask(() => this.#space(space).walk(address));
   }
 
   /**

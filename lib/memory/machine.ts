@@ -1,5 +1,19 @@
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
 
+/** What a source can do beyond reading. */
+export interface Capabilities {
+  /** vCPU registers can be read. */
+  readonly registers: boolean;
+  /** The guest can be stopped and resumed. */
+  readonly pause: boolean;
+  /** Guest memory can be written. */
+  readonly write: boolean;
+  /** Register events can be awaited. */
+  readonly events: boolean;
+  /** RAM is mapped: reads cost no system call. */
+  readonly map: boolean;
+}
+
 /** Control registers of one vCPU, as the hypervisor holds them. */
 export interface VcpuRegisters {
   readonly vcpu: number;
@@ -13,6 +27,16 @@ export interface VcpuRegisters {
 
 export interface AbortOptions {
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What the hypervisor says of a guest at one moment. */
+export interface MachineLook {
+  /** Whether RAM is laid out as it was when it was attached. */
+  readonly sameRam: boolean;
+  /** `undefined`: they cannot be told. */
+  readonly registers?: readonly VcpuRegisters[] | undefined;
+  /** Whether the vCPUs run; `undefined`: it cannot be told. */
+  readonly running?: boolean | undefined;
 }
 
 /** The side of a source that is not memory: the virtual machine's controls. */

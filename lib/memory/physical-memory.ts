@@ -9,9 +9,9 @@ import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
-import type { AbortOptions, Machine, VcpuRegisters } from './machine.js';
+import type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
 
-export type { AbortOptions, Machine, VcpuRegisters } from './machine.js';
+export type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
 
 /**
  * What a physical address of a source counts:
@@ -30,20 +30,6 @@ export interface PhysicalRange {
   readonly length: bigint;
 }
 
-/** What a source can do beyond reading. */
-export interface Capabilities {
-  /** vCPU registers can be read. */
-  readonly registers: boolean;
-  /** The guest can be stopped and resumed. */
-  readonly pause: boolean;
-  /** Guest memory can be written. */
-  readonly write: boolean;
-  /** Register events can be awaited. */
-  readonly events: boolean;
-  /** RAM is mapped: reads cost no system call. */
-  readonly map: boolean;
-}
-
 export interface PhysicalMemoryOptions {
   readonly native: Memory;
   /** The kind of source: `qemu`, `image`, `libvmi`. */
@@ -53,6 +39,10 @@ export interface PhysicalMemoryOptions {
   /** Whether the guest may change while it is read. */
   readonly live: boolean;
   readonly machine?: Machine;
+  /**
+   * Looks at the guest anew, at once; absent where a guest does not change but by its own doing.
+   */
+  readonly look?: (() => MachineLook) | undefined;
   /** Default: `guest-physical`. */
   readonly addressing?: Addressing;
   /**
@@ -101,6 +91,7 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly capabilities: Capabilities;
   readonly #native: Memory;
   readonly #machine: Machine | undefined;
+  readonly #look: (() => MachineLook) | undefined;
   readonly #ramSize: bigint | undefined;
   readonly #loader: NativeLoader;
   readonly #handle: number;
@@ -115,6 +106,7 @@ export class PhysicalMemory implements AsyncDisposable {
     this.#loader = addon().loader();
     this.#handle = options.native.handle;
     this.#machine = options.machine;
+    this.#look = options.look;
     this.#ramSize = options.ramSize;
     this.addressing = options.addressing ?? 'guest-physical';
     this.sparse = options.ramSize !== undefined;
@@ -140,6 +132,20 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   get held(): boolean {
     return this.#held;
+  }
+
+  /** Whether {@link look} can tell anything. */
+  get canLook(): boolean {
+    return this.#look !== undefined;
+  }
+
+  /**
+   * Asks the hypervisor about the guest as it is now, and waits for the answer: some 50 ms.
+   * @returns `undefined` where there is nothing to ask
+   */
+  look(): MachineLook | undefined {
+    this.checkOpen();
+    return this.#look?.();
   }
 
   /** Bytes of RAM in all. */

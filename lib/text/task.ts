@@ -1,5 +1,5 @@
 import { hex } from '../errors.js';
-import type { GuestCpu } from '../guest/guest.js';
+import type { GuestCpu } from '../guest/guest-cpu.js';
 import type { Addressing } from '../memory/physical-memory.js';
 import type { Cr3Source } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';

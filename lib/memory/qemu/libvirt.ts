@@ -21,7 +21,9 @@ export interface LibvirtName {
 
 /** Where virsh, and libvmi's KVM driver, look for domains. */
 const SYSTEM = 'qemu:///system';
-/** Where the system's libvirtd keeps the process ids of its QEMUs. libvirt src/util/virpidfile.c. */
+/**
+ * Where the system's libvirtd keeps the process ids of its QEMUs. libvirt src/util/virpidfile.c.
+ */
 const RUN_FOLDER = '/run/libvirt/qemu';
 /** Names in a message. */
 const MAX_NAMES = 8;
@@ -40,7 +42,10 @@ export async function libvirtNames(
   return parseNames(await virsh(uri, ['list', ...which, '--uuid', '--name'], { signal }));
 }
 
-/** Lines of `virsh list --uuid --name`: 36 characters, a space, and a name that may hold anything but a newline. */
+/**
+ * Lines of `virsh list --uuid --name`: 36 characters, a space, and a name that may hold anything
+ * but a newline.
+ */
 export function parseNames(text: string): LibvirtName[] {
   return [...text.matchAll(/^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) (.*)$/gm)].map(
     ([, uuid, name]) => ({ uuid: uuid!, name: name! }),
@@ -49,7 +54,8 @@ export function parseNames(text: string): LibvirtName[] {
 
 /**
  * Finds a running domain, its QEMU and the way to its monitor.
- * @throws {VmiError} `VMI_ATTACH`: no virsh, no libvirtd, no right, no such domain, not running, not on this host
+ * @throws {VmiError} `VMI_ATTACH`: no virsh, no libvirtd, no right, no such domain, not running,
+ * not on this host
  */
 export async function findDomain(
   target: LibvirtTarget,
@@ -103,7 +109,8 @@ function unknownDomain(uri: string, name: string, names: readonly LibvirtName[])
 
 /**
  * Refuses a libvirt of another host: guest memory is read from a process of this one.
- * An alias of libvirt.conf is looked up. https://libvirt.org/uri.html, "Specifying URIs to libvirt".
+ * An alias of libvirt.conf is looked up. https://libvirt.org/uri.html, "Specifying URIs to
+ * libvirt".
  */
 async function checkLocal(uri: string, options: AbortOptions): Promise<void> {
   const full = uri.includes('://') ? uri : (await virsh(uri, ['uri'], options)).trim();
@@ -114,7 +121,10 @@ async function checkLocal(uri: string, options: AbortOptions): Promise<void> {
   );
 }
 
-/** The QEMU of a domain: the process of libvirt's pid file if it has that UUID, else the only one that has it. */
+/**
+ * The QEMU of a domain: the process of libvirt's pid file if it has that UUID, else the only one
+ * that has it.
+ */
 function processOf({ uuid, name }: LibvirtName, uri: string): QemuProcess | undefined {
   const recorded = uri === SYSTEM ? recordedProcess(name) : undefined;
   if (recorded?.uuid === uuid) return recorded;

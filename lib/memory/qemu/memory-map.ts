@@ -16,9 +16,10 @@ const FLAT_RANGE =
 /**
  * Reads the RAM ranges out of `info mtree -f` (QEMU softmmu/memory.c, `mtree_print_flatview`).
  *
- * A flat view per address space is printed; the one of the address space `memory` is taken. Main memory is every block
- * that has a RAM range of priority 0: a device's memory (video RAM, for one) sits in a window of priority 1. Ranges
- * of main memory that the chipset has made read-only (the BIOS shadow) still are main memory.
+ * A flat view per address space is printed; the one of the address space `memory` is taken. Main
+ * memory is every block that has a RAM range of priority 0: a device's memory (video RAM, for one)
+ * sits in a window of priority 1. Ranges of main memory that the chipset has made read-only (the
+ * BIOS shadow) still are main memory.
  * @throws {VmiError} `VMI_ATTACH` when no RAM is found in the text
  */
 export function parseMemoryTree(text: string): BlockRange[] {

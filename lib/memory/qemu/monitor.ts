@@ -4,7 +4,8 @@ import type { GuardWords } from '../pause-guard.js';
 export interface Monitor {
   /**
    * Runs one QMP command.
-   * @throws {VmiError} `VMI_UNSUPPORTED`: QEMU refused it; `VMI_CLOSED`: QEMU went away; `VMI_BUSY`: no answer
+   * @throws {VmiError} `VMI_UNSUPPORTED`: QEMU refused it; `VMI_CLOSED`: QEMU went away;
+   * `VMI_BUSY`: no answer
    */
   execute(command: string, args?: object): Promise<unknown>;
   /** Runs a command of the human monitor and returns its text. */

@@ -37,7 +37,10 @@ export interface QemuProcess {
   /** Bytes of `-m`; `undefined` when it cannot be told. */
   readonly memory: bigint | undefined;
   readonly machine: 'pc' | 'q35' | undefined;
-  /** Ids of the memory backends that are shared (`-object memory-backend-…,share=on`): the names of their RAM blocks. */
+  /**
+   * Ids of the memory backends that are shared (`-object memory-backend-…,share=on`): the names of
+   * their RAM blocks.
+   */
   readonly sharedBackends: readonly string[];
 }
 
@@ -80,10 +83,16 @@ export function qemuProcess(pid: number): QemuProcess {
   };
 }
 
-/** Where the system's libvirtd keeps the key of each domain. libvirt src/qemu/qemu_domain.c, `qemuDomainGetMasterKeyFilePath`. */
+/**
+ * Where the system's libvirtd keeps the key of each domain. libvirt src/qemu/qemu_domain.c,
+ * `qemuDomainGetMasterKeyFilePath`.
+ */
 const LIBVIRT_KEY = /"?file"?[:=]"?\/var\/lib\/libvirt\/qemu\/domain-[^"]*\/master-key\.aes/;
 
-/** When a process started, in clock ticks; `undefined` when it has ended. proc_pid_stat(5), field 22. */
+/**
+ * When a process started, in clock ticks; `undefined` when it has ended. proc_pid_stat(5), field
+ * 22.
+ */
 export function processStart(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
@@ -137,8 +146,8 @@ const MAPPING = /^([0-9a-f]+)-([0-9a-f]+) r.-([sp]) ([0-9a-f]+) (\S+) (\d+) *(.*
 const LIBRARY = /\.so[.\d]*$/;
 
 /**
- * What of the memory map of a process may be a guest's RAM: not what cannot be read, nor code, nor what is of a shared library,
- * which is most of it.
+ * What of the memory map of a process may be a guest's RAM: not what cannot be read, nor code, nor
+ * what is of a shared library, which is most of it.
  * @throws {VmiError} `VMI_ATTACH`: no right to look at it
  */
 export function hostMappings(pid: number): HostMapping[] {
@@ -171,9 +180,9 @@ export function hostMappings(pid: number): HostMapping[] {
 }
 
 /**
- * Where a RAM block of `size` bytes may be: runs of neighbouring mappings that are exactly that long. Advice and NUMA policy
- * split a block into several, and the kernel places whatever is mapped next right in front of it: neither where a
- * run begins nor where it ends shows but by its length.
+ * Where a RAM block of `size` bytes may be: runs of neighbouring mappings that are exactly that
+ * long. Advice and NUMA policy split a block into several, and the kernel places whatever is mapped
+ * next right in front of it: neither where a run begins nor where it ends shows but by its length.
  * @returns host addresses, ascending
  */
 export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigint[] {
@@ -191,7 +200,8 @@ export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigi
 }
 
 /**
- * Opens the file behind a shared mapping for reading: by its path, else by the process's own descriptor.
+ * Opens the file behind a shared mapping for reading: by its path, else by the process's own
+ * descriptor.
  * @returns `undefined` when neither is to be had
  */
 export function openMapping(pid: number, mapping: HostMapping): number | undefined {
@@ -254,7 +264,10 @@ function isQemuName(arg: string | undefined): boolean {
   return arg !== undefined && /(^|\/)(qemu-system-[\w-]+|qemu-kvm|kvm)$/.test(arg);
 }
 
-/** `NAME,option=…` or `guest=NAME,option=…`; a comma in the name is written twice. QEMU util/qemu-option.c. */
+/**
+ * `NAME,option=…` or `guest=NAME,option=…`; a comma in the name is written twice. QEMU
+ * util/qemu-option.c.
+ */
 function guestName(value: string): string {
   return property(value, 'guest') ?? (/^(?:[^,]|,,)*/.exec(value)?.[0] ?? '').replaceAll(',,', ',');
 }
@@ -294,7 +307,10 @@ function property(value: string, name: string): string | undefined {
   return new RegExp(`(?:^|,)${name}=((?:[^,]|,,)*)`).exec(value)?.[1]?.replaceAll(',,', ',');
 }
 
-/** `-m 512`, `-m 4G`, `-m size=2048,slots=…`: mebibytes without a suffix. QEMU qemu-options.hx, `-m`. */
+/**
+ * `-m 512`, `-m 4G`, `-m size=2048,slots=…`: mebibytes without a suffix. QEMU qemu-options.hx,
+ * `-m`.
+ */
 function memorySize(value: string | undefined): bigint | undefined {
   if (value === undefined) return 128n << 20n;
   const match = /^(?:size=)?(\d+)([kKmMgGtT]?)/.exec(value);

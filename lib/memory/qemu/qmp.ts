@@ -31,9 +31,10 @@ interface QemuVersion {
 /**
  * A QEMU Machine Protocol client over a UNIX socket. QEMU docs/interop/qmp-spec.
  *
- * Answers come in the order of their commands, since out-of-band ones are never sent; events are ignored. QEMU takes what it is
- * sent byte by byte, with a turn of its main loop for each (monitor/monitor.c, `monitor_can_read`; 6 µs a byte with QEMU 7.2 and more
- * on a busy host): commands are short, and have no `id`.
+ * Answers come in the order of their commands, since out-of-band ones are never sent; events are
+ * ignored. QEMU takes what it is sent byte by byte, with a turn of its main loop for each
+ * (monitor/monitor.c, `monitor_can_read`; 6 µs a byte with QEMU 7.2 and more on a busy host):
+ * commands are short, and have no `id`.
  */
 export class QmpClient implements Monitor {
   readonly socketPath: string;
@@ -60,13 +61,14 @@ export class QmpClient implements Monitor {
 
   /**
    * Connects and negotiates capabilities.
-   * @throws {VmiError} `VMI_ATTACH`: nobody listens, no right to connect, or another client holds it
+   * @throws {VmiError} `VMI_ATTACH`: nobody listens, no right to connect, or another client holds
+   * it
    */
   static async open(socketPath: string): Promise<QmpClient> {
     const socket = connect({ path: socketPath });
     const client = new QmpClient(socketPath, socket);
-    // QEMU may as well read it while it greets. Answers come in order, so nobody waits for this one: should it be refused, all that
-    // follows is, with the reason.
+    // QEMU may as well read it while it greets. Answers come in order, so nobody waits for this
+    // one: should it be refused, all that follows is, with the reason.
     client.execute('qmp_capabilities').catch((error: VmiError) => client.#fail(error));
     try {
       await client.#greeting();

@@ -38,7 +38,8 @@ export class VirshError extends VmiError {
  * Runs virsh and returns what it prints.
  * @param uri the connection, as in `virsh --connect`
  * @param args the command and its arguments, passed as they are
- * @throws {VirshError} `VMI_ATTACH`, `VMI_CLOSED` (the domain has ended), `VMI_UNSUPPORTED`, `VMI_BUSY`
+ * @throws {VirshError} `VMI_ATTACH`, `VMI_CLOSED` (the domain has ended), `VMI_UNSUPPORTED`,
+ * `VMI_BUSY`
  * @throws {VmiError} `VMI_ABORTED`
  */
 export function virsh(
@@ -71,7 +72,10 @@ export function virsh(
   });
 }
 
-/** What virsh says (libvirt's src/rpc/virnetsocket.c, src/conf/virdomainobjlist.c, src/libvirt.c), and what to do. */
+/**
+ * What virsh says (libvirt's src/rpc/virnetsocket.c, src/conf/virdomainobjlist.c, src/libvirt.c),
+ * and what to do.
+ */
 const PROBLEMS: readonly (readonly [
   pattern: RegExp,
   problem: VirshProblem,
@@ -135,7 +139,10 @@ function explain(uri: string, command: string, error: Error, stderr: string): Vi
   return new VirshError(problem, errorCode, `${what}: ${advice} (${said})`, error);
 }
 
-/** The monitor of a libvirt domain, which libvirt holds and passes questions on to (`virsh qemu-monitor-command`). */
+/**
+ * The monitor of a libvirt domain, which libvirt holds and passes questions on to (`virsh
+ * qemu-monitor-command`).
+ */
 export class LibvirtDomain implements MonitorAccess, Monitor {
   readonly #uri: string;
   readonly #uuid: string;

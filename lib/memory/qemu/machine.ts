@@ -1,0 +1,67 @@
+import { PauseGuard } from '../pause-guard.js';
+import type { AbortOptions, Machine, VcpuRegisters } from '../physical-memory.js';
+import type { MonitorAccess } from './monitor.js';
+import { parseRegisters } from './registers.js';
+
+/** The question for the registers of all vCPUs. */
+export const REGISTERS = 'info registers -a';
+/** Milliseconds within which the registers that came with the map are those of now. */
+const FRESH = 50;
+
+/**
+ * The controls of a QEMU. Its monitor serves one client at a time, so it is held only while it is
+ * used: other tools, and other attachments to the same guest, find it free.
+ */
+export class QemuMachine implements Machine {
+  readonly access: MonitorAccess;
+  /**
+   * What the monitor says since it was asked for the map, and when that is: for whoever asks first,
+   * and soon.
+   */
+  #first: Promise<{ readonly text: string | undefined; readonly time: number }> | undefined;
+  /** Held while the guest is stopped by us. */
+  #guard: PauseGuard | undefined;
+
+  constructor(access: MonitorAccess, registers: Promise<string | undefined>) {
+    this.access = access;
+    this.#first = registers.then((text) => ({ text, time: performance.now() }));
+  }
+
+  async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+    options.signal?.throwIfAborted();
+    const asked = this.#first;
+    this.#first = undefined;
+    const first = await asked;
+    if (first?.text !== undefined && performance.now() - first.time < FRESH)
+      return parseRegisters(first.text);
+    return this.access.use(async (monitor) => parseRegisters(await monitor.human(REGISTERS)));
+  }
+
+  /** Stops the vCPUs; a guest that somebody else has stopped stays theirs to resume. */
+  async pause(): Promise<void> {
+    if (this.#guard !== undefined) return;
+    const guard = await PauseGuard.start(this.access.words);
+    try {
+      await this.access.use(async (monitor) => {
+        const status = (await monitor.execute('query-status')) as { running?: boolean };
+        if (status.running !== true) return;
+        this.#guard = guard;
+        await monitor.execute('stop');
+      });
+    } finally {
+      if (this.#guard === undefined) guard.release();
+    }
+  }
+
+  async resume(): Promise<void> {
+    const guard = this.#guard;
+    if (guard === undefined) return;
+    await this.access.use((monitor) => monitor.execute('cont'));
+    this.#guard = undefined;
+    guard.release();
+  }
+
+  async close(): Promise<void> {
+    await this.resume();
+  }
+}
