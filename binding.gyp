@@ -47,10 +47,13 @@
         "native/addon/arguments.cpp",
         "native/addon/finder.cpp",
         "native/addon/libvmi_object.cpp",
+        "native/addon/libvmi_report.cpp",
+        "native/addon/libvmi_values.cpp",
         "native/addon/list_walker_object.cpp",
         "native/addon/loader.cpp",
         "native/addon/memory_object.cpp",
         "native/addon/plan_object.cpp",
+        "native/addon/promise_bridge.cpp",
         "native/addon/sampler_object.cpp",
         "native/addon/scan_worker.cpp"
       ],

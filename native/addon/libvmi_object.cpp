@@ -1,253 +1,28 @@
 #include "addon/libvmi_object.h"
 
-#include <climits>
 #include <functional>
-#include <mutex>
-#include <unordered_map>
 #include <utility>
 
-#include "source/libvmi/config.h"
 #include "source/libvmi/library.h"
 #include "source/libvmi/local.h"
 #include "source/libvmi/remote.h"
 #include "source/libvmi/source.h"
 #include "addon/arguments.h"
-#include "addon/instance.h"
+#include "addon/libvmi_report.h"
+#include "addon/libvmi_values.h"
 #include "addon/memory_object.h"
+#include "addon/promise_bridge.h"
 
 namespace vmi {
 
 using libvmi::Duration;
-using libvmi::Kind;
 using libvmi::Library;
 using libvmi::Session;
-using libvmi::Value;
-
-namespace {
-
-// How long the end of an environment waits for libvmi to resume and let go of the guest.
-constexpr Duration kExitPatience{2000};
-constexpr int64_t kLargestQueue = 1 << 20;
-constexpr int64_t kLongestDeadline = 24 * 60 * 60 * 1000;
-
-std::string ToText(const Napi::Value& value, const char* name) {
-  if (!value.IsString()) ThrowType(value.Env(), std::string(name) + " as a string", value);
-  std::string text = value.As<Napi::String>().Utf8Value();
-  if (text.find('\0') != std::string::npos) {
-    ThrowRange(value.Env(), std::string(name) + " without a zero byte", "one with");
-  }
-  return text;
-}
-
-bool ToFlag(const Napi::Value& value, const char* name) {
-  if (value.IsUndefined()) return false;
-  if (!value.IsBoolean()) ThrowType(value.Env(), std::string(name) + " as a boolean", value);
-  return value.As<Napi::Boolean>().Value();
-}
-
-Duration ToDeadline(const Napi::Value& value) {
-  return Duration(ToInteger(value, "deadline", 1, kLongestDeadline));
-}
-
-Napi::Array ToArray(Napi::Env env, const std::vector<std::string>& strings) {
-  Napi::Array array = Napi::Array::New(env, strings.size());
-  for (size_t i = 0; i < strings.size(); ++i) array.Set(static_cast<uint32_t>(i), strings[i]);
-  return array;
-}
-
-Napi::Value Report(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const std::string path = info[0].IsUndefined() ? std::string() : ToText(info[0], "library");
-  std::vector<libvmi::Attempt> attempts;
-  const std::shared_ptr<const Library> library = Library::Open(path, &attempts);
-
-  Napi::Object report = Napi::Object::New(env);
-  Napi::Array tried = Napi::Array::New(env, attempts.size());
-  for (size_t i = 0; i < attempts.size(); ++i) {
-    Napi::Object attempt = Napi::Object::New(env);
-    attempt.Set("name", attempts[i].name);
-    attempt.Set("error", attempts[i].error);
-    tried.Set(static_cast<uint32_t>(i), attempt);
-  }
-  report.Set("loaded", library != nullptr);
-  report.Set("tried", tried);
-  if (library == nullptr) return report;
-  report.Set("path", library->path());
-  report.Set("version", library->version());
-  report.Set("needed", ToArray(env, library->missing_needed()));
-  report.Set("missing", ToArray(env, library->missing_optional()));
-  const std::vector<libvmi::Driver> found = library->ProbeDrivers();
-  Napi::Array drivers = Napi::Array::New(env, found.size());
-  for (size_t i = 0; i < found.size(); ++i) {
-    Napi::Object driver = Napi::Object::New(env);
-    driver.Set("name", found[i].name);
-    if (found[i].presence != libvmi::Driver::Presence::kUnknown) {
-      driver.Set("present", found[i].presence == libvmi::Driver::Presence::kYes);
-    }
-    driver.Set("missing", ToArray(env, found[i].missing));
-    drivers.Set(static_cast<uint32_t>(i), driver);
-  }
-  report.Set("drivers", drivers);
-  return report;
-}
-
-Napi::Value ToJs(Napi::Env env, const Value& value) {
-  switch (value.kind) {
-    case Kind::kUnsigned:
-      return Napi::BigInt::New(env, value.number);
-    case Kind::kSigned:
-      return Napi::BigInt::New(env, static_cast<int64_t>(value.number));
-    case Kind::kString:
-      return Napi::String::New(env, value.text);
-    case Kind::kBytes:
-      return Napi::Buffer<char>::Copy(env, value.text.data(), value.text.size());
-    case Kind::kNull:
-      break;
-  }
-  return env.Null();
-}
-
-Napi::Value ToJs(Napi::Env env, const libvmi::Outcome& outcome, const std::string& log) {
-  Napi::Object result = Napi::Object::New(env);
-  Napi::Array values = Napi::Array::New(env, outcome.values.size());
-  for (size_t i = 0; i < outcome.values.size(); ++i) {
-    values.Set(static_cast<uint32_t>(i), ToJs(env, outcome.values[i]));
-  }
-  result.Set("failed", outcome.failed);
-  result.Set("values", values);
-  result.Set("log", log);
-  return result;
-}
-
-constexpr int64_t kLargestExact = 9007199254740991;
-
-// One argument of a call, as its prototype wants it.
-Value ToArgument(const Napi::Value& from, const libvmi::Parameter& parameter,
-                 const std::string& name) {
-  const Napi::Env env = from.Env();
-  Value into;
-  into.kind = parameter.kind;
-  switch (parameter.kind) {
-    case Kind::kUnsigned: {
-      into.number = from.IsNumber()
-                        ? static_cast<uint64_t>(ToInteger(from, name.c_str(), 0, kLargestExact))
-                        : ToAddress(from, name.c_str());
-      if (into.number > parameter.limit) {
-        ThrowRange(env, name + " between 0 and " + Hex(parameter.limit), Hex(into.number));
-      }
-      break;
-    }
-    case Kind::kSigned: {
-      const auto greatest = static_cast<int64_t>(parameter.limit >> 1);
-      into.number = static_cast<uint64_t>(ToInteger(from, name.c_str(), -greatest - 1, greatest));
-      break;
-    }
-    case Kind::kString:
-      into.text = ToText(from, name.c_str());
-      break;
-    case Kind::kBytes: {
-      const Elements<uint8_t> bytes = ToBytes(from, name.c_str());
-      into.text.assign(reinterpret_cast<const char*>(bytes.data), bytes.length);
-      break;
-    }
-    case Kind::kNull:
-      break;
-  }
-  return into;
-}
-
-}  // namespace
-
-// Brings what a session's thread produced into one environment, as long as that lives.
-class LibvmiBridge : public std::enable_shared_from_this<LibvmiBridge> {
- public:
-  // Makes the promise's value; its second argument is the reason for a rejection.
-  using Make = std::function<Napi::Value(Napi::Env, Napi::Value* rejection)>;
-
-  static std::shared_ptr<LibvmiBridge> New(Napi::Env env) {
-    std::shared_ptr<LibvmiBridge> bridge(new LibvmiBridge);
-    napi_value name = Napi::String::New(env, "libvmi");
-    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr,
-                                        nullptr, Settle, &bridge->function_) != napi_ok) {
-      return nullptr;
-    }
-    napi_unref_threadsafe_function(env, bridge->function_);
-    return bridge;
-  }
-
-  // On the environment's thread. The event loop lives as long as a promise is expected.
-  void Expect(Napi::Env env, uint64_t ticket) {
-    if (expected_.empty()) napi_ref_threadsafe_function(env, function_);
-    expected_.emplace(ticket, 0);
-  }
-  // The session's number of an expected call.
-  void Assign(uint64_t ticket, Session::Ticket number) {
-    const auto found = expected_.find(ticket);
-    if (found != expected_.end()) found->second = number;
-  }
-  Session::Ticket Find(uint64_t ticket) const {
-    const auto found = expected_.find(ticket);
-    return found != expected_.end() ? found->second : 0;
-  }
-  // On the environment's thread: nothing waits for this any more.
-  void Forget(Napi::Env env, uint64_t ticket) {
-    if (expected_.erase(ticket) != 0 && expected_.empty())
-      napi_unref_threadsafe_function(env, function_);
-  }
-
-  // On any thread.
-  void Deliver(uint64_t ticket, Napi::Promise::Deferred deferred, Make make) {
-    auto* delivery = new Delivery{shared_from_this(), ticket, deferred, std::move(make)};
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (function_ == nullptr ||
-        napi_call_threadsafe_function(function_, delivery, napi_tsfn_nonblocking) != napi_ok) {
-      delete delivery;
-    }
-  }
-
-  // On the environment's thread, once: it ends, or nobody can wait any more.
-  void Detach() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (function_ == nullptr) return;
-    napi_release_threadsafe_function(function_, napi_tsfn_abort);
-    function_ = nullptr;
-  }
-
- private:
-  struct Delivery {
-    std::shared_ptr<LibvmiBridge> bridge;
-    uint64_t ticket;
-    Napi::Promise::Deferred deferred;
-    Make make;
-  };
-
-  LibvmiBridge() = default;
-
-  static void Settle(napi_env raw, napi_value, void*, void* data) {
-    const std::unique_ptr<Delivery> delivery(static_cast<Delivery*>(data));
-    if (raw == nullptr) return;
-    const Napi::Env env(raw);
-    const Napi::HandleScope scope(env);
-    delivery->bridge->Forget(env, delivery->ticket);
-    Napi::Value rejection;
-    const Napi::Value value = delivery->make(env, &rejection);
-    if (rejection.IsEmpty()) {
-      delivery->deferred.Resolve(value);
-    } else {
-      delivery->deferred.Reject(rejection);
-    }
-  }
-
-  std::mutex mutex_;
-  napi_threadsafe_function function_ = nullptr;
-  // By their numbers in JavaScript.
-  std::unordered_map<uint64_t, Session::Ticket> expected_;
-};
 
 struct LibvmiObject::End {
   // What has to happen when the environment ends before the object does.
   std::shared_ptr<Session> session;
-  std::shared_ptr<LibvmiBridge> bridge;
+  std::shared_ptr<PromiseBridge> bridge;
 };
 
 // A promise to be, and the number by which it can be withdrawn.
@@ -271,29 +46,9 @@ struct LibvmiObject::Invocation {
 
 namespace {
 
-libvmi::Domain ToDomain(const Napi::Object& options) {
-  const Napi::Env env = options.Env();
-  libvmi::Domain out;
-  const std::string driver = ToText(options.Get("driver"), "driver");
-  if (driver == "xen") {
-    out.mode = libvmi::Mode::kXen;
-  } else if (driver == "kvm") {
-    out.mode = libvmi::Mode::kKvm;
-  } else if (driver == "file") {
-    out.mode = libvmi::Mode::kFile;
-  } else {
-    ThrowRange(env, "driver 'xen', 'kvm' or 'file'", "'" + driver + "'");
-  }
-  const Napi::Value id = options.Get("id");
-  if (id.IsUndefined()) {
-    out.name = ToText(options.Get("name"), "name");
-  } else {
-    out.by_id = true;
-    out.id = ToAddress(id, "id");
-  }
-  out.events = ToFlag(options.Get("events"), "events");
-  return out;
-}
+// How long the end of an environment waits for libvmi to resume and let go of the guest.
+constexpr Duration kExitPatience{2000};
+constexpr int64_t kLargestQueue = 1 << 20;
 
 // libvmi in this process or in one of its own.
 Result<std::unique_ptr<libvmi::Engine>> OpenEngine(bool isolate, const std::string& path,
@@ -303,39 +58,6 @@ Result<std::unique_ptr<libvmi::Engine>> OpenEngine(bool isolate, const std::stri
   if (!library.ok()) return library.TakeError();
   return std::unique_ptr<libvmi::Engine>(
       new libvmi::LocalEngine(std::move(library.value()), std::move(domain), deadline));
-}
-
-libvmi::Config ToConfig(const Napi::Value& kind_value, const Napi::Value& value) {
-  const Napi::Env env = value.Env();
-  const std::string kind = ToText(kind_value, "kind");
-  libvmi::Config config;
-  if (kind == "global") {
-    config.mode = libvmi::ConfigMode::kGlobalFile;
-  } else if (kind == "string" || kind == "json") {
-    config.mode = kind == "string" ? libvmi::ConfigMode::kString : libvmi::ConfigMode::kJsonPath;
-    config.text = ToText(value, "configuration");
-  } else if (kind == "table") {
-    if (!value.IsArray()) ThrowType(env, "configuration as an Array", value);
-    const auto pairs = value.As<Napi::Array>();
-    for (uint32_t i = 0; i < pairs.Length(); ++i) {
-      const Napi::Value element = pairs.Get(i);
-      if (!element.IsArray()) ThrowType(env, "entry as an Array", element);
-      const auto pair = element.As<Napi::Array>();
-      libvmi::ConfigEntry entry;
-      entry.key = ToText(pair.Get(0u), "key");
-      const Napi::Value from = pair.Get(1u);
-      entry.is_number = !from.IsString();
-      if (entry.is_number) {
-        entry.number = ToAddress(from, entry.key.c_str());
-      } else {
-        entry.text = ToText(from, entry.key.c_str());
-      }
-      config.entries.push_back(std::move(entry));
-    }
-  } else {
-    ThrowRange(env, "kind 'table', 'string', 'json' or 'global'", "'" + kind + "'");
-  }
-  return config;
 }
 
 }  // namespace
@@ -361,7 +83,7 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&LibvmiObject::Close>("close"),
                   });
   exports.Set(kName, constructor);
-  exports.Set("libvmiReport", Napi::Function::New<Report>(env, "libvmiReport"));
+  exports.Set("libvmiReport", Napi::Function::New<LibvmiReport>(env, "libvmiReport"));
 }
 
 LibvmiObject::LibvmiObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LibvmiObject>(info) {
@@ -379,7 +101,7 @@ LibvmiObject::LibvmiObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Li
   const bool isolate = ToFlag(object.Get("isolate"), "isolate");
   std::unique_ptr<libvmi::Engine> engine =
       Check(env, OpenEngine(isolate, path, std::move(domain), options.deadline));
-  std::shared_ptr<LibvmiBridge> bridge = LibvmiBridge::New(env);
+  std::shared_ptr<PromiseBridge> bridge = PromiseBridge::New(env);
   session_ = Check(env, Session::Start(std::move(engine), options));
   bridge_ = std::move(bridge);
   end_ = new End{session_, bridge_};
@@ -496,7 +218,7 @@ Napi::Value LibvmiObject::Call(const Napi::CallbackInfo& info) {
   invocation->fresh = info[3].As<Napi::Boolean>().Value();
   const Pending pending = Expect(env);
   const auto make = [invocation](Napi::Env env, const std::string& log) {
-    return ToJs(env, invocation->outcome, log);
+    return FromOutcome(env, invocation->outcome, log);
   };
   bridge_->Assign(pending.ticket,
                   session_->Post(
@@ -522,7 +244,7 @@ Napi::Value LibvmiObject::CallNow(const Napi::CallbackInfo& info) {
     status = session_->Run(invocation->call->name, work, &log);
   }
   Check(env, status);
-  return ToJs(env, invocation->outcome, log);
+  return FromOutcome(env, invocation->outcome, log);
 }
 
 Napi::Value LibvmiObject::InitOs(const Napi::CallbackInfo& info) {
@@ -591,7 +313,7 @@ Napi::Value LibvmiObject::Unlisten(const Napi::CallbackInfo& info) {
 }
 
 Session::Ticket LibvmiObject::Find(const Napi::Value& ticket) {
-  return bridge_->Find(static_cast<uint64_t>(ToInteger(ticket, "ticket", 1, kLargestExact)));
+  return bridge_->Find(static_cast<uint64_t>(ToTicket(ticket)));
 }
 
 Napi::Value LibvmiObject::Withdraw(const Napi::CallbackInfo& info) {

@@ -1,4 +1,4 @@
-// class Libvmi and libvmiReport() of types/addon.d.ts.
+// class Libvmi of types/addon.d.ts.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@
 
 namespace vmi {
 
-class LibvmiBridge;
+class PromiseBridge;
 
 class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
  public:
@@ -53,7 +53,7 @@ class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
   libvmi::Session::Ticket Find(const Napi::Value& ticket);
 
   std::shared_ptr<libvmi::Session> session_;
-  std::shared_ptr<LibvmiBridge> bridge_;
+  std::shared_ptr<PromiseBridge> bridge_;
   End* end_ = nullptr;
   uint64_t last_ticket_ = 0;
 };

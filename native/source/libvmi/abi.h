@@ -210,32 +210,31 @@ inline constexpr PageMode kPageModeIa32e = 3;
   LIBVMI_CONFIG_CALLS(X) LIBVMI_EVENT_CALLS(X) LIBVMI_NEEDED_CALLS(X) LIBVMI_OPTIONAL_CALLS(X)
 
 // X(name, value). Registers are libvmi's own numbers (not the SDM's).
-#define LIBVMI_REGISTERS(X)                                                                        \
-  X(RAX, 0)                                                                                        \
-  X(RBX, 1) X(RCX, 2) X(RDX, 3) X(RBP, 4) X(RSI, 5) X(RDI, 6) X(RSP, 7) X(RIP, 8) X(RFLAGS, 9)     \
-      X(R8, 10) X(R9, 11) X(R10, 12) X(R11, 13) X(R12, 14) X(R13, 15) X(R14, 16) X(R15, 17) X(     \
-          CR0, 18) X(CR2, 19) X(CR3, 20) X(CR4, 21) X(XCR0, 22) X(DR0, 23) X(DR1, 24) X(DR2, 25)   \
-          X(DR3, 26) X(DR6, 27) X(DR7, 28) X(CS_SEL, 29) X(DS_SEL, 30) X(ES_SEL, 31) X(FS_SEL, 32) \
-              X(GS_SEL, 33) X(SS_SEL, 34) X(TR_SEL, 35) X(LDTR_SEL, 36) X(CS_LIMIT, 37)            \
-                  X(DS_LIMIT, 38) X(ES_LIMIT, 39) X(FS_LIMIT, 40) X(GS_LIMIT, 41) X(SS_LIMIT, 42)  \
-                      X(TR_LIMIT, 43) X(LDTR_LIMIT, 44) X(IDTR_LIMIT, 45) X(GDTR_LIMIT, 46) X(     \
-                          CS_BASE, 47) X(DS_BASE, 48) X(ES_BASE, 49) X(FS_BASE, 50) X(GS_BASE, 51) \
-                          X(SS_BASE, 52) X(TR_BASE, 53) X(LDTR_BASE, 54) X(IDTR_BASE, 55)          \
-                              X(GDTR_BASE, 56) X(CS_ARBYTES, 57) X(DS_ARBYTES, 58)                 \
-                                  X(ES_ARBYTES, 59) X(FS_ARBYTES, 60) X(GS_ARBYTES, 61)            \
-                                      X(SS_ARBYTES, 62) X(TR_ARBYTES, 63) X(LDTR_ARBYTES, 64)      \
-                                          X(SYSENTER_CS, 65) X(SYSENTER_ESP, 66)                   \
-                                              X(SYSENTER_EIP, 67) X(SHADOW_GS, 68) X(TSC, 69)      \
-                                                  X(MSR_FLAGS, 70) X(MSR_LSTAR, 71)                \
-                                                      X(MSR_CSTAR, 72) X(MSR_SYSCALL_MASK, 73)     \
-                                                          X(MSR_EFER, 74) X(MSR_TSC_AUX, 75)       \
-                                                              X(MSR_STAR, 119)                     \
-                                                                  X(MSR_SHADOW_GS_BASE, 120)
+// clang-format would indent each line by one entry more.
+// clang-format off
+#define LIBVMI_REGISTERS(X) \
+  X(RAX, 0) X(RBX, 1) X(RCX, 2) X(RDX, 3) X(RBP, 4) X(RSI, 5) X(RDI, 6) X(RSP, 7) X(RIP, 8) \
+  X(RFLAGS, 9) X(R8, 10) X(R9, 11) X(R10, 12) X(R11, 13) X(R12, 14) X(R13, 15) X(R14, 16) \
+  X(R15, 17) X(CR0, 18) X(CR2, 19) X(CR3, 20) X(CR4, 21) X(XCR0, 22) X(DR0, 23) X(DR1, 24) \
+  X(DR2, 25) X(DR3, 26) X(DR6, 27) X(DR7, 28) X(CS_SEL, 29) X(DS_SEL, 30) X(ES_SEL, 31) \
+  X(FS_SEL, 32) X(GS_SEL, 33) X(SS_SEL, 34) X(TR_SEL, 35) X(LDTR_SEL, 36) X(CS_LIMIT, 37) \
+  X(DS_LIMIT, 38) X(ES_LIMIT, 39) X(FS_LIMIT, 40) X(GS_LIMIT, 41) X(SS_LIMIT, 42) \
+  X(TR_LIMIT, 43) X(LDTR_LIMIT, 44) X(IDTR_LIMIT, 45) X(GDTR_LIMIT, 46) X(CS_BASE, 47) \
+  X(DS_BASE, 48) X(ES_BASE, 49) X(FS_BASE, 50) X(GS_BASE, 51) X(SS_BASE, 52) X(TR_BASE, 53) \
+  X(LDTR_BASE, 54) X(IDTR_BASE, 55) X(GDTR_BASE, 56) X(CS_ARBYTES, 57) X(DS_ARBYTES, 58) \
+  X(ES_ARBYTES, 59) X(FS_ARBYTES, 60) X(GS_ARBYTES, 61) X(SS_ARBYTES, 62) X(TR_ARBYTES, 63) \
+  X(LDTR_ARBYTES, 64) X(SYSENTER_CS, 65) X(SYSENTER_ESP, 66) X(SYSENTER_EIP, 67) \
+  X(SHADOW_GS, 68) X(TSC, 69) X(MSR_FLAGS, 70) X(MSR_LSTAR, 71) X(MSR_CSTAR, 72) \
+  X(MSR_SYSCALL_MASK, 73) X(MSR_EFER, 74) X(MSR_TSC_AUX, 75) X(MSR_STAR, 119) \
+  X(MSR_SHADOW_GS_BASE, 120)
+// clang-format on
 
 // X(name, value). Constants that kept their value.
-#define LIBVMI_CONSTANTS(X)                                                                        \
-  X(VMI_INIT_DOMAINNAME, 1)                                                                        \
-  X(VMI_INIT_DOMAINID, 2) X(VMI_INIT_EVENTS, 4) X(VMI_SUCCESS, 0) X(VMI_FAILURE, 1) X(VMI_XEN, 0)  \
-      X(VMI_KVM, 1) X(VMI_FILE, 2) X(VMI_CONFIG_GLOBAL_FILE_ENTRY, 0) X(VMI_CONFIG_STRING, 1)      \
-          X(VMI_CONFIG_GHASHTABLE, 2) X(VMI_OS_UNKNOWN, 0) X(VMI_OS_LINUX, 1) X(VMI_OS_WINDOWS, 2) \
-              X(VMI_OS_FREEBSD, 3) X(VMI_PM_INITFLAG_TRANSITION_PAGES, 1)
+// clang-format off
+#define LIBVMI_CONSTANTS(X) \
+  X(VMI_INIT_DOMAINNAME, 1) X(VMI_INIT_DOMAINID, 2) X(VMI_INIT_EVENTS, 4) X(VMI_SUCCESS, 0) \
+  X(VMI_FAILURE, 1) X(VMI_XEN, 0) X(VMI_KVM, 1) X(VMI_FILE, 2) \
+  X(VMI_CONFIG_GLOBAL_FILE_ENTRY, 0) X(VMI_CONFIG_STRING, 1) X(VMI_CONFIG_GHASHTABLE, 2) \
+  X(VMI_OS_UNKNOWN, 0) X(VMI_OS_LINUX, 1) X(VMI_OS_WINDOWS, 2) X(VMI_OS_FREEBSD, 3) \
+  X(VMI_PM_INITFLAG_TRANSITION_PAGES, 1)
+// clang-format on
