@@ -39,8 +39,7 @@ SwitchLayout ToLayout(Napi::Env env, const Elements<uint64_t>& cpus,
     ThrowRange(env, "task of seven offsets", std::to_string(task.length));
   SwitchLayout layout;
   for (size_t i = 0; i < cpus.length; i += kCpuWords) {
-    layout.cpus.push_back(
-        {cpus.data[i], cpus.data[i + 1], cpus.data[i + 2], cpus.data[i + 3]});
+    layout.cpus.push_back({cpus.data[i], cpus.data[i + 1], cpus.data[i + 2], cpus.data[i + 3]});
   }
   for (size_t i = 0; i < windows.length; i += kWindowWords)
     layout.windows.push_back({windows.data[i], windows.data[i + 1], windows.data[i + 2]});
@@ -80,8 +79,8 @@ SamplerObject::SamplerObject(const Napi::CallbackInfo& info)
   options.interval =
       static_cast<uint64_t>(ToInteger(object.Get("interval"), "interval", 0, kMaxInterval));
   options.share = ToShare(object.Get("share"));
-  options.layout = ToLayout(env, ToWords(cpus, "cpus"), ToWords(windows, "windows"),
-                            ToInt32s(task, "task"));
+  options.layout =
+      ToLayout(env, ToWords(cpus, "cpus"), ToWords(windows, "windows"), ToInt32s(task, "task"));
   options.layout.pgd = pgd;
   sampler_ = Check(env, Sampler::Start(memory, std::move(options)));
   info.This().As<Napi::Object>().TypeTag(&kTag);

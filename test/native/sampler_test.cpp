@@ -64,13 +64,20 @@ struct Scheduler {
     const uint64_t at = cpu * kPerCpu;
     const bool has_mm = task != 0 && task < kThreads;
     switch (step) {
-      case 0: return Store(kCount + at, ++count[cpu]);
-      case 1: return Store(kCurr + at, kDirect + TaskAt(task));
-      case 2: return task == 0 ? void() : Store(TaskAt(task), arrival);
-      case 3: return has_mm ? Store(kLoaded + at, kSwitching) : void();
-      case 4: return has_mm ? Store(kLoaded + at, kDirect + MmAt(task)) : void();
-      case 5: return Store(kCurrent + at, kDirect + TaskAt(task));
-      default: return;
+      case 0:
+        return Store(kCount + at, ++count[cpu]);
+      case 1:
+        return Store(kCurr + at, kDirect + TaskAt(task));
+      case 2:
+        return task == 0 ? void() : Store(TaskAt(task), arrival);
+      case 3:
+        return has_mm ? Store(kLoaded + at, kSwitching) : void();
+      case 4:
+        return has_mm ? Store(kLoaded + at, kDirect + MmAt(task)) : void();
+      case 5:
+        return Store(kCurrent + at, kDirect + TaskAt(task));
+      default:
+        return;
     }
   }
   void Switch(uint64_t task, uint64_t arrival, uint64_t cpu = 0) {
@@ -103,9 +110,7 @@ std::vector<SwitchRecord> Look(SwitchLooker* looker, bool has_place = true) {
   return records;
 }
 
-uint64_t TaskOf(const SwitchRecord& record) {
-  return (record.task - kDirect - kTasks) / 256;
-}
+uint64_t TaskOf(const SwitchRecord& record) { return (record.task - kDirect - kTasks) / 256; }
 
 TEST(a_record_has_what_the_cpu_runs) {
   for (const bool is_mapped : {true, false}) {

@@ -105,10 +105,10 @@ void Sampler::Pace(uint64_t looks) {
   const uint64_t time = ThreadTime();
   cpu_time_.store(time, std::memory_order_relaxed);
   if (share_ > 0) {
-    const double cost = static_cast<double>(time - paced_time_) /
-                        static_cast<double>(looks - paced_looks_);
-    const double wanted = std::clamp(cost / share_, static_cast<double>(kShortest),
-                                     static_cast<double>(kLongest));
+    const double cost =
+        static_cast<double>(time - paced_time_) / static_cast<double>(looks - paced_looks_);
+    const double wanted =
+        std::clamp(cost / share_, static_cast<double>(kShortest), static_cast<double>(kLongest));
     // Halfway, so that one dear look does not decide.
     const auto last = static_cast<double>(interval_.load(std::memory_order_relaxed));
     interval_.store(static_cast<uint64_t>((last + wanted) / 2), std::memory_order_relaxed);

@@ -26,9 +26,7 @@ constexpr uint64_t kMaxOffset = uint64_t{1} << 20;
 
 Status Misuse(const std::string& what) { return {Code::kMisuse, "Expected " + what}; }
 
-bool IsAligned(uint64_t address) {
-  return address == SwitchLayout::kAbsent || address % 8 == 0;
-}
+bool IsAligned(uint64_t address) { return address == SwitchLayout::kAbsent || address % 8 == 0; }
 
 }  // namespace
 
