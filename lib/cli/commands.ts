@@ -2,6 +2,7 @@ import type { Command } from './command.js';
 import { cpus } from './commands/cpus.js';
 import { cr3 } from './commands/cr3.js';
 import { doctor } from './commands/doctor.js';
+import { explain } from './commands/explain.js';
 import { info } from './commands/info.js';
 import { list } from './commands/list.js';
 import { profile } from './commands/profile.js';
@@ -13,6 +14,7 @@ import { stacks } from './commands/stacks.js';
 import { sym } from './commands/sym.js';
 import { translate } from './commands/translate.js';
 import { type } from './commands/type.js';
+import { types } from './commands/types.js';
 import { who } from './commands/who.js';
 
 /** Every command of `vmi`, in the order of its help. */
@@ -21,6 +23,7 @@ export const COMMANDS: readonly Command[] = [
   doctor,
   ps,
   cr3,
+  explain,
   who,
   cpus,
   info,
@@ -28,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   read,
   translate,
   type,
+  types,
   stacks,
   profile,
   repl,

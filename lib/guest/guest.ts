@@ -10,8 +10,6 @@ import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/phys
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
 import type { SwitchStream } from '../monitor/switch-stream.js';
 import { type WatchOptions, watchSwitches } from '../monitor/watch.js';
-import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
-import type { Place } from '../objects/struct-object.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
@@ -20,7 +18,9 @@ import type { TaskList } from '../tasks/task-list.js';
 import type { ListOptions } from '../tasks/task-walk.js';
 import { Tasks } from '../tasks/tasks.js';
 import { Cr3WriteStream } from './cr3-writes.js';
+import { type Explanation, explain } from './explain.js';
 import type { GuestCpu } from './guest-cpu.js';
+import { GuestValues } from './guest-values.js';
 import { GuestWatch } from './guest-watch.js';
 import { type Pause, Pauses } from './pause.js';
 import { checkPid, noTask } from './pid.js';
@@ -33,7 +33,7 @@ export interface Attached {
 }
 
 /** One attached guest. Made by {@link attach}; `close()` it, or declare it with `await using`. */
-export class Guest implements AsyncDisposable {
+export class Guest extends GuestValues implements AsyncDisposable {
   /** The target string it was attached by. */
   readonly target: string;
   #attached: Attached;
@@ -51,6 +51,7 @@ export class Guest implements AsyncDisposable {
     kernel: Kernel,
     reopen?: () => Promise<Attached>,
   ) {
+    super();
     this.target = target;
     this.#attached = { memory, kernel };
     this.#reopen = reopen;
@@ -166,6 +167,15 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
+   * Goes from a PID to CR3 step by step, and keeps each: address, bytes, meaning, the page walk,
+   * and the line of this API that does the same. A step that fails ends it, and is told.
+   * @throws {RangeError} `pid` is no PID
+   */
+  explain(pid: number): Explanation {
+    return explain(this.kernel, checkPid(pid), (one) => this.#tasks.find(one));
+  }
+
+  /**
    * Joins every view of the tasks: the list of processes, the threads of each, the PID tree, what
    * the CPUs run. A row with `missing` views is a task that something hides, or that a bug has
    * lost.
@@ -214,40 +224,6 @@ export class Guest implements AsyncDisposable {
    */
   type(name: string): StructType {
     return this.kernel.types.struct(name);
-  }
-
-  /** Values of the kernel by their C types; {@link object} and its like are short for it. */
-  get objects(): KernelObjects {
-    return objectsOf(this.kernel);
-  }
-
-  /**
-   * The value of a C type at an address: `guest.object('task_struct', guest.task(1))`.
-   * @throws {VmiError} `VMI_TYPE` with names that come close
-   */
-  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  object(type: string, address: Place): any {
-    return this.objects.object(type, address);
-  }
-
-  /**
-   * A kernel variable by name: `guest.variable('init_task')`.
-   * @param type its C type, where the kernel's own types do not tell
-   * @throws {VmiError} `VMI_SYMBOL`, `VMI_TYPE`
-   */
-  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  variable(name: string, type?: string): any {
-    return this.objects.variable(name, type);
-  }
-
-  /**
-   * What a CPU has of a per-CPU variable: `guest.perCpu('runqueues', 1)`.
-   * @throws {VmiError} as {@link variable}
-   * @throws {RangeError} no such CPU
-   */
-  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  perCpu(name: string, cpu: number, type?: string): any {
-    return this.objects.perCpu(name, cpu, type);
   }
 
   /**

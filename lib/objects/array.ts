@@ -17,15 +17,15 @@ const INDEX = /^(?:0|[1-9]\d{0,15})$/;
  * whatever is there, and `take(n)` says how many there are. So is an array of one element treated,
  * which is how C wrote flexible ones before.
  */
-export class ArrayObject implements Iterable<unknown> {
+// biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+export class ArrayObject<Element = any> implements Iterable<Element> {
   readonly #space: ObjectSpace;
   readonly #type: ArrayType;
   readonly #address: bigint;
   readonly #trace: Trace;
   readonly #count: number | undefined;
 
-  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  readonly [index: number]: any;
+  readonly [index: number]: Element;
 
   /** @internal */
   constructor(
@@ -61,13 +61,13 @@ export class ArrayObject implements Iterable<unknown> {
    * An element, also beyond the declared end, as in C.
    * @throws {FaultError}
    */
-  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
-  at(index: AddressLike): any {
+  at(index: AddressLike): Element {
     const { element } = this.#type;
     const address = wrap(this.#address + BigInt(index) * BigInt(element.size));
     this.#space.fresh();
     try {
-      return this.#space.reader(element)(this.#space, address, this.#trace, Number(index));
+      const read = this.#space.reader(element);
+      return read(this.#space, address, this.#trace, Number(index)) as Element;
     } catch (error) {
       throw withPath(error, this.#trace, Number(index));
     }
@@ -77,7 +77,7 @@ export class ArrayObject implements Iterable<unknown> {
    * The first `count` elements, as an array of that length: what a flexible array is given by its
    * owner.
    */
-  take(count: number): ArrayObject {
+  take(count: number): ArrayObject<Element> {
     if (!Number.isInteger(count) || count < 0 || count > MAX_ELEMENTS) {
       throw new RangeError(
         `Expected count between 0 and ${MAX_ELEMENTS} but received ${String(count)}`,
@@ -97,7 +97,7 @@ export class ArrayObject implements Iterable<unknown> {
   }
 
   /** @throws {VmiError} `VMI_TYPE`: a flexible array */
-  *[Symbol.iterator](): Iterator<unknown> {
+  *[Symbol.iterator](): Iterator<Element> {
     const count = this.#known();
     for (let i = 0; i < count; i++) yield this.at(i);
   }

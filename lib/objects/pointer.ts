@@ -13,7 +13,8 @@ export type PointerType = Extract<TypeRef, { kind: 'pointer' }>;
  * A pointer to anything but a structure: to a function, a number, a pointer, to no type at all.
  * Never NULL.
  */
-export class Pointer {
+// biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+export class Pointer<Target = any> {
   readonly #space: ObjectSpace;
   readonly #type: PointerType;
   readonly #trace: Trace;
@@ -47,8 +48,7 @@ export class Pointer {
    * @throws {FaultError}
    * @throws {VmiError} `VMI_TYPE`: it points to no type that has a size
    */
-  // biome-ignore lint/suspicious/noExplicitAny: as any value
-  at(index: number | bigint = 0): any {
+  at(index: number | bigint = 0): Target {
     const { target } = this.#type;
     if (target.size === 0 && target.kind !== 'struct' && target.kind !== 'union') {
       throw new VmiError('VMI_TYPE', `what a ${this.type} points to has no size: cast it first`);
@@ -56,14 +56,15 @@ export class Pointer {
     const address = wrap(this.value + BigInt(index) * BigInt(target.size));
     this.#space.fresh();
     try {
-      return this.#space.reader(target)(this.#space, address, this.#trace, Number(index));
+      const read = this.#space.reader(target);
+      return read(this.#space, address, this.#trace, Number(index)) as Target;
     } catch (error) {
       throw withPath(error, this.#trace, Number(index));
     }
   }
 
   /** The pointer `count` elements further. */
-  add(count: number | bigint): Pointer {
+  add(count: number | bigint): Pointer<Target> {
     const size = BigInt(Math.max(1, this.#type.target.size));
     const value = wrap(this.value + BigInt(count) * size);
     return new Pointer(this.#space, this.#type, value, this.#trace);
@@ -89,7 +90,7 @@ export class Pointer {
    * What a CPU has of the per-CPU variable it points to: `per_cpu_ptr`.
    * @throws {RangeError} no such CPU
    */
-  perCpu(cpu: number): Pointer {
+  perCpu(cpu: number): Pointer<Target> {
     const value = wrap(this.value + this.#space.perCpuOffset(cpu));
     return new Pointer(this.#space, this.#type, value, new Trace(this.#trace, `cpu${cpu}`));
   }

@@ -3,6 +3,7 @@ import { type AddressLike, toAddress, wrap } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
 import { type FormatOptions, formatStruct } from './format.js';
+import type { KernelStruct } from './kernel-types.js';
 import { namedMembers, spelled } from './members.js';
 import { Overlay } from './overlay.js';
 import { Reference } from './reference.js';
@@ -47,7 +48,7 @@ let traceOf: (object: StructObject) => Trace;
  * FaultError} that names the way there. What is not the kernel's begins with `$`, which no member's
  * name does.
  */
-export class StructObject {
+export class StructObject implements KernelStruct {
   readonly #space: ObjectSpace;
   readonly #address: bigint;
   readonly #trace: Trace;
@@ -144,7 +145,8 @@ export class StructObject {
    * The structure that this one is a member of: `container_of(this, type, member)`.
    * @throws {VmiError} `VMI_TYPE`: no such type or member
    */
-  $containerOf(type: string, member: string): StructObject {
+  // biome-ignore lint/suspicious/noExplicitAny: as any value
+  $containerOf(type: string, member: string): any {
     const ref = this.#space.type(type);
     if (ref.kind !== 'struct' && ref.kind !== 'union') {
       throw new VmiError('VMI_TYPE', `${ref.name} is no structure, so it contains nothing`);

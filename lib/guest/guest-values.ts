@@ -1,0 +1,51 @@
+import { editorTypes } from '../export/editor-types.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
+import type { ValueOf } from '../objects/kernel-types.js';
+import type { Place } from '../objects/struct-object.js';
+
+/** The side of a guest that is its kernel's values. */
+export abstract class GuestValues {
+  abstract get kernel(): Kernel;
+
+  /** Values of the kernel by their C types; {@link object} and its like are short for it. */
+  get objects(): KernelObjects {
+    return objectsOf(this.kernel);
+  }
+
+  /**
+   * The value of a C type at an address: `guest.object('task_struct', guest.task(1))`.
+   * @throws {VmiError} `VMI_TYPE` with names that come close
+   */
+  object<Name extends string>(type: Name, address: Place): ValueOf<Name> {
+    return this.objects.object(type, address) as ValueOf<Name>;
+  }
+
+  /**
+   * A kernel variable by name: `guest.variable('init_task')`.
+   * @param type its C type, where the kernel's own types do not tell
+   * @throws {VmiError} `VMI_SYMBOL`, `VMI_TYPE`
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+  variable(name: string, type?: string): any {
+    return this.objects.variable(name, type);
+  }
+
+  /**
+   * A declaration file for TypeScript, a piece at a time: with it, {@link object} knows the members
+   * of this kernel's structures.
+   */
+  editorTypes(): Generator<string> {
+    return editorTypes(this.kernel.types, this.kernel.release);
+  }
+
+  /**
+   * What a CPU has of a per-CPU variable: `guest.perCpu('runqueues', 1)`.
+   * @throws {VmiError} as {@link variable}
+   * @throws {RangeError} no such CPU
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+  perCpu(name: string, cpu: number, type?: string): any {
+    return this.objects.perCpu(name, cpu, type);
+  }
+}
