@@ -1,12 +1,11 @@
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import type * as Native from '../types/addon.js';
 import { VmiError } from './errors.js';
+import { PACKAGE_ROOT } from './package-root.js';
 
 /** The binary's exports, as `types/addon.d.ts` declares them. */
 export type Addon = typeof Native;
 
-const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 let loaded: Addon | undefined;
 
 /**
@@ -25,7 +24,7 @@ function load(): Addon {
     const bindings = require('bindings') as (options: object) => Addon;
     return bindings({
       bindings: 'vmi_addon.node',
-      module_root: packageRoot,
+      module_root: PACKAGE_ROOT,
       try: [
         ['module_root', 'build', 'Release', 'bindings'],
         ['module_root', 'build', 'Debug', 'bindings'],

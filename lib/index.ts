@@ -12,31 +12,56 @@ export {
   type VmiErrorCode,
 } from './errors.js';
 export { libvmiKernel } from './export/libvmi-kernel.js';
-export { kaslrOffset } from './export/linked.js';
 export { PROFILE_FORMATS, type ProfileFormat } from './export/profile.js';
-export { type AttachOptions, attach } from './guest/attach.js';
+export { type AttachOptions, type AttachTarget, attach } from './guest/attach.js';
 export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
 export type { ExplainStep, Explanation } from './guest/explain.js';
 export { Guest } from './guest/guest.js';
 export type { GuestCpu } from './guest/guest-cpu.js';
+export type { GuestValues } from './guest/guest-values.js';
 export { Pause } from './guest/pause.js';
 export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';
-export { Kernel, type KernelOptions } from './kernel/kernel.js';
+export type { ImageCandidate } from './kernel/candidate.js';
+export type { MappedImage } from './kernel/image.js';
+export { Kernel, type KernelOptions, type Provenance } from './kernel/kernel.js';
+export type { KernelImage } from './kernel/kernel-image.js';
 export { loadProfile } from './kernel/profile/load-profile.js';
 export type { Profile } from './kernel/profile/profile.js';
-export type { SymbolPlace } from './kernel/symbols/table.js';
-export type { StructType } from './kernel/types/table.js';
-export type { Cr3WriteOptions } from './memory/cr3-writes.js';
+export type { ListedSymbols } from './kernel/symbols/listed.js';
+export type { KernelSymbol, SymbolPlace, SymbolTable } from './kernel/symbols/table.js';
+export type { Member, StructType, TypeRef, TypeTable } from './kernel/types/table.js';
+export type { Vmcoreinfo } from './kernel/vmcoreinfo.js';
+export type { P2m } from './kernel/xen-p2m.js';
+export type { Cr3WriteOptions, RawCr3Write, RawCr3Writes } from './memory/cr3-writes.js';
+export {
+  type MemoryControls,
+  type MemoryOptions,
+  openMemory,
+  type ReadableMemory,
+  type SegmentedMemory,
+} from './memory/custom/open-memory.js';
+export type {
+  BufferSegment,
+  FileSegment,
+  MemorySegment,
+  ProcessSegment,
+  SegmentPlace,
+} from './memory/custom/segments.js';
 export { type OpenOptions, openSource } from './memory/open.js';
 export {
   type AbortOptions,
+  type Addressing,
+  type BatchResult,
   type Capabilities,
+  type MachineLook,
   PhysicalMemory,
   type PhysicalRange,
+  type ScanOptions,
   type VcpuRegisters,
 } from './memory/physical-memory.js';
-export type { Candidate, Source } from './memory/source.js';
+export type { ReadMemory } from './memory/scripted/scripted-memory.js';
+export type { Candidate, Source, Waiting } from './memory/source.js';
 export {
   type Mapping,
   VirtualMemory,
@@ -53,18 +78,18 @@ export {
   type SwitchSource,
   switchJson,
 } from './monitor/switch.js';
-export { SwitchStream } from './monitor/switch-stream.js';
+export { type StreamOptions, SwitchStream } from './monitor/switch-stream.js';
 export type { WatchOptions } from './monitor/watch.js';
 export { ArrayObject } from './objects/array.js';
 export { EnumValue } from './objects/enum-value.js';
 export type { FormatOptions } from './objects/format.js';
-export { KernelObjects } from './objects/kernel-objects.js';
-export type { KernelStruct, ValueOf } from './objects/kernel-types.js';
+export { type KernelFacts, KernelObjects, type UserObjects } from './objects/kernel-objects.js';
+export type { Bare, KernelStruct, ValueOf } from './objects/kernel-types.js';
 export { Pointer } from './objects/pointer.js';
 export type { Reference } from './objects/reference.js';
 export { type Place, StructObject } from './objects/struct-object.js';
 export { type Frame, frameText, Stack } from './stacks/frames.js';
-export { formatTarget, parseTarget, type Target } from './target.js';
+export { formatTarget, parseTarget, TARGETS, type Target, type TargetForm } from './target.js';
 export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';
 export type { CrossRow, View } from './tasks/cross-view.js';

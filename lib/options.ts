@@ -37,6 +37,15 @@ export function checkSignal(signal: unknown): void {
 }
 
 /**
+ * Checks a name.
+ * @throws {TypeError}
+ */
+export function checkName(value: string, what = 'name'): string {
+  if (typeof value === 'string') return value;
+  throw new TypeError(`Expected ${what} as a string but received ${describe(value)}`);
+}
+
+/**
  * What a value is, for the end of a message: `undefined`, `null`, `an array`, `'text'`, `14776`,
  * `an object`.
  */

@@ -1,3 +1,6 @@
+import { checkOptions, describe } from './options.js';
+import { didYouMean } from './suggest.js';
+
 /** What to attach to, parsed. */
 export type Target =
   | { readonly kind: 'qemu'; readonly pid: number }
@@ -22,9 +25,42 @@ export type Target =
       readonly map?: boolean | undefined;
     };
 
+/** A form of a target, for messages, help and docs. */
+export interface TargetForm {
+  /** What stands before the colon. */
+  readonly prefix: string;
+  /** What stands behind it. */
+  readonly name: string;
+  readonly summary: string;
+}
+
+/** Every form that a target string has, the likeliest first. */
+export const TARGETS: readonly TargetForm[] = [
+  {
+    prefix: 'qemu',
+    name: 'PID',
+    summary: "a QEMU process on this host, libvirt's too ('vmi list' shows them)",
+  },
+  {
+    prefix: 'libvirt',
+    name: 'NAME',
+    summary: 'a libvirt domain on this host: its own memory map, registers, pause',
+  },
+  { prefix: 'qmp', name: 'SOCKET', summary: 'the QEMU behind a QMP socket' },
+  {
+    prefix: 'image',
+    name: 'PATH',
+    summary: 'a memory image: raw, ELF core (dump-guest-memory), kdump or LiME',
+  },
+  { prefix: 'xen', name: 'NAME', summary: 'a domain of Xen, through libvmi in dom0' },
+  { prefix: 'kvm', name: 'NAME', summary: 'a libvirt domain, through libvmi' },
+  { prefix: 'libvmi', name: 'PATH', summary: "a file of raw RAM, through libvmi's file driver" },
+];
+
 /** The forms of a target, for messages. */
-export const TARGET_FORMS =
-  'qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH';
+export const TARGET_FORMS = TARGETS.map(({ prefix, name }) => `${prefix}:${name}`)
+  .join(', ')
+  .replace(/, ([^,]*)$/, ' or $1');
 
 /**
  * Parses a target string. Everything after the first colon is taken as it is, so names and paths
@@ -35,25 +71,19 @@ export const TARGET_FORMS =
 export function parseTarget(text: string): Target {
   if (typeof text !== 'string') {
     throw new TypeError(
-      `Expected target as a string (${TARGET_FORMS}) but received ${typeof text}`,
+      `Expected target as a string (${TARGET_FORMS}) but received ${describe(text)}`,
     );
   }
   const colon = text.indexOf(':');
   const kind = text.slice(0, colon);
   const rest = text.slice(colon + 1);
-  if (colon < 0 || rest === '') {
+  if (colon < 0) throw unknownForm(text);
+  if (rest === '')
     throw new RangeError(`Expected target as ${TARGET_FORMS} but received '${text}'`);
-  }
   switch (kind) {
-    case 'qemu': {
-      const pid = Number(rest);
-      if (!/^[0-9]+$/.test(rest) || !Number.isSafeInteger(pid) || pid < 1 || pid > 0x7fff_ffff) {
-        throw new RangeError(
-          `Expected qemu:PID with the process id of a QEMU but received '${text}'; 'vmi list' shows what runs here`,
-        );
-      }
-      return { kind, pid };
-    }
+    case 'qemu':
+      if (!isPid(/^[0-9]+$/.test(rest) ? Number(rest) : undefined)) throw noPid(`'${text}'`);
+      return { kind, pid: Number(rest) };
     case 'qmp':
       return { kind, socket: rest };
     case 'libvirt':
@@ -66,8 +96,81 @@ export function parseTarget(text: string): Target {
     case 'libvmi':
       return { kind, driver: 'file', name: rest };
     default:
-      throw new RangeError(`Expected target as ${TARGET_FORMS} but received '${text}'`);
+      throw unknownForm(text, kind);
   }
+}
+
+/** Says what was most likely meant: a path, a PID, another kind. */
+function unknownForm(text: string, kind?: string): RangeError {
+  const hint =
+    kind !== undefined
+      ? didYouMean(
+          kind,
+          TARGETS.map(({ prefix }) => prefix),
+        )
+      : /^[0-9]+$/.test(text)
+        ? `; did you mean qemu:${text}?`
+        : text.includes('/') || text.startsWith('.')
+          ? `; did you mean image:${text}?`
+          : '';
+  return new RangeError(`Expected target as ${TARGET_FORMS} but received '${text}'${hint}`);
+}
+
+function isPid(pid: unknown): boolean {
+  return Number.isSafeInteger(pid) && (pid as number) >= 1 && (pid as number) <= 0x7fff_ffff;
+}
+
+function noPid(received: string): RangeError {
+  return new RangeError(
+    `Expected qemu:PID with the process id of a QEMU but received ${received}; 'vmi list' shows what runs here`,
+  );
+}
+
+type Kind = Target['kind'];
+/** Fields of each kind: the type of each, `?` where it may be left out. */
+const FIELDS: { readonly [K in Kind]: Readonly<Record<string, string>> } = {
+  qemu: { pid: 'number' },
+  qmp: { socket: 'string' },
+  libvirt: { name: 'string', uri: 'string?' },
+  image: { path: 'string' },
+  libvmi: { driver: 'string', name: 'string', isolate: 'boolean?', map: 'boolean?' },
+};
+
+/**
+ * Checks a target that was given as an object.
+ * @throws {TypeError} no object, another kind, a field that it lacks or that nobody reads
+ * @throws {RangeError} a PID or a driver that is none, an empty name
+ */
+export function checkTarget(target: unknown): Target {
+  if (typeof target !== 'object' || target === null || Array.isArray(target)) {
+    const hint = isPid(target) ? `; did you mean 'qemu:${target}'?` : '';
+    throw new TypeError(
+      `Expected target as a string (${TARGET_FORMS}) or an object but received ${describe(target)}${hint}`,
+    );
+  }
+  const { kind, ...fields } = target as { kind?: unknown } & Record<string, unknown>;
+  const known = typeof kind === 'string' && Object.hasOwn(FIELDS, kind);
+  if (!known) {
+    const kinds = Object.keys(FIELDS).join(', ');
+    throw new TypeError(`Expected target.kind as one of ${kinds} but received ${describe(kind)}`);
+  }
+  const form = FIELDS[kind as Kind];
+  const names = Object.fromEntries(Object.keys(form).map((name) => [name, true as const]));
+  checkOptions(fields, names, `a target of kind ${kind}`);
+  for (const [name, type] of Object.entries(form)) {
+    const value = fields[name];
+    if (value === undefined && type.endsWith('?')) continue;
+    if (typeof value !== type.replace('?', '') || value === '')
+      throw new TypeError(
+        `Expected target.${name} as a ${type.replace('?', '')} but received ${describe(value)}`,
+      );
+  }
+  if (kind === 'qemu' && !isPid(fields.pid)) throw noPid(describe(fields.pid));
+  if (kind === 'libvmi' && !['xen', 'kvm', 'file'].includes(fields.driver as string))
+    throw new RangeError(
+      `Expected target.driver as one of xen, kvm, file but received ${describe(fields.driver)}`,
+    );
+  return target as Target;
 }
 
 /** The string form of a target; `parseTarget` gives the same target back. */

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { parseAddress } from '../address.js';
 import { VmiError } from '../errors.js';
 import type { Guest, SpaceOptions } from '../index.js';
+import { closest } from '../suggest.js';
 import type { Command, Invocation, Option } from './command.js';
 
 /** The command line is wrong: exit code 2. */
@@ -28,26 +29,24 @@ export function parseLine(
   args: readonly string[],
 ): ParsedLine {
   const known = { ...globals, ...command.options };
-  let parsed: { positionals: string[]; values: Record<string, unknown> };
-  try {
-    parsed = parseArgs({
-      args: guardNegative(args),
-      allowPositionals: true,
-      strict: true,
-      options: Object.fromEntries(
-        Object.entries(known).map(([name, option]) => [
-          name,
-          {
-            type: option.value === undefined ? ('boolean' as const) : ('string' as const),
-            multiple: option.many === true,
-            ...(option.short === undefined ? {} : { short: option.short }),
-          },
-        ]),
-      ),
-    });
-  } catch (error) {
-    throw new UsageError(optionMessage(error as Error, Object.keys(known)));
-  }
+  const parsed = parseArgs({
+    args: guardNegative(args),
+    allowPositionals: true,
+    // What is wrong is told by its tokens, in this program's words.
+    strict: false,
+    tokens: true,
+    options: Object.fromEntries(
+      Object.entries(known).map(([name, option]) => [
+        name,
+        {
+          type: option.value === undefined ? ('boolean' as const) : ('string' as const),
+          multiple: option.many === true,
+          ...(option.short === undefined ? {} : { short: option.short }),
+        },
+      ]),
+    ),
+  });
+  for (const token of parsed.tokens) if (token.kind === 'option') checkOption(token, known);
   const options = Object.fromEntries(
     Object.entries(parsed.values).map(([name, value]) => [
       name,
@@ -55,6 +54,32 @@ export function parseLine(
     ]),
   ) as ParsedLine['options'];
   return { operands: parsed.positionals.map(unguard), options };
+}
+
+/** An option as it was written. */
+interface OptionToken {
+  readonly name: string;
+  readonly rawName: string;
+  readonly value?: string | undefined;
+  readonly inlineValue?: boolean | undefined;
+}
+
+/** @throws {UsageError} there is none of this name, or its value is missing or one too many */
+function checkOption(token: OptionToken, known: Readonly<Record<string, Option>>): void {
+  const { name, rawName, value } = token;
+  const option = Object.hasOwn(known, name) ? known[name]! : undefined;
+  if (option === undefined) {
+    const close = closestOption(name, Object.keys(known));
+    const hint = close === undefined ? '' : `; did you mean --${close}?`;
+    throw new UsageError(`unknown option '${rawName}'${hint}`);
+  }
+  if (option.value === undefined) {
+    if (value !== undefined) throw new UsageError(`option '${rawName}' takes no value`);
+    return;
+  }
+  // A word that looks like an option is one that follows, and the value was forgotten.
+  if (value === undefined || (token.inlineValue !== true && /^-./.test(value)))
+    throw new UsageError(`option '${rawName} ${option.value}' needs its value`);
 }
 
 /** @throws {UsageError} too few or too many operands */
@@ -168,16 +193,7 @@ function unguard(text: string): string {
   return text.startsWith(GUARD) ? text.slice(GUARD.length) : text;
 }
 
-/** Node's message without its advice on how to pass an operand that starts with a dash. */
-function optionMessage(error: Error, known: readonly string[]): string {
-  const unknown = /^Unknown option '(-{1,2})([^']*)'/.exec(error.message);
-  if (unknown === null)
-    return error.message
-      .split('\n', 1)[0]!
-      .replace(/\. .*$/, '')
-      .replace(/^Option/, 'option');
-  const close = known.find(
-    (name) => unknown[2]!.length > 1 && name.startsWith(unknown[2]!.slice(0, 3)),
-  );
-  return `unknown option '${unknown[1]}${unknown[2]}'${close === undefined ? '' : `; did you mean --${close}?`}`;
+function closestOption(name: string, known: readonly string[]): string | undefined {
+  if (name.length < 2) return undefined;
+  return closest(name, known, 1)[0] ?? known.find((one) => one.startsWith(name.slice(0, 3)));
 }

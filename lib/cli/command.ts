@@ -1,4 +1,5 @@
 import type { Guest } from '../index.js';
+import { TARGET_FORMS } from '../target.js';
 import type { Output } from './output.js';
 
 /** A word after the command that is no option. */
@@ -78,5 +79,5 @@ export const SPACE_OPTIONS = {
 
 export const TARGET: Operand = {
   name: 'TARGET',
-  summary: 'qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH',
+  summary: TARGET_FORMS,
 };

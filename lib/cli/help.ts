@@ -1,3 +1,4 @@
+import { TARGETS } from '../target.js';
 import { pairs } from '../text/table.js';
 import type { Command, Operand, Option } from './command.js';
 import { COMMANDS } from './commands.js';
@@ -21,14 +22,7 @@ export function generalHelp(): string[] {
     ...pairs(COMMANDS.map((command) => [`  ${operandsText(command)}`, command.summary])),
     '',
     'A target is one word:',
-    ...pairs([
-      ['  qemu:PID', "a QEMU process on this host, libvirt's too ('vmi list' shows them)"],
-      ['  libvirt:NAME', 'a libvirt domain on this host: its own memory map, registers, pause'],
-      ['  qmp:SOCKET', 'the QEMU behind a QMP socket'],
-      ['  image:PATH', 'a memory image: raw, or an ELF core (dump-guest-memory)'],
-      ['  xen:NAME, kvm:NAME', 'a guest through libvmi (kvm: is a libvirt domain)'],
-      ['  libvmi:PATH', "a file through libvmi's file driver"],
-    ]),
+    ...pairs(TARGETS.map(({ prefix, name, summary }) => [`  ${prefix}:${name}`, summary])),
     '',
     'Options of every command:',
     ...optionLines({ ...GLOBAL_OPTIONS, version: { summary: 'print the version of vmi' } }),

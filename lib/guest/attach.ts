@@ -3,8 +3,10 @@ import { Kernel, type KernelOptions, openCache } from '../kernel/kernel.js';
 import { loadProfile } from '../kernel/profile/load-profile.js';
 import type { Profile } from '../kernel/profile/profile.js';
 import { openSource } from '../memory/open.js';
+import { PhysicalMemory } from '../memory/physical-memory.js';
 import type { Candidate, Source } from '../memory/source.js';
-import { formatTarget, parseTarget, type Target } from '../target.js';
+import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
+import { checkTarget, formatTarget, parseTarget, type Target } from '../target.js';
 import { type Attached, Guest } from './guest.js';
 import { proveLayout } from './layout-proof.js';
 
@@ -23,19 +25,35 @@ export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
   readonly isolate?: boolean | undefined;
 }
 
+/** What can be attached to: what a target names, or a memory that is open already. */
+export type AttachTarget = string | Target | { readonly memory: PhysicalMemory };
+
+const NAMES: OptionNames<AttachOptions> = {
+  cache: true,
+  signal: true,
+  profile: true,
+  isolate: true,
+};
+
 /**
  * Attaches to a guest: opens its memory, finds its kernel with no profile, and verifies what was
  * found.
  *
  * @param target `qemu:PID`, `libvirt:NAME`, `qmp:SOCKET`, `image:PATH`, `xen:NAME`, `kvm:NAME`,
- *   `libvmi:PATH`, or the same as an object
+ *   `libvmi:PATH`, the same as an object, or `{ memory }` of {@link openMemory}, which is closed
+ *   with the guest, and when attaching fails
  * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in
  *   it, as while it still boots
  * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
  * @throws {RangeError} the target has none of these forms
+ * @throws {TypeError} the target is of another type, or there is no such option
+ * @example
+ * await using guest = await attach('qemu:4242');
+ * guest.pidToCr3(1); // 0x2c10000n
  */
-export async function attach(target: string | Target, options: AttachOptions = {}): Promise<Guest> {
-  const parsed = typeof target === 'string' ? parseTarget(target) : target;
+export async function attach(target: AttachTarget, options: AttachOptions = {}): Promise<Guest> {
+  const given = toTarget(target);
+  checkAttachOptions(options);
   if (options.signal?.aborted === true) throw aborted(options.signal);
   const { profile, signal, cache, isolate } = options;
   const loaded =
@@ -43,19 +61,67 @@ export async function attach(target: string | Target, options: AttachOptions = {
       ? await loadProfile(profile)
       : (profile as Profile);
   const opened = openCache(cache);
+  const name =
+    given instanceof PhysicalMemory ? `memory:${given.description}` : formatTarget(given);
   const open = async (limit: AbortSignal | undefined) => {
-    const source = await openSource(parsed, {
-      signal: limit,
-      isolate,
-      meanwhile: () => opened?.prepare(),
-    });
-    return attachSource(parsed, source, { profile: loaded, cache, opened, signal: limit });
+    const found = { profile: loaded, cache, opened, signal: limit };
+    const source =
+      given instanceof PhysicalMemory
+        ? sourceOf(given)
+        : await openSource(given, { signal: limit, isolate, meanwhile: () => opened?.prepare() });
+    return attachSource(name, source, found);
   };
   const { memory, kernel } = await open(signal);
-  const guest = new Guest(formatTarget(parsed), memory, kernel, () => open(undefined));
+  const reopen = async () =>
+    given instanceof PhysicalMemory
+      ? { memory, kernel: await Kernel.load(memory, { profile: loaded, cache, opened }) }
+      : open(undefined);
+  const guest = new Guest(name, memory, kernel, reopen);
   // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
   guest.beforeClose(kernel.remember());
   return guest;
+}
+
+/** @throws {TypeError} @throws {RangeError} */
+function toTarget(target: AttachTarget): Target | PhysicalMemory {
+  if (typeof target === 'string') return parseTarget(target);
+  if (typeof target !== 'object' || target === null || !('memory' in target))
+    return checkTarget(target);
+  checkOptions(target, { memory: true }, 'target');
+  if (target.memory instanceof PhysicalMemory) return target.memory;
+  throw new TypeError(
+    `Expected target.memory as a PhysicalMemory (openMemory makes one) but received ${describe(target.memory)}`,
+  );
+}
+
+/** @throws {TypeError} */
+function checkAttachOptions(options: AttachOptions): void {
+  checkOptions(options, NAMES);
+  checkSignal(options.signal);
+  const { cache, isolate, profile } = options;
+  if (!['undefined', 'boolean', 'string'].includes(typeof cache))
+    throw new TypeError(
+      `Expected cache as true, false or the path of a folder but received ${describe(cache)}`,
+    );
+  if (!['undefined', 'boolean'].includes(typeof isolate))
+    throw new TypeError(`Expected isolate as a boolean but received ${describe(isolate)}`);
+  const isProfile =
+    profile === undefined ||
+    typeof profile === 'string' ||
+    (typeof profile === 'object' && profile !== null);
+  if (!isProfile)
+    throw new TypeError(
+      `Expected profile as a path, a list of paths or a profile but received ${describe(profile)}`,
+    );
+}
+
+/** A memory that is open needs no choice of layout. */
+function sourceOf(memory: PhysicalMemory): Source {
+  const assumption = 'the memory that was given';
+  return {
+    candidates: [{ assumption, proven: true, open: () => memory }],
+    close: () => memory.close(),
+  };
 }
 
 /** What a kernel looks like through a wrong layout of RAM. */
@@ -70,7 +136,7 @@ const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
 type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal'>;
 
 async function attachSource(
-  target: Target,
+  target: string,
   source: Source,
   options: LoadOptions,
 ): Promise<Attached> {
@@ -94,7 +160,7 @@ async function attachSource(
   if (refusals.length === 1) throw last;
   throw new VmiError(
     'VMI_ATTACH',
-    `no way to lay out the RAM of ${formatTarget(target)} fits the guest's own page tables:\n  ${refusals.join('\n  ')}`,
+    `no way to lay out the RAM of ${target} fits the guest's own page tables:\n  ${refusals.join('\n  ')}`,
     { cause: last },
   );
 }

@@ -10,6 +10,7 @@ import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/phys
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
 import type { SwitchStream } from '../monitor/switch-stream.js';
 import { type WatchOptions, watchSwitches } from '../monitor/watch.js';
+import { checkName } from '../options.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossRow } from '../tasks/cross-view.js';
@@ -22,6 +23,7 @@ import { type Explanation, explain } from './explain.js';
 import type { GuestCpu } from './guest-cpu.js';
 import { GuestValues } from './guest-values.js';
 import { GuestWatch } from './guest-watch.js';
+import { checkListOptions } from './list-options.js';
 import { type Pause, Pauses } from './pause.js';
 import { checkPid, noTask } from './pid.js';
 import { checkSpace, type SpaceOptions } from './space.js';
@@ -89,7 +91,8 @@ export class Guest extends GuestValues implements AsyncDisposable {
     this.#tasks = new Tasks(next.kernel);
     this.#pauses = new Pauses(next.memory);
     this.#background = next.kernel.remember();
-    await memory.close();
+    // A memory that the caller made is searched anew, and stays.
+    if (memory !== next.memory) await memory.close();
   }
 
   /** What this guest's source can do. */
@@ -104,6 +107,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * @throws {CorruptError} a list is broken for good
    */
   tasks(options: ListOptions = {}): TaskList {
+    checkListOptions(options);
     return this.#watch.ask(() => this.#tasks.list(options));
   }
 
@@ -111,6 +115,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * The same as {@link tasks}, as typed columns: for tools that take thousands of tasks at a time.
    */
   taskColumns(options: ListOptions = {}): TaskColumns {
+    checkListOptions(options);
     return this.#watch.ask(() => this.#tasks.columns(options));
   }
 
@@ -211,7 +216,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
 
   /** Address of a kernel symbol. @throws {VmiError} `VMI_SYMBOL` with names that come close */
   symbol(name: string): bigint {
-    return this.kernel.symbols.address(name);
+    return this.kernel.symbols.address(checkName(name));
   }
 
   /** The symbol at or below an address. */
@@ -223,7 +228,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * A structure of this guest's kernel. @throws {VmiError} `VMI_TYPE` with names that come close
    */
   type(name: string): StructType {
-    return this.kernel.types.struct(name);
+    return this.kernel.types.struct(checkName(name));
   }
 
   /**

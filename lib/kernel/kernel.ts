@@ -22,7 +22,7 @@ export interface KernelOptions {
   readonly profile?: Profile | undefined;
   /** `false`: no cache; a path: a folder other than the default one. */
   readonly cache?: boolean | string | undefined;
-  /** The cache that `cache` names, where it is open already. */
+  /** @internal The cache that `cache` names, where it is open already. */
   readonly opened?: KernelCache | undefined;
   /**
    * Registers of the vCPUs, or when they are there; asked of the memory's machine when left out.

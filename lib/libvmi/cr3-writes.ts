@@ -29,6 +29,7 @@ export class Cr3WriteStream implements RawCr3Writes {
   #closing: Promise<void> | undefined;
 
   /**
+   * @internal
    * @param open attaches to the guest with events
    * @throws {RangeError} `queue`
    */

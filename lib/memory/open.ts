@@ -1,4 +1,5 @@
-import type { Target } from '../target.js';
+import { checkOptions, checkSignal, type OptionNames } from '../options.js';
+import { checkTarget, type Target } from '../target.js';
 import { openImage } from './image/image.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
@@ -10,11 +11,25 @@ export interface OpenOptions extends AbortOptions, Waiting {
   readonly isolate?: boolean | undefined;
 }
 
+const NAMES: OptionNames<OpenOptions> = { signal: true, meanwhile: true, isolate: true };
+
 /**
- * Opens what a target names.
- * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`
+ * Opens what a target names: finds it, and says how its RAM can be laid out. `attach` does this,
+ * and looks for a kernel in the candidates; here it is for tools that want the memory alone.
+ *
+ * @returns at least one candidate; what `open()` gives, and what is not kept, is the caller's to
+ *   close
+ * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
+ * @throws {TypeError} no target, or no such option
+ * @example
+ * const source = await openSource(parseTarget('image:/tmp/guest.elf'));
+ * await using memory = source.candidates[0].open();
+ * memory.read(0x1000, 16);
  */
 export async function openSource(target: Target, options: OpenOptions = {}): Promise<Source> {
+  checkTarget(target);
+  checkOptions(options, NAMES);
+  checkSignal(options.signal);
   switch (target.kind) {
     case 'qemu':
       return openQemuProcess(target.pid, options);

@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { VmiError } from '../errors.js';
+import { PACKAGE_ROOT } from '../package-root.js';
 
+/** The guard's program, as it is built. */
+const MAIN = join(PACKAGE_ROOT, 'dist', 'memory', 'pause-guard-main.js');
 /** How long the guard may take to start, milliseconds. */
 const START_DEADLINE = 10_000;
 
@@ -28,13 +31,7 @@ export class PauseGuard {
    * @throws {VmiError} `VMI_BUSY`: the guard did not start
    */
   static async start(words: GuardWords): Promise<PauseGuard> {
-    // From a checkout's sources, as in tests, there is only the TypeScript: the guard then runs
-    // from dist/.
-    const main = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url)).replace(
-      '/lib/memory/',
-      '/dist/memory/',
-    );
-    const child = spawn(process.execPath, [main, ...words], {
+    const child = spawn(process.execPath, [MAIN, ...words], {
       detached: true,
       stdio: ['pipe', 'pipe', 'ignore'],
     });

@@ -5,13 +5,17 @@ import type {
   NativeSamplerOptions,
   Sampler,
 } from '../../types/addon.js';
-import { addon } from '../addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
+import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
+import { type Engine, NATIVE } from './engine.js';
 import type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
 
+import { type ScanOptions, scan } from './scan.js';
+
 export type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
+export type { ScanOptions } from './scan.js';
 
 /**
  * What a physical address of a source counts:
@@ -30,8 +34,11 @@ export interface PhysicalRange {
   readonly length: bigint;
 }
 
+/** @internal What a source makes its memory of. */
 export interface PhysicalMemoryOptions {
   readonly native: Memory;
+  /** Default: the addon's. */
+  readonly engine?: Engine;
   /** The kind of source: `qemu`, `image`, `libvmi`. */
   readonly source: string;
   /** One line for people: what was attached and how its RAM is reached. */
@@ -52,23 +59,8 @@ export interface PhysicalMemoryOptions {
   readonly ramSize?: bigint;
 }
 
-export interface ScanOptions extends AbortOptions {
-  /** Only addresses `k * stride + offsets[i]` are looked at; default 1, everywhere. */
-  readonly stride?: number;
-  readonly offsets?: readonly number[];
-  /** Physical range, end exclusive; whole RAM when left out. */
-  readonly start?: bigint;
-  readonly end?: bigint;
-  /** Stop after so many hits, 1 to 65,536; default 1,024. */
-  readonly max?: number;
-  /**
-   * Threads that look, 1 to 16; the hits are the same whatever the number. Default: one for each
-   * 256 MiB to look at, at most 4 and at most the host's CPUs. libvmi answers one read at a time:
-   * there it is always one.
-   */
-  readonly threads?: number;
-}
-
+const ABORT_NAMES: OptionNames<AbortOptions> = { signal: true };
+const CR3_WRITE_NAMES: OptionNames<Cr3WriteOptions> = { queue: true, signal: true };
 /** Result of a batch: all bytes in one buffer, and how many of each element were read. */
 export interface BatchResult {
   readonly bytes: Buffer;
@@ -90,6 +82,7 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly end: bigint;
   readonly capabilities: Capabilities;
   readonly #native: Memory;
+  readonly #engine: Engine;
   readonly #machine: Machine | undefined;
   readonly #look: (() => MachineLook) | undefined;
   readonly #ramSize: bigint | undefined;
@@ -98,12 +91,14 @@ export class PhysicalMemory implements AsyncDisposable {
   #closing: Promise<void> | undefined;
   #held = false;
 
+  /** @internal */
   constructor(options: PhysicalMemoryOptions) {
     this.source = options.source;
     this.description = options.description;
     this.live = options.live;
     this.#native = options.native;
-    this.#loader = addon().loader();
+    this.#engine = options.engine ?? NATIVE;
+    this.#loader = this.#engine.loader();
     this.#handle = options.native.handle;
     this.#machine = options.machine;
     this.#look = options.look;
@@ -218,6 +213,11 @@ export class PhysicalMemory implements AsyncDisposable {
     }
   }
 
+  /** @internal What works on it. */
+  get engine(): Engine {
+    return this.#engine;
+  }
+
   /** Reads `length` bytes at every address in one crossing. */
   readMany(addresses: BigUint64Array, length: number): BatchResult {
     this.checkOpen();
@@ -259,30 +259,7 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   async scan(pattern: Uint8Array, options: ScanOptions = {}): Promise<bigint[]> {
     this.checkOpen();
-    const { signal } = options;
-    if (signal?.aborted) throw aborted('the scan', signal);
-    const cancel = new Uint8Array(1);
-    const onAbort = () => {
-      cancel[0] = 1;
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
-    try {
-      const hits = await this.#native.scan({
-        pattern,
-        stride: options.stride ?? 1,
-        offsets: [...(options.offsets ?? [0])],
-        ...(options.start === undefined ? {} : { start: options.start }),
-        ...(options.end === undefined ? {} : { end: options.end }),
-        max: options.max ?? 1024,
-        ...(options.threads === undefined ? {} : { threads: options.threads }),
-        cancel,
-      });
-      return Array.from(hits);
-    } catch (error) {
-      throw signal?.aborted ? aborted('the scan', signal) : fromNative(error);
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
-    }
+    return scan(this.#native, pattern, options);
   }
 
   /**
@@ -291,6 +268,8 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
     this.checkOpen();
+    checkOptions(options, ABORT_NAMES);
+    checkSignal(options.signal);
     if (this.#machine?.registers === undefined) {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} gives no vCPU registers`);
     }
@@ -323,6 +302,8 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   cr3Writes(options: Cr3WriteOptions = {}): RawCr3Writes {
     this.checkOpen();
+    checkOptions(options, CR3_WRITE_NAMES);
+    checkSignal(options.signal);
     if (this.#machine?.cr3Writes === undefined) {
       throw new VmiError(
         'VMI_UNSUPPORTED',
@@ -338,7 +319,7 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   startSampler(options: NativeSamplerOptions): Sampler {
     this.checkOpen();
-    return new (addon().Sampler)(this.#native, options);
+    return this.#engine.sampler(this.#native, options);
   }
 
   /**
@@ -348,7 +329,7 @@ export class PhysicalMemory implements AsyncDisposable {
   addressSpace(root: bigint, levels: 4 | 5): AddressSpace {
     this.checkOpen();
     try {
-      return new (addon().AddressSpace)(this.#native, root, levels);
+      return this.#engine.space(this.#native, root, levels);
     } catch (error) {
       throw fromNative(error);
     }
@@ -377,10 +358,6 @@ export class PhysicalMemory implements AsyncDisposable {
     if (this.#closing !== undefined)
       throw new VmiError('VMI_CLOSED', `${this.description} is closed`);
   }
-}
-
-function aborted(what: string, signal: AbortSignal): VmiError {
-  return new VmiError('VMI_ABORTED', `${what} was aborted`, { cause: signal.reason });
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { NativeFinder, Plan } from '../../types/addon.js';
-import { addon } from '../addon.js';
 import { VmiError } from '../errors.js';
+import { makePlan } from './native-plan.js';
 import { RowLayout, Rows } from './rows.js';
 import type { VirtualMemory } from './virtual-memory.js';
 
@@ -135,7 +135,7 @@ export class NamedPlan<C extends string> {
       min,
       max,
     ]);
-    this.native = new (addon().Plan)(Int32Array.from(triples), BigUint64Array.from(quadruples));
+    this.native = makePlan(Int32Array.from(triples), BigUint64Array.from(quadruples));
   }
 
   /**

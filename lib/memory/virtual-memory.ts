@@ -1,5 +1,10 @@
-import type { AddressSpace, ListWalker, NativeFinder, Plan } from '../../types/addon.js';
-import { addon } from '../addon.js';
+import type {
+  AddressSpace,
+  ListWalker,
+  NativeFinder,
+  NativeLoader,
+  Plan,
+} from '../../types/addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
 import type { PhysicalMemory } from './physical-memory.js';
@@ -57,7 +62,7 @@ export class VirtualMemory {
   readonly root: bigint;
   readonly levels: 4 | 5;
   readonly #native: AddressSpace;
-  readonly #loader = addon().loader();
+  readonly #loader: NativeLoader;
   #handle: number | undefined;
 
   /**
@@ -71,6 +76,7 @@ export class VirtualMemory {
     this.root = root;
     this.levels = levels;
     this.#native = physical.addressSpace(root, levels);
+    this.#loader = physical.engine.loader();
   }
 
   /** Names linear mappings that need no page walk: the direct map and the kernel image. */
@@ -266,7 +272,7 @@ export class VirtualMemory {
   /** @internal */
   listWalker(plan: Plan, link: number): ListWalker {
     try {
-      return new (addon().ListWalker)(this.#native, plan, link);
+      return this.physical.engine.walker(this.#native, plan, link);
     } catch (error) {
       throw fromNative(error);
     }

@@ -28,7 +28,7 @@ export interface KernelStruct {
 }
 
 /** A type's name as the declarations have it, without the keyword. */
-type Bare<Name extends string> = Name extends `struct ${infer Rest}` | `union ${infer Rest}`
+export type Bare<Name extends string> = Name extends `struct ${infer Rest}` | `union ${infer Rest}`
   ? Rest
   : Name;
 

@@ -1,4 +1,4 @@
-import { inspect } from 'node:util';
+import { inspect, styleText } from 'node:util';
 
 /**
  * What a terminal may act on or hide: control characters (C0 and C1), format characters, line
@@ -71,12 +71,13 @@ export function styles(colours: boolean): Styles {
 }
 
 /**
- * Text between the codes of one of Node's colours. util.styleText would ask whether standard output
- * is a terminal.
+ * Text in one of Node's colours. Whether there are to be any is decided by then: by the stream that
+ * the text goes to, which need not be standard output.
  */
 export function paint(text: string, colour: string): string {
-  const codes = inspect.colors[colour];
-  return codes == null ? text : `\u001b[${codes[0]}m${text}\u001b[${codes[1]}m`;
+  if (!Object.hasOwn(inspect.colors, colour)) return text;
+  const format = colour as Parameters<typeof styleText>[0];
+  return styleText(format, text, { validateStream: false });
 }
 
 function plain(text: string): string {

@@ -1,16 +1,26 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   FaultError,
+  type MemoryOptions,
+  openMemory,
+  openSource,
   type PhysicalMemory,
   parseTarget,
   VirtualMemory,
   VmiError,
 } from '../../lib/index.js';
 import { libvmiReport } from '../../lib/libvmi/report.js';
-import { openSource } from '../../lib/memory/open.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 import { libvirtMissing } from '../lab/libvirt.mjs';
 
@@ -23,6 +33,16 @@ if (noLibvirt !== '') console.warn(`conformance of libvirt – skipped: ${noLibv
 const DOMAIN = 'node-libvmi conformance';
 if (!libvmi.loaded)
   console.warn(`conformance of libvmi – skipped: ${libvmi.error ?? 'libvmi is not installed'}`);
+
+/** A file of RAM in one piece, by a function of JavaScript. */
+function readBy(path: string): MemoryOptions {
+  const fd = openSync(path, 'r');
+  return {
+    ranges: [{ start: 0, length: fstatSync(fd).size }],
+    read: (address, into) => readSync(fd, into, 0, into.length, Number(address)),
+    close: () => closeSync(fd),
+  };
+}
 
 /** Every source, over the RAM of real guests that stand still; QEMU itself writes what the bytes are. */
 describe('PhysicalMemory conformance', () => {
@@ -69,7 +89,31 @@ describe('PhysicalMemory conformance', () => {
   if (noLibvirt === '' && kvm)
     sources.push(['libvmi, KVM driver', () => `kvm:${DOMAIN}`, () => domain]);
 
-  describe.each(sources)('%s', (_name, target, guest) => {
+  /** The same files as a user would read them himself. */
+  const made: [name: string, open: () => MemoryOptions, guest: () => LabGuest][] = [
+    [
+      'a file that was named',
+      () => ({ segments: [{ physical: 0n, file: shared.memoryPath! }] }),
+      () => shared,
+    ],
+    ['a function', () => readBy(shared.memoryPath!), () => shared],
+  ];
+  const all: [name: string, open: () => Promise<PhysicalMemory>, guest: () => LabGuest][] = [
+    ...sources.map(
+      ([name, target, guest]) =>
+        [
+          name,
+          async () => (await openSource(parseTarget(target()))).candidates[0]!.open(),
+          guest,
+        ] as (typeof all)[number],
+    ),
+    ...made.map(
+      ([name, options, guest]) =>
+        [name, async () => openMemory(options()), guest] as (typeof all)[number],
+    ),
+  ];
+
+  describe.each(all)('%s', (_name, open, guest) => {
     let memory: PhysicalMemory;
     let truth: Buffer;
     /** 1 MiB of RAM at 16 MiB, as QEMU's own monitor writes it. */
@@ -81,8 +125,7 @@ describe('PhysicalMemory conformance', () => {
       truth = readFileSync(path);
     });
     beforeEach(async () => {
-      const source = await openSource(parseTarget(target()));
-      memory = source.candidates[0]!.open();
+      memory = await open();
     });
     afterEach(async () => {
       await memory.close();

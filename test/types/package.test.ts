@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { unexportedTypes } from './reach.js';
 
 /**
  * The package as its users get it: packed, installed beside their code, imported, required, typechecked, run.
@@ -114,6 +115,17 @@ export async function use(): Promise<bigint | null> {
   const mode: LibvmiOptions = { mode: 'file', name: report.path ?? '' };
   await using libvmi: Libvmi = await Libvmi.init(mode);
   await libvmi.initOs({ kernel: libvmiKernel(guest.kernel) });
+  const listed: ListedGuest[] = listGuests();
+  const findings: Finding[] = await diagnose();
+  await writeProfile(guest, 'isf', process.stdout);
+  const read: ReadMemory = (address, into) => into.fill(Number(address & 0xffn)).length;
+  const memory: PhysicalMemory = openMemory({ ranges: [{ start: 0, length: 4096 }], read });
+  await using other: Guest = await attach({ memory });
+  const source: Source = await openSource(parseTarget('image:/x'));
+  const space = new VirtualMemory(source.candidates[0]!.open(), 0x1000n, 4);
+  // @ts-expect-error no such option
+  await attach('qemu:1', { profiles: [] });
+  void [listed, findings, other, space];
   const symbol: bigint = await libvmi.translateKsym2v('init_task', { deadline: 10 });
   // @ts-expect-error an address is no string
   guest.read('0x1000', 8);
@@ -124,7 +136,11 @@ export async function use(): Promise<bigint | null> {
 }
 `;
 const ESM = `
-import { type AttachOptions, attach, type CrossRow, cr3Base, type Guest, libvmiKernel, type Task, type TaskColumns } from 'node-libvmi';
+import {
+  type AttachOptions, attach, type CrossRow, cr3Base, diagnose, type Finding, type Guest, libvmiKernel, type ListedGuest,
+  listGuests, openMemory, openSource, parseTarget, type PhysicalMemory, type ReadMemory, type Source, type Task,
+  type TaskColumns, VirtualMemory, writeProfile,
+} from 'node-libvmi';
 import { Libvmi, type LibvmiOptions, type LibvmiReport, libvmiReport } from 'node-libvmi/libvmi';
 ${USE}`;
 
@@ -203,6 +219,11 @@ describe('the installed package', () => {
       typecheck('bundled.ts', ESM, { module: 'ESNext', moduleResolution: 'Bundler' }),
     ]);
     expect(results).toEqual(['', '', '']);
+  });
+
+  it('exports every type that its signatures lead to', () => {
+    const missing = unexportedTypes(join(packageRoot, 'dist'), ['index.d.ts', 'libvmi/index.d.ts']);
+    expect(missing).toEqual([]);
   });
 
   it('has declarations that stay within the package', async () => {

@@ -23,6 +23,9 @@ const ROOMS: readonly (readonly string[])[] = [
   ['lib/libvmi'],
   // A source of memory knows the contract in lib/memory, and no other source but those named before
   // it.
+  // Memory that JavaScript reads, and what users make one of.
+  ['lib/memory/scripted'],
+  ['lib/memory/custom'],
   ['lib/memory/process'],
   ['lib/memory/image'],
   ['lib/memory/qemu'],

@@ -40,10 +40,7 @@ describe('usage', () => {
       "vmi: unknown option '--thread'; did you mean --threads?; see 'vmi ps --help'\n",
     ],
     [['ps', TARGET, '-x'], "vmi: unknown option '-x'; see 'vmi ps --help'\n"],
-    [
-      ['ps', TARGET, '--json=1'],
-      "vmi: option '--json' does not take an argument; see 'vmi ps --help'\n",
-    ],
+    [['ps', TARGET, '--json=1'], "vmi: option '--json' takes no value; see 'vmi ps --help'\n"],
     [
       ['ps', 'vm1'],
       "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH but received 'vm1'; see 'vmi ps --help'\n",
@@ -90,7 +87,7 @@ describe('usage', () => {
     ],
     [
       ['translate', TARGET, '0', '--pid'],
-      "vmi: option '--pid <value>' argument missing; see 'vmi translate --help'\n",
+      "vmi: option '--pid PID' needs its value; see 'vmi translate --help'\n",
     ],
   ])('%j', async (args, stderr) => {
     const ran = await vmi(args);

@@ -26,11 +26,11 @@ const kernel: CachedKernel = {
     ['current_task', 0x1_fac0n],
     ['pcpu_hot', null],
     ['below', IMAGE - 16n],
-  ]), // prettier-ignore
+  ]),
   offsets: new Map([
     ['task_struct.pid', 2416],
     ['task_struct.state', null],
-  ]), // prettier-ignore
+  ]),
 };
 
 let folder = '';

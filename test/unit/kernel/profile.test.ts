@@ -9,7 +9,7 @@ const refusal = (message: string | RegExp) =>
   expect.objectContaining({
     code: 'VMI_ATTACH',
     message: typeof message === 'string' ? message : expect.stringMatching(message),
-  }); // prettier-ignore
+  });
 
 describe('System.map', () => {
   const lines = Array.from(
@@ -140,7 +140,7 @@ describe('a Volatility symbol file', () => {
       char: { kind: 'char', size: 1, signed: true },
       int: { kind: 'int', size: 4, signed: true },
       pointer: { kind: 'int', size: 8 },
-    }, // prettier-ignore
+    },
     enums: { pid_type: { size: 4, base: 'int', constants: { PIDTYPE_PID: 0, PIDTYPE_TGID: 1 } } },
     user_types: {
       task_struct: {

@@ -91,8 +91,8 @@ export class BtfBuilder {
   }
 }
 
-/** The types that loading a kernel asks for. */
-export function kernelBtf(): Buffer {
+/** The types that loading a kernel asks for; with `tasks`, those that listing tasks does, too. */
+export function kernelBtf(tasks = false): Buffer {
   const b = new BtfBuilder();
   const int = b.int('int', 4, 1);
   const unsigned = b.int('unsigned int', 4);
@@ -118,10 +118,56 @@ export function kernelBtf(): Buffer {
     { name: 'pid', type: pid, bits: 0x160 * 8 },
     { name: 'tgid', type: pid, bits: 0x164 * 8 },
     { name: 'comm', type: comm, bits: 0x200 * 8 },
+    ...(tasks ? taskMembers({ int, long, list }) : []),
   ]);
+  if (tasks) structsOfTasks(b, { int, long, list });
   const capability = b.array(unsigned, 24);
   b.struct('cpuinfo_x86', 256, [{ name: 'x86_capability', type: capability, bits: 40 * 8 }]);
   b.struct('cpumask', 1024, [{ name: 'bits', type: b.array(long, 128), bits: 0 }]);
   b.struct('timekeeper', 288, [{ name: 'xtime_sec', type: long, bits: 0x70 * 8 }]);
   return b.build();
+}
+
+interface Words {
+  readonly int: number;
+  readonly long: number;
+  readonly list: number;
+}
+
+/** What a row of the list of tasks is made of besides. */
+function taskMembers({ int, long, list }: Words): BuiltMember[] {
+  return [
+    { name: '__state', type: int, bits: 0x18 * 8 },
+    { name: 'flags', type: int, bits: 0x2c * 8 },
+    { name: 'exit_state', type: int, bits: 0x150 * 8 },
+    { name: 'real_parent', type: long, bits: 0x170 * 8 },
+    { name: 'thread_pid', type: long, bits: 0x180 * 8 },
+    { name: 'pid_links', type: list, bits: 0x188 * 8 },
+    { name: 'thread_node', type: list, bits: 0x1a8 * 8 },
+    { name: 'start_time', type: long, bits: 0x1c0 * 8 },
+    { name: 'real_cred', type: long, bits: 0x1d0 * 8 },
+    { name: 'signal', type: long, bits: 0x220 * 8 },
+  ];
+}
+
+/** Structures that tasks lead to, and the tree that PIDs are looked up in. */
+function structsOfTasks(b: BtfBuilder, { int, long, list }: Words): void {
+  b.struct('cred', 176, [{ name: 'uid', type: int, bits: 4 * 8 }]);
+  b.struct('signal_struct', 1024, [{ name: 'thread_head', type: list, bits: 16 * 8 }]);
+  const upid = b.struct('upid', 16, [
+    { name: 'nr', type: int, bits: 0 },
+    { name: 'ns', type: long, bits: 8 * 8 },
+  ]);
+  b.struct('pid', 112, [
+    { name: 'level', type: int, bits: 4 * 8 },
+    { name: 'tasks', type: b.array(long, 4), bits: 16 * 8 },
+    { name: 'numbers', type: b.array(upid, 1), bits: 96 * 8 },
+  ]);
+  const array = b.struct('xarray', 16, [{ name: 'xa_head', type: long, bits: 8 * 8 }]);
+  const idr = b.struct('idr', 24, [{ name: 'idr_rt', type: array, bits: 0 }]);
+  b.struct('pid_namespace', 128, [{ name: 'idr', type: idr, bits: 0 }]);
+  b.struct('xa_node', 576, [
+    { name: 'shift', type: b.int('unsigned char', 1), bits: 0 },
+    { name: 'slots', type: b.array(long, 64), bits: 40 * 8 },
+  ]);
 }

@@ -1,4 +1,5 @@
 import { FakeMemory, type FakeSegment } from '../../support/fake-memory.js';
+import { addTasks } from './add-tasks.js';
 import { kernelBtf } from './build-btf.js';
 import { type BuiltSymbol, buildKallsyms, type Layout, manySymbols } from './build-kallsyms.js';
 
@@ -23,6 +24,8 @@ export interface GuestOptions {
   /** Physical start of the direct map's first hole, to the end of RAM. */
   readonly mapped?: bigint;
   readonly buildId?: string;
+  /** Whether its types are all that listing tasks asks for. */
+  readonly tasks?: boolean;
   /** RAM to build in; 64 MiB of its own when left out. A second kernel can share it. */
   readonly ram?: Buffer;
 }
@@ -80,10 +83,11 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
     xen_p2m_addr: 4n * MIB + 0x7000n,
     xen_p2m_size: 4n * MIB + 0x7008n,
     phys_base: 4n * MIB + 0x7010n,
+    init_pid_ns: 4n * MIB + 0x7100n,
     init_top_pgt: 4n * MIB + 0x8000n,
     _end: IMAGE_LENGTH - 1n,
   };
-  const btf = kernelBtf();
+  const btf = kernelBtf(options.tasks);
   place.__stop_BTF = place.__start_BTF! + BigInt(btf.length);
   const symbols: BuiltSymbol[] = [
     { name: 'fixed_percpu_data', address: 0n, type: 'A' },
@@ -127,6 +131,10 @@ export function buildGuest(options: GuestOptions = {}): BuiltGuest {
     u64(task + 0x108n, link(i - 1));
     u64(task + 0x160n, (BigInt(i) << 32n) | BigInt(i));
     write(task + 0x200n, Buffer.from(`${names[i]}\0`));
+  }
+  if (options.tasks === true) {
+    const address = (offset: bigint) => virtual + offset;
+    addTasks({ virtual: address, u64 }, tasks, place.init_pid_ns!, 5n * MIB + 0x10000n);
   }
   const mm = 5n * MIB + 0x2000n;
   u64(tasks[1]! + 0x140n, virtual + mm);

@@ -17,15 +17,15 @@ function sample(): Btf {
   const upid = b.struct('upid', 16, [
     { name: 'nr', type: int, bits: 0 },
     { name: 'ns', type: b.pointer(0), bits: 64 },
-  ]); // prettier-ignore
+  ]);
   const inner = b.struct('', 16, [
     { name: 'first', type: long, bits: 0 },
     { name: 'second', type: constPid, bits: 64 },
-  ]); // prettier-ignore
+  ]);
   const union = b.union('', 16, [
     { name: '', type: inner, bits: 0 },
     { name: 'whole', type: b.array(long, 2), bits: 0 },
-  ]); // prettier-ignore
+  ]);
   const state = b.enum('state', { RUNNING: 0, DEAD: -1 });
   const numbers = b.array(upid, 3);
   const self = b.pointer(18);
@@ -87,7 +87,7 @@ describe('a BTF', () => {
       ['float', 4],
       ['thing_t', 128],
     ] as const)
-      expect(btf.size(name)).toBe(size); // prettier-ignore
+      expect(btf.size(name)).toBe(size);
     expect(btf.findSize('absent')).toBeUndefined();
   });
 
@@ -112,7 +112,7 @@ describe('a BTF', () => {
         name: 'char[16]',
         element: { kind: 'int', encoding: 'char', signed: true },
       },
-    }); // prettier-ignore
+    });
     expect(thing.member('second').type).toMatchObject({
       kind: 'int',
       name: 'pid_t',
@@ -136,12 +136,12 @@ describe('a BTF', () => {
     expect(state.kind === 'enum' && [...state.values]).toEqual([
       ['RUNNING', 0n],
       ['DEAD', -1n],
-    ]); // prettier-ignore
+    ]);
     expect(btf.findType('enum wide')).toMatchObject({
       kind: 'enum',
       size: 8,
       values: new Map([['HUGE', BigInt.asIntN(64, 0xffff_ffff_0000_0001n)]]),
-    }); // prettier-ignore
+    });
   });
 
   it('says what is absent, and what is like it', () => {

@@ -1,0 +1,74 @@
+import type { Memory } from '../../types/addon.js';
+import { fromNative, VmiError } from '../errors.js';
+import { checkOptions, checkSignal, type OptionNames } from '../options.js';
+import type { AbortOptions } from './machine.js';
+
+export interface ScanOptions extends AbortOptions {
+  /** Only addresses `k * stride + offsets[i]` are looked at; default 1, everywhere. */
+  readonly stride?: number;
+  readonly offsets?: readonly number[];
+  /** Physical range, end exclusive; whole RAM when left out. */
+  readonly start?: bigint;
+  readonly end?: bigint;
+  /** Stop after so many hits, 1 to 65,536; default 1,024. */
+  readonly max?: number;
+  /**
+   * Threads that look, 1 to 16; the hits are the same whatever the number. Default: one for each
+   * 256 MiB to look at, at most 4 and at most the host's CPUs. libvmi answers one read at a time:
+   * there it is always one.
+   */
+  readonly threads?: number;
+}
+
+const SCAN_NAMES: OptionNames<ScanOptions> = {
+  signal: true,
+  stride: true,
+  offsets: true,
+  start: true,
+  end: true,
+  max: true,
+  threads: true,
+};
+
+/**
+ * Finds a byte pattern in a memory.
+ * @returns ascending addresses
+ * @throws {RangeError} an option is out of its range
+ * @throws {VmiError} `VMI_ABORTED` when the signal fires
+ */
+export async function scan(
+  native: Memory,
+  pattern: Uint8Array,
+  options: ScanOptions,
+): Promise<bigint[]> {
+  checkOptions(options, SCAN_NAMES);
+  const { signal } = options;
+  checkSignal(signal);
+  if (signal?.aborted) throw aborted('the scan', signal);
+  const cancel = new Uint8Array(1);
+  const onAbort = () => {
+    cancel[0] = 1;
+  };
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    const hits = await native.scan({
+      pattern,
+      stride: options.stride ?? 1,
+      offsets: [...(options.offsets ?? [0])],
+      ...(options.start === undefined ? {} : { start: options.start }),
+      ...(options.end === undefined ? {} : { end: options.end }),
+      max: options.max ?? 1024,
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+      cancel,
+    });
+    return Array.from(hits);
+  } catch (error) {
+    throw signal?.aborted ? aborted('the scan', signal) : fromNative(error);
+  } finally {
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+function aborted(what: string, signal: AbortSignal): VmiError {
+  return new VmiError('VMI_ABORTED', `${what} was aborted`, { cause: signal.reason });
+}
