@@ -1,3 +1,4 @@
+import { CorruptError } from '../errors.js';
 import type { ArrayObject } from '../objects/array.js';
 import type { KernelObjects } from '../objects/kernel-objects.js';
 import type { Pointer } from '../objects/pointer.js';
@@ -11,7 +12,9 @@ const FIXED_1 = 2048;
  * Source: init/main.c; `char *saved_command_line`.
  */
 export function commandLine(objects: KernelObjects): string {
-  return (objects.variable('saved_command_line') as Pointer).string(4096);
+  const line = objects.variable('saved_command_line') as Pointer | null;
+  if (line === null) throw new CorruptError('saved_command_line is NULL', 0n);
+  return line.string(4096);
 }
 
 /**
@@ -48,7 +51,7 @@ export function runQueues(objects: KernelObjects): RunQueue[] {
       cpu,
       running: object.nr_running,
       switches: object.nr_switches,
-      current: object.curr,
+      current: object.$follow('curr'),
       object,
     };
   });

@@ -25,12 +25,13 @@ export interface OpenFile {
  * unsigned long *open_fds; }`.
  */
 export function* files(task: StructObject): Generator<OpenFile> {
-  const table = (task.files as StructObject | null)?.fdt as StructObject | undefined;
-  if (table === undefined) return;
-  const open = (table.open_fds as Pointer).cast('unsigned long[]');
+  const all = task.files as StructObject | null;
+  if (all === null) return;
+  const table = all.$follow('fdt') as StructObject;
+  const open = (table.$follow('open_fds') as Pointer).cast('unsigned long[]');
   const count = Math.min(table.max_fds as number, MAX_DESCRIPTORS);
   for (const fd of bitmap(open, count)) {
-    const file = (table.fd as Pointer).at(fd) as StructObject | null;
+    const file = (table.$follow('fd') as Pointer).at(fd) as StructObject | null;
     // A descriptor is reserved before its file is there.
     if (file !== null) yield { fd, path: pathText(file.f_path), object: file };
   }

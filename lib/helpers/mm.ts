@@ -127,7 +127,7 @@ function toVma(mm: StructObject, area: StructObject): Vma {
 function areaName(mm: StructObject, area: StructObject): string {
   const name = area.vm_ops?.name as Pointer | null | undefined;
   if (name?.symbol === 'special_mapping_name') {
-    const special = (area.vm_private_data as Pointer).cast('struct vm_special_mapping');
+    const special = (area.$follow('vm_private_data') as Pointer).cast('struct vm_special_mapping');
     return (special.name as Pointer | null)?.string(64) ?? '';
   }
   const { vm_start: start, vm_end: end } = area;

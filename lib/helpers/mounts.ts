@@ -32,8 +32,9 @@ const CURSOR = 0x1000_0000;
  * 2eea9ce4310d (6.8), `struct list_head mnt_namespace.list` before.
  */
 export function* mounts(task: StructObject): Generator<Mount> {
-  const namespace = (task.nsproxy as StructObject | null)?.mnt_ns as StructObject | undefined;
-  if (namespace === undefined) return;
+  const proxy = task.nsproxy as StructObject | null;
+  if (proxy === null) return;
+  const namespace = proxy.$follow('mnt_ns') as StructObject;
   const all = namespace.$has('list')
     ? list(namespace.list, 'struct mount', 'mnt_list', MAX_MOUNTS)
     : rbtree(namespace.mounts, 'struct mount', 'mnt_node', MAX_MOUNTS);
@@ -42,10 +43,10 @@ export function* mounts(task: StructObject): Generator<Mount> {
     if ((Number(mnt.mnt_flags) & CURSOR) !== 0) continue;
     yield {
       id: object.mnt_id,
-      parentId: object.mnt_parent.mnt_id,
-      root: dentryText(mnt.mnt_root),
-      path: mountedPath(object, mnt.mnt_root),
-      type: typeOf(mnt.mnt_sb),
+      parentId: object.$follow('mnt_parent').mnt_id,
+      root: dentryText(mnt.$follow('mnt_root')),
+      path: mountedPath(object, mnt.$follow('mnt_root')),
+      type: typeOf(mnt.$follow('mnt_sb')),
       device: (object.mnt_devname as Pointer | null)?.string(256) ?? 'none',
       object,
     };
@@ -54,7 +55,7 @@ export function* mounts(task: StructObject): Generator<Mount> {
 
 /** fs/proc_namespace.c, show_type: FUSE adds what it is served by. */
 function typeOf(superblock: StructObject): string {
-  const name = (superblock.s_type.name as Pointer).string(64);
+  const name = (superblock.$follow('s_type.name') as Pointer).string(64);
   const subtype = superblock.s_subtype as Pointer | null | undefined;
   return subtype == null ? name : `${name}.${subtype.string(64)}`;
 }

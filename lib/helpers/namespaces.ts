@@ -49,8 +49,8 @@ export function namespaces(task: StructObject): Namespaces {
  * commit 741c10b096bc). `undefined` for a kernel without cgroups.
  */
 export function cgroup(task: StructObject): string | undefined {
-  let node = (task.cgroups as StructObject | null | undefined)?.dfl_cgrp?.kn;
-  if (node === undefined) return undefined;
+  if (!task.$has('cgroups')) return undefined;
+  let node = task.$follow('cgroups.dfl_cgrp.kn');
   const names: string[] = [];
   while (node !== null && names.length < MAX_DEPTH) {
     const name = node.name?.string(256) ?? '';

@@ -61,7 +61,9 @@ export function* sockets(objects: KernelObjects): Generator<Socket> {
   for (const task of processes(objects)) {
     for (const { fd, object: file } of files(task)) {
       if (file.f_op?.$address !== operations || operations === undefined) continue;
-      const socket = (file.private_data as Pointer).cast('struct socket') as StructObject;
+      const socket = (file.$follow('private_data') as Pointer).cast(
+        'struct socket',
+      ) as StructObject;
       const sk = socket.sk as StructObject | null;
       if (sk !== null) yield toSocket(task.pid, fd, file, sk);
     }
@@ -80,7 +82,7 @@ function toSocket(pid: number, fd: number, file: StructObject, sk: StructObject)
     state: STATES[common.skc_state as number] ?? String(common.skc_state),
     local,
     remote,
-    inode: file.f_inode.i_ino,
+    inode: file.$follow('f_inode').i_ino,
     object: sk,
   };
 }
@@ -88,10 +90,9 @@ function toSocket(pid: number, fd: number, file: StructObject, sk: StructObject)
 function endpoints(sk: StructObject, common: StructObject, family: number): [string, string] {
   if (family === 1) {
     const socket = sk.$cast('struct unix_sock') as StructObject;
-    return [
-      unixName(socket),
-      socket.peer === null ? '' : unixName(socket.peer.$cast('struct unix_sock')),
-    ];
+    const peer = socket.peer as StructObject | null;
+    const remote = peer === null ? '' : unixName(peer.$cast('struct unix_sock'));
+    return [unixName(socket), remote];
   }
   if (family !== 2 && family !== 10) return ['', ''];
   const address = (four: string, six: string) =>

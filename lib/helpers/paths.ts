@@ -18,10 +18,11 @@ const MAX_STEPS = 4096;
  */
 export function pathText(path: StructObject): string {
   const dentry = path.dentry as StructObject | null;
-  if (dentry === null || path.mnt === null) return '';
+  const mount = path.mnt as StructObject | null;
+  if (dentry === null || mount === null) return '';
   return (
     ownName(dentry) ??
-    mountedPath(path.mnt.$containerOf('struct mount', 'mnt'), dentry) +
+    mountedPath(mount.$containerOf('struct mount', 'mnt'), dentry) +
       (isUnlinked(dentry) ? ' (deleted)' : '')
   );
 }
@@ -32,7 +33,7 @@ export function pathText(path: StructObject): string {
  */
 export function dentryText(dentry: StructObject): string {
   const names: string[] = [];
-  for (let at = dentry; at.d_parent.$address !== at.$address; at = at.d_parent) {
+  for (let at = dentry; up(at).$address !== at.$address; at = up(at)) {
     names.push(nameOf(at));
     if (names.length > MAX_STEPS) throw endless(dentry);
   }
@@ -51,17 +52,17 @@ export function mountedPath(from: StructObject, dentry: StructObject): string {
   let at = dentry;
   for (let steps = 0; ; steps++) {
     if (steps > MAX_STEPS) throw endless(dentry);
-    if (at.$address === mount.mnt.mnt_root.$address) {
-      const parent = mount.mnt_parent as StructObject;
+    if (at.$address === mount.$follow('mnt.mnt_root').$address) {
+      const parent = mount.$follow('mnt_parent') as StructObject;
       if (parent.$address === mount.$address) break;
-      at = mount.mnt_mountpoint;
+      at = mount.$follow('mnt_mountpoint');
       mount = parent;
-    } else if (at.d_parent.$address === at.$address) {
+    } else if (up(at).$address === at.$address) {
       // Not reached from its mount's root: the kernel says so of a detached one, too.
       break;
     } else {
       names.push(nameOf(at));
-      at = at.d_parent;
+      at = up(at);
     }
   }
   return `/${names.reverse().join('/')}`;
@@ -72,16 +73,16 @@ function ownName(dentry: StructObject): string | undefined {
   const dname = dentry.d_op?.d_dname as Pointer | null | undefined;
   switch (dname?.symbol) {
     case 'pipefs_dname':
-      return `pipe:[${dentry.d_inode.i_ino}]`;
+      return `pipe:[${dentry.$follow('d_inode').i_ino}]`;
     case 'sockfs_dname':
-      return `socket:[${dentry.d_inode.i_ino}]`;
+      return `socket:[${dentry.$follow('d_inode').i_ino}]`;
     case 'anon_inodefs_dname':
       return `anon_inode:${nameOf(dentry)}`;
     case 'simple_dname':
       // shmem and hugetlbfs: fs/d_path.c, simple_dname.
       return `/${nameOf(dentry)} (deleted)`;
     case 'ns_dname':
-      return `${nameOf(dentry)}:[${dentry.d_inode.i_ino}]`;
+      return `${nameOf(dentry)}:[${dentry.$follow('d_inode').i_ino}]`;
     default:
       return undefined;
   }
@@ -89,7 +90,12 @@ function ownName(dentry: StructObject): string | undefined {
 
 /** d_unlinked: no longer in the hash table of names, and no root. include/linux/dcache.h. */
 function isUnlinked(dentry: StructObject): boolean {
-  return dentry.d_hash.pprev === null && dentry.d_parent.$address !== dentry.$address;
+  return dentry.d_hash.pprev === null && up(dentry).$address !== dentry.$address;
+}
+
+/** The directory that a name is in; a root is its own. */
+function up(dentry: StructObject): StructObject {
+  return dentry.$follow('d_parent') as StructObject;
 }
 
 function endless(dentry: StructObject): CorruptError {

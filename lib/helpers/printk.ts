@@ -39,7 +39,8 @@ export interface LogRecord {
  * @throws {VmiError} `VMI_SYMBOL`: a kernel before 5.10
  */
 export function* dmesg(objects: KernelObjects): Generator<LogRecord> {
-  const ring = objects.variable('prb') as StructObject;
+  const ring = objects.variable('prb') as StructObject | null;
+  if (ring === null) throw new CorruptError("the kernel's log is NULL", 0n);
   const descriptors = ring.desc_ring as StructObject;
   const text = ring.text_data_ring as StructObject;
   const count = size(ring, descriptors.count_bits);
@@ -52,11 +53,11 @@ export function* dmesg(objects: KernelObjects): Generator<LogRecord> {
   }
   for (let i = 0n; i <= length; i++) {
     const id = (from + i) & ID_MASK;
-    const descriptor = descriptors.descs.$add(id % count) as StructObject;
+    const descriptor = descriptors.$follow('descs').$add(id % count) as StructObject;
     const state = BigInt.asUintN(64, descriptor.state_var.counter as bigint);
     if ((state & ID_MASK) !== id) continue;
     if (state >> 62n !== COMMITTED && state >> 62n !== FINALIZED) continue;
-    const info = descriptors.infos.$add(id % count) as StructObject;
+    const info = descriptors.$follow('infos').$add(id % count) as StructObject;
     yield {
       sequence: info.seq,
       time: info.ts_nsec,
@@ -78,7 +79,7 @@ function textOf(text: StructObject, bytes: bigint, place: StructObject, length: 
   const wraps = begin / bytes !== next / bytes && next % bytes !== 0n;
   const start = (wraps ? 0n : begin % bytes) + BigInt(HEADER);
   const most = Number(bytes - start);
-  const data = (text.data as Pointer).add(start).bytes(Math.min(length, most));
+  const data = (text.$follow('data') as Pointer).add(start).bytes(Math.min(length, most));
   // Tabs and line feeds are the log's own; a terminal does no harm with them.
   let shown = '';
   let from = 0;

@@ -20,7 +20,7 @@ export function processes(objects: KernelObjects): Generator<StructObject> {
  * Source: include/linux/sched/signal.h; `struct list_head signal_struct.thread_head`.
  */
 export function threads(task: StructObject): Generator<StructObject> {
-  return list(task.signal.thread_head, 'struct task_struct', 'thread_node');
+  return list(task.$follow('signal').thread_head, 'struct task_struct', 'thread_node');
 }
 
 /**
@@ -84,7 +84,8 @@ export function exe(task: StructObject): string | null {
  * Source: include/linux/fs_struct.h; `struct path fs_struct.pwd`.
  */
 export function cwd(task: StructObject): string | null {
-  return task.fs === null ? null : pathText(task.fs.pwd);
+  const fs = task.fs as StructObject | null;
+  return fs === null ? null : pathText(fs.pwd);
 }
 
 /**
@@ -92,7 +93,8 @@ export function cwd(task: StructObject): string | null {
  * Source: include/linux/fs_struct.h; `struct path fs_struct.root`.
  */
 export function root(task: StructObject): string | null {
-  return task.fs === null ? null : pathText(task.fs.root);
+  const fs = task.fs as StructObject | null;
+  return fs === null ? null : pathText(fs.root);
 }
 
 function strings(objects: KernelObjects, mm: StructObject, start: bigint, end: bigint): string[] {

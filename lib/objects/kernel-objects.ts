@@ -1,5 +1,5 @@
-import { type AddressLike, toAddress, wrap } from '../address.js';
-import { VmiError } from '../errors.js';
+import { type AddressLike, PAGE_SIZE, toAddress, wrap } from '../address.js';
+import { CorruptError, hex, VmiError } from '../errors.js';
 import type { SymbolTable } from '../kernel/symbols/table.js';
 import type { TypeRef, TypeTable } from '../kernel/types/table.js';
 import { VirtualMemory } from '../memory/virtual-memory.js';
@@ -131,7 +131,11 @@ export class KernelObjects {
    */
   inProcess(mm: StructObject): UserObjects {
     const { memory } = this.#kernel;
-    const root = memory.translate(mm.pgd.$address as bigint);
+    const pgd = mm.$follow('pgd') as StructObject;
+    const root = memory.translate(pgd.$address);
+    if (root % BigInt(PAGE_SIZE) !== 0n) {
+      throw new CorruptError(`${mm.$path}.pgd is ${hex(pgd.$address)}, no page`, mm.$address);
+    }
     return new UserObjects(new VirtualMemory(memory.physical, root, memory.levels), this.#space);
   }
 

@@ -20,6 +20,8 @@ export interface KernelStruct {
   $has(path: string): boolean;
   $cast<Name extends string>(type: Name): ValueOf<Name>;
   $object<Name extends string>(type: Name, address: bigint): ValueOf<Name>;
+  // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
+  $follow(path: string): any;
   $add(count: number | bigint): this;
   $containerOf<Name extends string>(type: Name, member: string): ValueOf<Name>;
   $perCpu(cpu: number): this;

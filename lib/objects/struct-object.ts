@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { type AddressLike, toAddress, wrap } from '../address.js';
-import { hex, VmiError } from '../errors.js';
+import { CorruptError, hex, VmiError } from '../errors.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
 import { type FormatOptions, formatStruct } from './format.js';
 import type { KernelStruct } from './kernel-types.js';
@@ -132,6 +132,26 @@ export class StructObject implements KernelStruct {
   // biome-ignore lint/suspicious/noExplicitAny: as any value
   $object(type: string, address: bigint): any {
     return this.#at(this.#space.type(type), address, this.#trace, `(${type})`);
+  }
+
+  /**
+   * Follows members by name where none of the pointers between is ever NULL in a sane kernel:
+   * `task.$follow('files.fdt')`.
+   * @throws {CorruptError} a pointer is NULL
+   * @throws {VmiError} `VMI_TYPE`: no such member
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: as any value
+  $follow(path: string): any {
+    let at: unknown = this;
+    for (const name of path.split('.')) {
+      const from = at as StructObject;
+      at = from[name];
+      if (at === null) {
+        throw new CorruptError(`${traceOf(from).to(name)} is NULL`, from.$address);
+      }
+      if (at === undefined) from.$member(name);
+    }
+    return at;
   }
 
   /** The same type `count` elements further, as `pointer + count` is in C. */
