@@ -14,6 +14,8 @@ export class RowLayout<C extends string> {
   readonly sizes: readonly number[];
   /** Number of each column. */
   readonly index: Readonly<Record<C, number>>;
+  #capacity = -1;
+  #starts: readonly number[] = [];
 
   constructor(names: readonly C[], sizes: readonly number[]) {
     this.names = names;
@@ -27,13 +29,17 @@ export class RowLayout<C extends string> {
   }
 
   /** Where each column begins in a buffer for `capacity` rows. */
-  starts(capacity: number): number[] {
+  starts(capacity: number): readonly number[] {
+    // Most plans are gathered for as many rows each time.
+    if (capacity === this.#capacity) return this.#starts;
     let at = this.basesAt(capacity) + 8 * capacity;
-    return this.sizes.map((size) => {
+    this.#starts = this.sizes.map((size) => {
       const start = at;
       at = align8(start + size * capacity);
       return start;
     });
+    this.#capacity = capacity;
+    return this.#starts;
   }
 
   /** Bytes that a buffer for `capacity` rows takes. */
@@ -77,11 +83,16 @@ export class Rows<C extends string> {
   }
 
   /**
-   * Mask of what could not be read, a row: bit `k` for column `k`. {@link faultMask} names them.
+   * Mask of what could not be read, a row: bit `k` for column `k`.
    */
   get faults(): Uint32Array {
     this.#faults ??= new Uint32Array(this.buffer, 0, this.count);
     return this.#faults;
+  }
+
+  /** Whether there is a row of which something could not be read. */
+  get faulty(): boolean {
+    return this.faults.some((mask) => mask !== 0);
   }
 
   /** The address that each row was gathered at. */
@@ -116,6 +127,12 @@ export class Rows<C extends string> {
     return view;
   }
 
+  /** A column of any size, row after row. */
+  view(column: C): DataView {
+    const k = this.layout.index[column];
+    return new DataView(this.buffer, this.#starts[k]!, this.layout.sizes[k]! * this.count);
+  }
+
   /** The bytes of one row in one column. */
   bytes(column: C, row: number): Uint8Array {
     const k = this.layout.index[column];
@@ -129,9 +146,4 @@ export class Rows<C extends string> {
     this.bases[row] = other.bases[from]!;
     for (const name of this.layout.names) this.bytes(name, row).set(other.bytes(name, from));
   }
-}
-
-/** Bits of some columns in a row's mask of faults. */
-export function faultMask<C extends string>(layout: RowLayout<C>, ...columns: C[]): number {
-  return columns.reduce((mask, column) => mask | (1 << layout.index[column]), 0);
 }

@@ -1,6 +1,6 @@
-import { faultMask } from '../memory/rows.js';
 import type { Consistency, Listing } from './listing.js';
 import { SETTLED } from './settle.js';
+import { faultBits } from './task-members.js';
 
 /** In a column: what no PID and no user id is. include/linux/uidgid.h, INVALID_UID. */
 export const UNREADABLE = 0xffff_ffff;
@@ -94,7 +94,7 @@ function withUnreadable(
   const values = rows.words(column);
   const pointers = rows.words(pointer);
   const { faults } = rows;
-  const mask = faultMask(rows.layout, column, pointer);
+  const mask = faultBits(column, pointer);
   for (const row of unexpected) {
     if (values[row] !== 0) continue;
     if ((faults[row]! & mask) !== 0 || (pointers[2 * row]! | pointers[2 * row + 1]!) === 0)

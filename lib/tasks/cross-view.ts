@@ -1,7 +1,7 @@
 import { CorruptError, hex } from '../errors.js';
 import { Listing } from './listing.js';
 import { Task } from './task.js';
-import { IDENTITY } from './task-members.js';
+import { IDENTITY_FAULTS } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
 import { walkThreads } from './threads.js';
 
@@ -72,11 +72,10 @@ function look(readers: TaskReaders): CrossRow[] {
 
   const addresses = BigUint64Array.from(views.keys());
   const listing = new Listing(readers, members.gatherPatiently(addresses));
-  const identity = members.mask(...IDENTITY);
   const rows: CrossRow[] = [];
   for (const [row, address] of addresses.entries()) {
     const task = new Task(listing, row);
-    if ((listing.rows.faults[row]! & identity) !== 0)
+    if ((listing.rows.faults[row]! & IDENTITY_FAULTS) !== 0)
       throw new CorruptError(`the task at ${hex(address)} cannot be read`, address, row);
     // Idle tasks are in no list and no tree.
     if (listing.gone(row) || task.pid === 0) continue;

@@ -3,7 +3,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { CpuLook } from './cpus.js';
 import { type Cr3Source, PTI_USER_BIT, pgdToCr3 } from './cr3.js';
 import { CR3_SOURCES, SETTLED, type Settlement, settle } from './settle.js';
-import { ESSENTIAL, type TaskRows } from './task-members.js';
+import { ESSENTIAL_FAULTS, type TaskRows } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
 import { type MachineSpace, MachineSpaces } from './xen-spaces.js';
 
@@ -32,7 +32,6 @@ export class Listing {
   /** Rows that may hold something else than nearly all do. See {@link Settlement.unexpected}. */
   readonly unexpected: Uint32Array;
   readonly #settlement: Settlement;
-  readonly #essential: number;
   /** By PGD, for guests whose page tables hold machine addresses. */
   readonly #machine = new Map<bigint, MachineSpace>();
 
@@ -45,7 +44,6 @@ export class Listing {
     this.retries = (facts.retries ?? 0) + this.#settlement.retries;
     this.settled = this.#settlement.settled;
     this.unexpected = this.#settlement.unexpected;
-    this.#essential = readers.members.mask(...ESSENTIAL);
     for (const row of facts.left ?? []) this.settled[row] = SETTLED.gone;
     if (kernel.p2m !== undefined) this.#translateSpaces();
   }
@@ -135,7 +133,7 @@ export class Listing {
   #corrupt(row: number): CorruptError {
     const { rows } = this;
     const task = rows.bases[row]!;
-    if ((rows.faults[row]! & this.#essential) !== 0)
+    if ((rows.faults[row]! & ESSENTIAL_FAULTS) !== 0)
       return new CorruptError(`the task at ${hex(task)} cannot be read`, task);
     const mm = rows.longs('mm')[row]! || rows.longs('activeMm')[row]!;
     return new CorruptError(

@@ -67,19 +67,19 @@ export class NamespacePids {
     const plan = this.#plan(level);
     let found = plan.gather(memory, bases);
     for (let look = 1; look < LOOKS && memory.physical.live; look++) {
-      if (found.faults.every((fault) => fault === 0)) break;
+      if (!found.faulty) break;
       found = plan.gather(memory, bases);
     }
+    const view = found.view('numbers');
     for (const [i, row] of group.entries()) {
       if (found.faults[i] !== 0) {
         into.unreadable.push(row);
         continue;
       }
-      const { buffer, byteOffset, byteLength } = found.bytes('numbers', i);
-      const view = new DataView(buffer, byteOffset, byteLength);
-      const numbers = Array.from({ length: level + 1 }, (_, n) =>
-        view.getInt32(this.#upidSize * n + this.#nr, true),
-      );
+      const numbers: number[] = [];
+      for (let n = 0; n <= level; n++) {
+        numbers.push(view.getInt32(this.#upidSize * ((level + 1) * i + n) + this.#nr, true));
+      }
       into.pids.set(row, numbers);
     }
   }

@@ -135,7 +135,7 @@ export class PidTree {
     const { memory } = this.#kernel;
     let rows = this.#firstTask.gather(memory, pids);
     for (let look = 1; look < LOOKS && memory.physical.live; look++) {
-      if (rows.faults.every((fault) => fault === 0)) break;
+      if (!rows.faulty) break;
       rows = this.#firstTask.gather(memory, pids);
     }
     const tasks: bigint[] = [];

@@ -2,8 +2,9 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { CpuLook } from './cpus.js';
 import type { Cr3Source } from './cr3.js';
 import {
-  ESSENTIAL,
-  IDENTITY,
+  ESSENTIAL_FAULTS,
+  faultBits,
+  IDENTITY_FAULTS,
   PF_KTHREAD,
   type TaskMembers,
   type TaskRows,
@@ -39,6 +40,9 @@ export const CR3_SOURCES: readonly (Cr3Source | 'corrupt')[] = [
 const LOOKS = 3;
 /** Times that a task which was on a CPU and is not any more is looked at again. */
 const BORROWED_LOOKS = 8;
+
+const SIGNAL_FAULT = faultBits('signal');
+const SPACE_FAULTS = faultBits('pgd', 'textEntry');
 
 /** What the table of {@link Cr3Source} says of some rows. */
 export interface Settlement {
@@ -142,13 +146,12 @@ class Settling {
    */
   #take(row: number, fresh: TaskRows, from: number): boolean {
     const rows = this.#rows;
-    const identity = this.#members.mask(...IDENTITY);
     // A second look that fails says nothing about the task: what the first one read stays.
-    if ((fresh.faults[from]! & identity) !== 0) return true;
+    if ((fresh.faults[from]! & IDENTITY_FAULTS) !== 0) return true;
     const same =
       fresh.words('pid')[from] === rows.words('pid')[row] &&
       fresh.longs('startTime')[from] === rows.longs('startTime')[row];
-    if (!same && (rows.faults[row]! & identity) === 0) {
+    if (!same && (rows.faults[row]! & IDENTITY_FAULTS) === 0) {
       this.#settled[row] = SETTLED.gone;
       return false;
     }
@@ -253,9 +256,8 @@ class Settling {
         at = 0;
         settled = classifier(this.#readers, rows)(0);
         // By now it may be another process's: then it says nothing.
-        const signal = this.#members.mask('signal');
         const mine = rows.longs('signal')[0] === this.#rows.longs('signal')[leader];
-        if ((rows.faults[0]! & signal) === 0 && !mine) settled = SETTLED.exited;
+        if ((rows.faults[0]! & SIGNAL_FAULT) === 0 && !mine) settled = SETTLED.exited;
       }
       if (settled === SETTLED.corrupt) corrupt = true;
       if (settled !== SETTLED.mm) continue;
@@ -300,15 +302,14 @@ function classifier(readers: TaskReaders, rows: TaskRows): (row: number) => Sett
   const entry = rows.words('textEntry');
   const flags = rows.words('flags');
   const { pageTable } = members;
-  const essential = members.mask(...ESSENTIAL);
-  const space = members.mask('pgd', 'textEntry');
   return (row) => {
-    if ((faults[row]! & essential) !== 0) return SETTLED.corrupt;
+    if ((faults[row]! & ESSENTIAL_FAULTS) !== 0) return SETTLED.corrupt;
     const low = 2 * row;
     const high = low + 1;
     if ((mm[low]! | mm[high]!) !== 0) {
       const sound =
-        (faults[row]! & space) === 0 && pageTable.passes(pgd[low]!, entry[low]!, entry[high]!);
+        (faults[row]! & SPACE_FAULTS) === 0 &&
+        pageTable.passes(pgd[low]!, entry[low]!, entry[high]!);
       return sound ? SETTLED.mm : SETTLED.corrupt;
     }
     if ((activeMm[low]! | activeMm[high]!) !== 0) return SETTLED.activeMm;

@@ -12,7 +12,7 @@ import {
   memberOffset,
   NamedPlan,
 } from '../memory/plan.js';
-import { faultMask, type Rows } from '../memory/rows.js';
+import type { Rows } from '../memory/rows.js';
 import { PageTableTest } from './page-table.js';
 
 /** `task_struct.flags`: a kernel thread. include/linux/sched.h, PF_KTHREAD. */
@@ -52,17 +52,19 @@ const COLUMNS = {
 export type TaskColumn = keyof typeof COLUMNS;
 export type TaskRows = Rows<TaskColumn>;
 
-/** What tells two tasks at one address apart. */
-export const IDENTITY = ['pid', 'startTime'] as const satisfies readonly TaskColumn[];
+const NAMES = Object.keys(COLUMNS) as TaskColumn[];
+
+/** Bits of columns in a row's mask of faults, which are the same for every kernel. */
+export function faultBits(...columns: readonly TaskColumn[]): number {
+  return columns.reduce((mask, column) => mask | (1 << NAMES.indexOf(column)), 0);
+}
+
+/** Faults after which nobody can tell two tasks at one address apart. */
+export const IDENTITY_FAULTS = faultBits('pid', 'startTime');
 /**
- * What must be readable for a row to mean anything: an mm read as zero would be a task without one.
+ * Faults after which a row means nothing: an mm read as zero would be a task without one.
  */
-export const ESSENTIAL = [
-  ...IDENTITY,
-  'flags',
-  'mm',
-  'activeMm',
-] as const satisfies readonly TaskColumn[];
+export const ESSENTIAL_FAULTS = IDENTITY_FAULTS | faultBits('flags', 'mm', 'activeMm');
 
 /**
  * Which members of which structures make a task row on this kernel. Members are looked up by name
@@ -128,11 +130,6 @@ export class TaskMembers {
       for (const [i, row] of bad.entries()) rows.copyRow(row, again, i);
     }
     return rows;
-  }
-
-  /** Bits of columns in a row's mask of faults. */
-  mask(...columns: readonly TaskColumn[]): number {
-    return faultMask(this.plan.layout, ...columns);
   }
 }
 

@@ -1,6 +1,6 @@
 import { CorruptError, hex } from '../errors.js';
 import { Listing } from './listing.js';
-import { IDENTITY, type TaskRows } from './task-members.js';
+import { IDENTITY_FAULTS, type TaskRows } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
 import { type Processes, walkThreads } from './threads.js';
 
@@ -92,12 +92,11 @@ function withSignals(readers: TaskReaders, processes: TaskRows): Processes {
   const signals = processes.longs('signal');
   const tgids = processes.words('tgid');
   if (!signals.includes(0n)) return { tasks: processes.bases, signals, tgids };
-  const identity = members.mask(...IDENTITY);
   for (let row = 0; row < processes.count; row++) {
     if (signals[row] !== 0n) continue;
     const address = processes.bases[row]!;
     const again = members.gatherPatiently(BigUint64Array.of(address));
-    const known = ((processes.faults[row]! | again.faults[0]!) & identity) === 0;
+    const known = ((processes.faults[row]! | again.faults[0]!) & IDENTITY_FAULTS) === 0;
     const left =
       kernel.memory.physical.live &&
       known &&

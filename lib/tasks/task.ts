@@ -1,14 +1,13 @@
 import { inspect } from 'node:util';
 import { hex, VmiError } from '../errors.js';
 import { escapeBytes } from '../escape.js';
-import { faultMask } from '../memory/rows.js';
 import { objectsOf } from '../objects/kernel-objects.js';
 import type { StructObject } from '../objects/struct-object.js';
 import type { Stack } from '../stacks/frames.js';
 import { unwinderOf } from '../stacks/unwind.js';
 import type { Cr3Source } from './cr3.js';
 import type { Listing } from './listing.js';
-import { PF_KTHREAD, type TaskColumn } from './task-members.js';
+import { faultBits, PF_KTHREAD } from './task-members.js';
 
 /**
  * A task in the form that `JSON.stringify` gives: addresses are hex strings, nanoseconds a decimal
@@ -42,13 +41,13 @@ export interface TaskJson {
 
 /** Fields of a {@link Task} that hang on memory of their own, and the columns that each needs. */
 const FIELDS = {
-  tgid: ['tgid'],
-  ppid: ['parent', 'ppid'],
-  comm: ['comm'],
-  uid: ['cred', 'uid'],
-  state: ['state', 'exitState'],
-  nsPids: ['threadPid', 'level'],
-} as const satisfies Record<string, readonly TaskColumn[]>;
+  tgid: faultBits('tgid'),
+  ppid: faultBits('parent', 'ppid'),
+  comm: faultBits('comm'),
+  uid: faultBits('cred', 'uid'),
+  state: faultBits('state', 'exitState'),
+  nsPids: faultBits('threadPid', 'level'),
+} as const;
 export type TaskField = keyof typeof FIELDS;
 
 // fs/proc/array.c, task_state_array; include/linux/sched.h, TASK_REPORT and TASK_NOLOAD.
@@ -96,9 +95,7 @@ export class Task {
   }
 
   #isUnreadable(field: TaskField): boolean {
-    const { faults, layout } = this.#listing.rows;
-    const mask = faults[this.#row]!;
-    return mask !== 0 && (mask & faultMask<TaskColumn>(layout, ...FIELDS[field])) !== 0;
+    return (this.#listing.rows.faults[this.#row]! & FIELDS[field]) !== 0;
   }
 
   /** The parent process (`real_parent->tgid`); `null` when it cannot be read. */

@@ -1,7 +1,7 @@
 import { wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
 import { at, bytesAt, bytesFrom, from, NamedPlan } from '../memory/plan.js';
-import type { TaskMembers, TaskRows } from './task-members.js';
+import { faultBits, type TaskMembers, type TaskRows } from './task-members.js';
 
 /** Processes whose threads are looked for: of each, a member task and what that task's row said. */
 export interface Processes {
@@ -26,6 +26,8 @@ export interface Threads {
   readonly left: readonly number[];
 }
 
+/** Faults after which nobody can say which process a task is of. */
+const PROCESS_FAULTS = faultBits('signal', 'tgid', 'threadPid');
 /** Times that a live guest is looked at again before a thread that is none counts as corrupt. */
 const MAX_LOOKS = 3;
 
@@ -82,7 +84,7 @@ function isSameProcess(members: TaskMembers, processes: Processes, i: number): b
   if (!members.kernel.memory.physical.live) return true;
   const task = processes.tasks[i]!;
   const rows = members.gatherPatiently(BigUint64Array.of(task));
-  if ((rows.faults[0]! & members.mask('signal', 'tgid', 'threadPid')) !== 0)
+  if ((rows.faults[0]! & PROCESS_FAULTS) !== 0)
     throw new CorruptError(`the task at ${hex(task)} cannot be read again`, task);
   return (
     rows.longs('signal')[0] === processes.signals[i] &&
