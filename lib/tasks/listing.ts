@@ -133,7 +133,8 @@ export class Listing {
   #corrupt(row: number): CorruptError {
     const { rows } = this;
     const task = rows.bases[row]!;
-    if ((rows.faults[row]! & ESSENTIAL_FAULTS) !== 0)
+    const hasSpace = rows.longs('mm')[row] !== 0n || rows.longs('activeMm')[row] !== 0n;
+    if ((rows.faults[row]! & ESSENTIAL_FAULTS) !== 0 || !hasSpace)
       return new CorruptError(`the task at ${hex(task)} cannot be read`, task);
     const mm = rows.longs('mm')[row]! || rows.longs('activeMm')[row]!;
     return new CorruptError(

@@ -42,6 +42,7 @@ const LOOKS = 3;
 const BORROWED_LOOKS = 8;
 
 const SIGNAL_FAULT = faultBits('signal');
+const PROCESS_FAULTS = faultBits('signal', 'tgid');
 const SPACE_FAULTS = faultBits('pgd', 'textEntry');
 
 /** What the table of {@link Cr3Source} says of some rows. */
@@ -215,7 +216,12 @@ class Settling {
     const signal = this.#rows.longs('signal');
     const pid = this.#rows.words('pid');
     const tgid = this.#rows.words('tgid');
-    const processes = this.#exited.filter(
+    const exited = this.#exited.filter((row) => this.#settled[row] === SETTLED.exited);
+    // Which process it is of, nobody can say then: it may be one whose threads live.
+    for (const row of exited) {
+      if ((this.#rows.faults[row]! & PROCESS_FAULTS) !== 0) this.#settled[row] = SETTLED.corrupt;
+    }
+    const processes = exited.filter(
       (row) =>
         this.#settled[row] === SETTLED.exited && pid[row] === tgid[row] && signal[row] !== 0n,
     );

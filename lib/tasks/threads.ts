@@ -46,6 +46,7 @@ export function walkThreads(members: TaskMembers, processes: Processes): Threads
   const { signals, tgids } = processes;
   const heads = signals.map((signal) => wrap(signal + BigInt(members.threadHead)));
   const { rows, counts, retries } = members.threads.walk(heads);
+  readAgain(members, rows);
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.
   const own = rows.words('signal');
   const tgid = rows.words('tgid');
@@ -73,6 +74,15 @@ export function walkThreads(members: TaskMembers, processes: Processes): Threads
     }
   }
   return { rows, counts, retries, left };
+}
+
+/** Reads again which process rows are of, where the first look could not. */
+function readAgain(members: TaskMembers, rows: TaskRows): void {
+  if (!members.kernel.memory.physical.live) return;
+  if (!rows.faulty) return;
+  const bad = [...rows.faults.keys()].filter((row) => (rows.faults[row]! & PROCESS_FAULTS) !== 0);
+  const again = members.gatherPatiently(BigUint64Array.from(bad, (row) => rows.bases[row]!));
+  for (const [i, row] of bad.entries()) rows.copyRow(row, again, i);
 }
 
 /**

@@ -3,7 +3,16 @@ import {
   PhysicalMemory,
   type PhysicalMemoryOptions,
 } from '../../../lib/memory/physical-memory.js';
-import type { AddressSpace, Memory, NativeLoader, NativeScan, Plan } from '../../../types/addon.js';
+import type {
+  AddressSpace,
+  Memory,
+  NativeFinder,
+  NativeLoader,
+  NativeRows,
+  NativeScan,
+  Plan,
+} from '../../../types/addon.js';
+import { FakePlan, gather, lists, lookUp } from './fake-gather.js';
 
 /** A run of fake RAM. */
 export interface FakeSegment {
@@ -34,6 +43,10 @@ export class FakeMemory {
   readonly log: string[] = [];
   /** The number of the read that fails, from 1; 0: none. */
   failAt = 0;
+  /** The number of the read that comes back empty, as from memory that cannot be read; 0: none. */
+  emptyAt = 0;
+  /** Is called before each read with its number, so that the guest can change under the reader. */
+  onRead: ((read: number) => void) | undefined;
   /** What the failing read throws. */
   failure: () => Error = () =>
     Object.assign(new Error('the guest is gone'), { code: 'VMI_CLOSED' });
@@ -54,8 +67,9 @@ export class FakeMemory {
 
   read(address: bigint, into: Uint8Array): number {
     this.log.push(`read 0x${address.toString(16)}+${into.length}`);
+    this.onRead?.(this.log.length);
     if (this.failAt > 0 && this.log.length >= this.failAt) throw this.failure();
-    return this.peek(address, into);
+    return this.log.length === this.emptyAt ? 0 : this.peek(address, into);
   }
 
   /** A read that is neither logged nor failed. */
@@ -122,7 +136,7 @@ function fault(
   return Object.assign(new Error('fault'), data);
 }
 
-/** The native page-table walker over a {@link FakeMemory}, in TypeScript. Lists are left to the real one. */
+/** The native page-table walker over a {@link FakeMemory}, in TypeScript. */
 export class FakeAddressSpace {
   readonly memory: FakeMemory;
   readonly root: bigint;
@@ -237,8 +251,25 @@ export class FakeAddressSpace {
     return bytes.readUInt32LE();
   }
 
-  gather(_plan: Plan, _bases: BigUint64Array, _into: Uint8Array): void {
-    throw new Error('the fake gathers nothing');
+  gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void {
+    gather(this, plan as unknown as FakePlan, bases, into);
+  }
+
+  lookUp(tree: Int32Array, head: bigint, index: number): bigint {
+    return lookUp(this, tree, head, index);
+  }
+
+  finder(tree: Int32Array, head: bigint, plan: Plan): NativeFinder {
+    const fake = plan as unknown as FakePlan;
+    const bytes = new Uint8Array(fake.starts(1).at(-1)!);
+    const find = (index: number) => {
+      const entry = this.lookUp(tree, head, index);
+      if (entry === 0n) return 0;
+      if ((entry & 3n) !== 0n) return 2;
+      gather(this, fake, BigUint64Array.of(entry), bytes);
+      return 1;
+    };
+    return { row: bytes.buffer, find };
   }
 
   #entry(at: bigint): bigint | undefined {
@@ -272,10 +303,14 @@ export class FakeAddressSpace {
 /** What `lib/addon.ts` loads, faked: `vi.mock('…/lib/addon.js', () => ({ addon: () => fakeAddon }))`. */
 export const fakeAddon = {
   AddressSpace: FakeAddressSpace,
-  Plan: class {
-    readonly columns: Int32Array;
-    constructor(columns: Int32Array) {
-      this.columns = columns;
+  Plan: FakePlan,
+  ListWalker: class {
+    readonly #walk: (heads: BigUint64Array, max: number) => NativeRows;
+    constructor(space: FakeAddressSpace, plan: FakePlan, link: number) {
+      this.#walk = (heads, max) => lists(space, plan, heads, link, max);
+    }
+    walk(heads: BigUint64Array, max: number): NativeRows {
+      return this.#walk(heads, max);
     }
   },
   loader: () => fakeLoader,
