@@ -89,7 +89,14 @@ export { Pointer } from './objects/pointer.js';
 export type { Reference } from './objects/reference.js';
 export { type Place, StructObject } from './objects/struct-object.js';
 export { type Frame, frameText, Stack } from './stacks/frames.js';
-export { formatTarget, parseTarget, TARGETS, type Target, type TargetForm } from './target.js';
+export {
+  formatTarget,
+  type LibvmiTarget,
+  parseTarget,
+  TARGETS,
+  type Target,
+  type TargetForm,
+} from './target.js';
 export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';
 export type { CrossRow, View } from './tasks/cross-view.js';

@@ -15,15 +15,40 @@ export type Target =
       readonly uri?: string | undefined;
     }
   | { readonly kind: 'image'; readonly path: string }
-  | {
-      readonly kind: 'libvmi';
-      readonly driver: 'xen' | 'kvm' | 'file';
-      readonly name: string;
-      /** Whether libvmi runs in a process of its own. */
-      readonly isolate?: boolean | undefined;
-      /** File driver: `false` sends every read through libvmi although the file could be mapped. */
-      readonly map?: boolean | undefined;
-    };
+  | ({ readonly kind: 'libvmi' } & LibvmiTarget);
+
+/** What to attach to through libvmi, and how. The string form has `driver` and `name` only. */
+export interface LibvmiTarget {
+  readonly driver: 'xen' | 'kvm' | 'file';
+  /** Domain name, or path of a file of raw memory. */
+  readonly name: string;
+  /** Path of the library; `$LIBVMI_LIBRARY`, then `libvmi.so.0` when left out. */
+  readonly library?: string | undefined;
+  /** Milliseconds any one call into libvmi may take; default 5,000. */
+  readonly deadline?: number | undefined;
+  /** The same for attaching; default 30,000. */
+  readonly attachDeadline?: number | undefined;
+  /** File driver: bytes of RAM below 4 GiB; the rest of the file is RAM from 4 GiB on. */
+  readonly split?: bigint | undefined;
+  /**
+   * File driver: whether bytes are loaded from a mapping of the file instead of through
+   * vmi_read_pa; default true. libvmi's memory is that file and nothing else, and its reads cost a
+   * copy of a page for every 8 bytes on a page it has not cached. Attaching compares the two; where
+   * they differ, vmi_read_pa it is.
+   */
+  readonly map?: boolean | undefined;
+  /**
+   * Whether reads may run on the calling thread, without a deadline; default: with the file driver
+   * only.
+   */
+  readonly direct?: boolean | undefined;
+  /**
+   * Whether a process guards a pause, so that no way to end leaves the guest paused; default true.
+   */
+  readonly guard?: boolean | undefined;
+  /** Whether libvmi runs in a process of its own; default false. */
+  readonly isolate?: boolean | undefined;
+}
 
 /** A form of a target, for messages, help and docs. */
 export interface TargetForm {
@@ -133,7 +158,18 @@ const FIELDS: { readonly [K in Kind]: Readonly<Record<string, string>> } = {
   qmp: { socket: 'string' },
   libvirt: { name: 'string', uri: 'string?' },
   image: { path: 'string' },
-  libvmi: { driver: 'string', name: 'string', isolate: 'boolean?', map: 'boolean?' },
+  libvmi: {
+    driver: 'string',
+    name: 'string',
+    library: 'string?',
+    deadline: 'number?',
+    attachDeadline: 'number?',
+    split: 'bigint?',
+    map: 'boolean?',
+    direct: 'boolean?',
+    guard: 'boolean?',
+    isolate: 'boolean?',
+  },
 };
 
 /**

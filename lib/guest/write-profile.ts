@@ -98,18 +98,11 @@ async function pour(pieces: Iterable<string>, sink: TextSink): Promise<void> {
 
 /** What libvmi calls the guest: the domain's name, or the file's without its folder. */
 function nameOf(text: string): string {
-  if (text.startsWith('memory:')) return 'guest';
-  const target = parseTarget(text);
-  switch (target.kind) {
-    case 'image':
-      return basename(target.path);
-    case 'libvirt':
-      return target.name;
-    case 'libvmi':
-      return target.driver === 'file' ? basename(target.name) : target.name;
-    case 'qemu':
-      return qemuProcesses().find(({ pid }) => pid === target.pid)?.name || 'guest';
-    case 'qmp':
-      return 'guest';
-  }
+  const memory = text.startsWith('memory:') || text.startsWith('qmp:');
+  const target = memory ? undefined : parseTarget(text);
+  if (target === undefined) return 'guest';
+  if ('pid' in target)
+    return qemuProcesses().find(({ pid }) => pid === target.pid)?.name || 'guest';
+  // A libvirt or Xen domain, or a file.
+  return basename('path' in target ? target.path : 'name' in target ? target.name : 'guest');
 }

@@ -4,10 +4,17 @@ import type { NativeLibvmiArgument, NativeLibvmiOutcome } from '../../types/addo
 import { type AddressLike, toAddress, toLength } from '../address.js';
 import { FaultError, hex, VmiError, type VmiErrorCode } from '../errors.js';
 import { ramSplits } from '../memory/source.js';
+import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
 import { type LibvmiConfig, prepareConfig, refuseLevels } from './config.js';
 import { type Cr3WriteOptions, Cr3WriteStream } from './cr3-writes.js';
 import { REGISTERS, type RegisterName } from './registers.js';
-import { type CallOptions, LibvmiSession, type SessionOptions, withLog } from './session.js';
+import {
+  type CallOptions,
+  checkCall,
+  LibvmiSession,
+  type SessionOptions,
+  withLog,
+} from './session.js';
 
 /** vmi_mode_t, without what libvmi no longer has. */
 export type LibvmiMode = 'xen' | 'kvm' | 'file';
@@ -19,6 +26,18 @@ export type LibvmiPageMode = 'legacy' | 'pae' | 'ia32e';
 /** Which guest, by which library. Defaults: see {@link SessionOptions}. */
 export type LibvmiOptions = Omit<SessionOptions, 'driver' | 'direct' | 'events'> & {
   readonly mode: LibvmiMode;
+};
+
+const MODES: Readonly<Record<LibvmiMode, true>> = { xen: true, kvm: true, file: true };
+const LIBVMI_NAMES: OptionNames<LibvmiOptions> = {
+  mode: true,
+  name: true,
+  id: true,
+  library: true,
+  deadline: true,
+  attachDeadline: true,
+  isolate: true,
+  signal: true,
 };
 
 /**
@@ -98,7 +117,13 @@ export class Libvmi implements AsyncDisposable {
    *   `VMI_ABORTED`
    */
   static async init(options: LibvmiOptions): Promise<Libvmi> {
+    checkOptions(options, LIBVMI_NAMES);
+    checkSignal(options.signal);
     const { mode, ...rest } = options;
+    if (!Object.hasOwn(MODES, mode))
+      throw new TypeError(
+        `Expected mode as one of ${Object.keys(MODES).join(', ')} but received ${describe(mode)}`,
+      );
     return new Libvmi(await LibvmiSession.open({ ...rest, driver: mode }), options);
   }
 
@@ -154,6 +179,7 @@ export class Libvmi implements AsyncDisposable {
    *   or may be; `VMI_ATTACH`: the configuration cannot be read
    */
   async initOs(config: LibvmiConfig, options: CallOptions = {}): Promise<LibvmiOs> {
+    checkCall(options);
     await this.#refuseFiveLevels(options);
     const prepared = prepareConfig(config);
     try {
@@ -953,6 +979,7 @@ export class Libvmi implements AsyncDisposable {
     args: NativeLibvmiArgument[],
     options: CallOptions,
   ): Promise<NativeLibvmiOutcome> {
+    checkCall(options);
     return this.#session.call(name, args, {
       signal: options.signal,
       deadline: options.deadline,

@@ -9,6 +9,7 @@ import type {
 } from '../../types/addon.js';
 import { addon } from '../addon.js';
 import { CrashError, fromNative, VmiError, type VmiErrorCode } from '../errors.js';
+import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 
 /** Where libvmi says how to build it. */
 export const INSTALLATION_GUIDE = 'https://libvmi.com/docs/gcode-install.html';
@@ -31,6 +32,19 @@ export interface CallOptions {
    * Milliseconds after which the call counts as hung and the instance is given up; default 5,000.
    */
   readonly deadline?: number | undefined;
+}
+
+/** Of a call; `limit` is that of a string. */
+const CALL_NAMES: OptionNames<CallOptions & { limit: number }> = {
+  signal: true,
+  deadline: true,
+  limit: true,
+};
+
+/** @throws {TypeError} no object, no such option, or a signal that is none */
+export function checkCall(options: CallOptions): void {
+  checkOptions<CallOptions>(options, CALL_NAMES);
+  checkSignal(options.signal);
 }
 
 export interface SessionOptions extends CallOptions {

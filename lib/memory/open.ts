@@ -40,6 +40,9 @@ export async function openSource(target: Target, options: OpenOptions = {}): Pro
     case 'image':
       return openImage(target.path);
     case 'libvmi':
-      return openLibvmiSource({ ...target, isolate: options.isolate ?? target.isolate }, options);
+      return openLibvmiSource(
+        { ...target, isolate: options.isolate ?? target.isolate },
+        { signal: options.signal },
+      );
   }
 }

@@ -226,3 +226,33 @@ test('a read on the calling thread and a queued call are never inside libvmi at 
   expect(count(calls, 'vmi_pid_to_dtb')).toBeGreaterThan(10);
   expect(calls).not.toContain('OVERLAP');
 });
+
+describe('what is wrong with an argument', () => {
+  const untyped = (value: unknown) => value as never;
+
+  test('an option that there is not is refused by its name', async () => {
+    await expect(Libvmi.init(untyped(undefined))).rejects.toThrow(
+      'Expected options as an object but received undefined',
+    );
+    await expect(open(untyped({ dedline: 5 }))).rejects.toThrow(
+      "but received 'dedline'; did you mean deadline?",
+    );
+    await expect(open(untyped({ mode: 'vmware' }))).rejects.toThrow(
+      "Expected mode as one of xen, kvm, file but received 'vmware'",
+    );
+    const libvmi = await open();
+    try {
+      await expect(libvmi.pidToDtb(1, untyped({ signals: 1 }))).rejects.toThrow(
+        "Expected options with signal, deadline, limit but received 'signals'; did you mean signal?",
+      );
+      await expect(libvmi.getPageMode(0, untyped({ signal: {} }))).rejects.toThrow(
+        'Expected signal as an AbortSignal but received an object',
+      );
+      await expect(libvmi.initOs('global', untyped(null))).rejects.toThrow(
+        'Expected options as an object but received null',
+      );
+    } finally {
+      await libvmi.destroy();
+    }
+  });
+});

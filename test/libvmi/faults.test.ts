@@ -1,6 +1,7 @@
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { VmiError } from '../../lib/errors.js';
-import { type LibvmiTarget, openLibvmi } from '../../lib/memory/libvmi/libvmi.js';
+import { openLibvmi } from '../../lib/memory/libvmi/libvmi.js';
+import type { LibvmiTarget } from '../../lib/target.js';
 import { count, type Fault, StandIn } from './support/stand-in.js';
 import { attempting, useMemory } from './support/use-memory.js';
 

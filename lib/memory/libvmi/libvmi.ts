@@ -5,6 +5,7 @@ import { fromNative, VmiError } from '../../errors.js';
 import { type Cr3WriteOptions, Cr3WriteStream } from '../../libvmi/cr3-writes.js';
 import { REGISTERS } from '../../libvmi/registers.js';
 import { LibvmiSession, withLog } from '../../libvmi/session.js';
+import type { LibvmiTarget } from '../../target.js';
 import { PauseGuard } from '../pause-guard.js';
 import {
   type AbortOptions,
@@ -15,33 +16,6 @@ import {
 import { isSuspended } from '../qemu/libvirt.js';
 import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
 import { kvmRanges } from './kvm-ranges.js';
-
-/** What to attach to through libvmi, and how. */
-export interface LibvmiTarget {
-  readonly driver: 'xen' | 'kvm' | 'file';
-  /** Domain name, or path of a file of raw memory. */
-  readonly name: string;
-  /** Path of the library; `$LIBVMI_LIBRARY`, then `libvmi.so.0` when left out. */
-  readonly library?: string | undefined;
-  /** Milliseconds any one call into libvmi may take; default 5,000. */
-  readonly deadline?: number | undefined;
-  /** The same for attaching; default 30,000. */
-  readonly attachDeadline?: number | undefined;
-  /** File driver: bytes of RAM below 4 GiB; the rest of the file is RAM from 4 GiB on. */
-  readonly split?: bigint | undefined;
-  /**
-   * File driver: whether bytes are loaded from a mapping of the file instead of through vmi_read_pa; default true. libvmi's
-   * memory is that file and nothing else, and its reads cost a copy of a page for every 8 bytes on a page it has not
-   * cached. Attaching compares the two; where they differ, vmi_read_pa it is.
-   */
-  readonly map?: boolean | undefined;
-  /** Whether reads may run on the calling thread, without a deadline; default: with the file driver only. */
-  readonly direct?: boolean | undefined;
-  /** Whether a process guards a pause, so that no way to end leaves the guest paused; default true. */
-  readonly guard?: boolean | undefined;
-  /** Whether libvmi runs in a process of its own; see {@link SessionOptions.isolate}. */
-  readonly isolate?: boolean | undefined;
-}
 
 const PAGE_SIZE = 0x1000n;
 const PAGE_OFFSET = 0xfffn;
