@@ -13,7 +13,8 @@ export type VmiErrorCode =
   | 'VMI_UNSUPPORTED'
   | 'VMI_ABORTED'
   | 'VMI_CRASHED'
-  | 'VMI_CHANGED';
+  | 'VMI_CHANGED'
+  | 'VMI_EVENTS_TAKEN';
 
 /**
  * Any failure that is not a misuse of the API (those are `TypeError` and `RangeError`).

@@ -307,6 +307,12 @@ export interface NativeLibvmiReport {
   }[];
 }
 
+/**
+ * Path of the program that runs libvmi for isolated instances. With `--monitor DOMAIN` it prints whether a domain of Xen has its
+ * events on (`on`, `off`, `unknown`), with `--release DOMAIN` it turns them off and exits with 0 when they are.
+ */
+export const libvmiHost: string;
+
 /** Looks for libvmi: the file `library`, else $LIBVMI_LIBRARY, else the soname. Stays loaded. */
 export function libvmiReport(library?: string): NativeLibvmiReport;
 
@@ -413,7 +419,9 @@ export class Libvmi {
   listen(queue: number, deadline: number): NativeLibvmiPending<undefined>;
   /** What has come, as soon as something has; one at a time. Rejects when listening has ended. */
   takeWrites(): NativeLibvmiPending<NativeCr3Writes>;
-  /** Ends listening: the guest is paused while events that are left are answered, and goes on. */
+  /** Writes lost since {@link listen} as of now, whether anybody takes or not. */
+  droppedWrites(): number;
+  /** Ends listening: the guest goes on. */
   unlisten(deadline: number): NativeLibvmiPending<undefined>;
   /** Stops waiting for a call. `true`: it never ran; `false`: it runs or ran, its result is dropped. */
   withdraw(ticket: number): boolean;

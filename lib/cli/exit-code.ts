@@ -46,6 +46,7 @@ export function exitCodeOf(code: VmiErrorCode): number {
     case 'VMI_BUSY':
     case 'VMI_CRASHED':
     case 'VMI_CHANGED':
+    case 'VMI_EVENTS_TAKEN':
       return EXIT.attach;
     case 'VMI_FAULT':
     case 'VMI_CORRUPT':

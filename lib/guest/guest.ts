@@ -18,7 +18,7 @@ import type { Task } from '../tasks/task.js';
 import type { TaskList } from '../tasks/task-list.js';
 import type { ListOptions } from '../tasks/task-walk.js';
 import { Tasks } from '../tasks/tasks.js';
-import { Cr3WriteStream } from './cr3-writes.js';
+import { Cr3WriteStream, namesIn } from './cr3-writes.js';
 import { type Explanation, explain } from './explain.js';
 import type { GuestCpu } from './guest-cpu.js';
 import { GuestValues } from './guest-values.js';
@@ -295,18 +295,16 @@ export class Guest extends GuestValues implements AsyncDisposable {
 
   /**
    * Writes to CR3 as they happen, in libvmi's order: who was switched to, on which vCPU. Leaving
-   * the loop ends it, and so does `close()`. Where `capabilities.events` is false it is refused at
-   * once; where the hypervisor refuses, by the first `next()`.
+   * the loop ends it, and so does `close()`. The guest never waits for the reader: see docs/xen.md.
+   * Where `capabilities.events` is false it is refused at once; where the hypervisor refuses, by
+   * the first `next()`.
    * @throws {VmiError} `VMI_UNSUPPORTED`
    * @throws {RangeError} `queue`
    */
   cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
     const raw = this.memory.cr3Writes(options);
-    const stream = new Cr3WriteStream(
-      raw,
-      (cr3) => this.cr3ToTasks(cr3),
-      () => this.#streams.delete(stream),
-    );
+    const names = namesIn(this.kernel, this.#tasks);
+    const stream = new Cr3WriteStream(raw, names, () => this.#streams.delete(stream));
     this.#streams.add(stream);
     return stream;
   }

@@ -14,8 +14,9 @@ const LOOK = 1_000;
 
 /**
  * Writes to CR3, as they happen. Listening begins with the first `next()` and ends with `return()`,
- * which leaving a `for await` calls: the guest is paused while what libvmi still holds is answered,
- * then it goes on.
+ * which leaving a `for await` calls. The guest never waits for whoever reads this: a process of its
+ * own takes what the hypervisor reports into a queue, and lets the guest go when it ends itself, or
+ * this process does, by whatever means; see docs/xen.md.
  */
 export class Cr3WriteStream implements RawCr3Writes {
   readonly #open: (signal: AbortSignal | undefined) => Promise<LibvmiSession>;
@@ -24,7 +25,10 @@ export class Cr3WriteStream implements RawCr3Writes {
   #session: Promise<LibvmiSession> | undefined;
   #batch: BigUint64Array = new BigUint64Array();
   #at = 0;
+  #taken = 0;
+  /** Of a session that is closed. */
   #dropped = 0;
+  #listening: LibvmiSession | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -47,20 +51,34 @@ export class Cr3WriteStream implements RawCr3Writes {
     this.#signal = options.signal;
   }
 
-  /** Writes that were lost so far because nobody took them in time. */
+  /**
+   * Writes that were lost so far because nobody took them in time: as of now, and so it may count
+   * some that were written after the next one to be read. 0 before the first `next()`; stays what it
+   * was once the stream is closed.
+   */
   get dropped(): number {
-    return this.#dropped;
+    return this.#listening?.droppedWrites ?? this.#dropped;
   }
 
   /**
    * The next write; `done` once the stream is closed.
-   * @throws {VmiError} `VMI_UNSUPPORTED` with the reason, `VMI_ABORTED`, `VMI_CRASHED`, `VMI_BUSY`;
-   *   the stream is closed then
+   * @throws {VmiError} `VMI_CLOSED`: the guest has ended. `VMI_EVENTS_TAKEN`: somebody else listens
+   *   to this domain of Xen, or has left its events on. `VMI_BUSY`: the process that listens was
+   *   stopped or took nothing, and the guest was let go. `VMI_CRASHED`, `VMI_ABORTED`,
+   *   `VMI_UNSUPPORTED` with the reason. The stream is closed then
    */
   next(): Promise<IteratorResult<Cr3Write, undefined>> {
     const turn = this.#turn.then(() => this.#next());
     this.#turn = turn.catch(() => {});
     return turn;
+  }
+
+  /**
+   * When the write that `next()` gave last was taken from the hypervisor at the latest, as
+   * `performance.now()`.
+   */
+  get taken(): number {
+    return this.#taken;
   }
 
   /** Ends listening and lets go of the guest. Idempotent. */
@@ -106,10 +124,10 @@ export class Cr3WriteStream implements RawCr3Writes {
     this.#session ??= this.#start(signal);
     const session = await this.#session;
     if (this.#closing !== undefined) return;
-    const { writes, dropped } = await session.takeWrites(LOOK, signal);
+    const { writes } = await session.takeWrites(LOOK, signal);
     this.#batch = writes;
     this.#at = 0;
-    this.#dropped = dropped;
+    this.#taken = performance.now();
   }
 
   async #start(signal: AbortSignal | undefined): Promise<LibvmiSession> {
@@ -120,6 +138,7 @@ export class Cr3WriteStream implements RawCr3Writes {
     });
     try {
       await session.listen(this.#queue, { signal });
+      this.#listening = session;
       return session;
     } catch (error) {
       await session.close().catch(() => {});
@@ -136,6 +155,8 @@ export class Cr3WriteStream implements RawCr3Writes {
       // What libvmi does at the end clears the event too; one that is gone has nothing to clear.
       if (!(error instanceof VmiError)) throw error;
     } finally {
+      this.#dropped = this.dropped;
+      this.#listening = undefined;
       await session.close();
     }
   }

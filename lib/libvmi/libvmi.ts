@@ -12,6 +12,7 @@ import {
   type CallOptions,
   checkCall,
   LibvmiSession,
+  openForEvents,
   type SessionOptions,
   withLog,
 } from './session.js';
@@ -910,8 +911,7 @@ export class Libvmi implements AsyncDisposable {
   cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
     const { mode, ...rest } = this.#options;
     return new Cr3WriteStream(
-      (signal) =>
-        LibvmiSession.open({ ...rest, driver: mode, signal, events: true, isolate: true }),
+      (signal) => openForEvents(this.#session, { ...rest, driver: mode, signal }),
       options,
     );
   }

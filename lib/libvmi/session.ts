@@ -51,7 +51,7 @@ export interface SessionOptions extends CallOptions {
   readonly driver: 'xen' | 'kvm' | 'file';
   /** Domain name, or path of a file of raw memory. */
   readonly name: string;
-  /** Domain id instead of the name. */
+  /** Attaches by this domain id; `name`, where there is one, is for messages then. */
   readonly id?: number | bigint | undefined;
   /** Path of the library; `$LIBVMI_LIBRARY`, then `libvmi.so.0` when left out. */
   readonly library?: string | undefined;
@@ -123,7 +123,7 @@ export class LibvmiSession {
     const name =
       isolate && driver === 'file' && options.name !== '' ? resolve(options.name) : options.name;
     const deadline = options.deadline ?? DEFAULT_DEADLINE;
-    const what = `${driver === 'file' ? 'libvmi' : driver}:${id ?? options.name}`;
+    const what = `${driver === 'file' ? 'libvmi' : driver}:${options.name || id}`;
     try {
       const native = new (addon().Libvmi)({
         driver,
@@ -247,7 +247,12 @@ export class LibvmiSession {
     });
   }
 
-  /** Ends listening; the guest is drained of events and goes on. */
+  /** Writes that were lost since listening began, as of now. */
+  get droppedWrites(): number {
+    return this.#native.droppedWrites();
+  }
+
+  /** Ends listening; the guest goes on. */
   async unlisten(): Promise<void> {
     const deadline = this.#deadline;
     await this.#wait('vmi_clear_event', this.#native.unlisten(deadline), { deadline });
@@ -290,6 +295,24 @@ export class LibvmiSession {
       pending.done.catch(() => {});
     }
   }
+}
+
+/**
+ * Attaches once more, for events: a session of its own, in a process of its own. The domain of Xen is the very one that `session`
+ * has, whatever bears its name by now.
+ * @throws {VmiError} `VMI_EVENTS_TAKEN`; as {@link LibvmiSession.open}
+ */
+export async function openForEvents(
+  session: LibvmiSession,
+  options: SessionOptions,
+): Promise<LibvmiSession> {
+  const { driver, signal } = options;
+  const domain =
+    driver === 'xen' && session.has('vmi_get_vmid')
+      ? (await session.call('vmi_get_vmid', [], { signal })).values[0]
+      : undefined;
+  const id = typeof domain === 'bigint' ? { id: domain } : {};
+  return LibvmiSession.open({ ...options, ...id, events: true, isolate: true });
 }
 
 /** Puts libvmi's own words at the end of a message. */

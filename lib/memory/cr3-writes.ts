@@ -1,7 +1,10 @@
 /** A vCPU loaded CR3. */
 export interface RawCr3Write {
   readonly vcpu: number;
-  /** The value as it was written, with PCID and the no-flush bit. */
+  /**
+   * The value as it was written, with PCID. Xen strips the no-flush bit (63), and does not report a
+   * write of the value that is loaded already.
+   */
   readonly value: bigint;
   /** What the register held before. */
   readonly previous: bigint;
@@ -24,8 +27,10 @@ export interface Cr3WriteOptions {
 export interface RawCr3Writes
   extends AsyncIterableIterator<RawCr3Write, undefined>,
     AsyncDisposable {
-  /** Writes that were lost so far because nobody took them in time. */
+  /** Writes that were lost so far because nobody took them in time; as of now. */
   readonly dropped: number;
+  /** When the last write that was given was taken at the latest, as `performance.now()`. */
+  readonly taken: number;
   /** The next write; `done` once the stream is closed. */
   next(): Promise<IteratorResult<RawCr3Write, undefined>>;
   /** Ends listening and lets go of the guest. Idempotent. */

@@ -33,6 +33,8 @@ const char* NameOf(Code code) {
       return "VMI_ABORTED";
     case Code::kCrashed:
       return "VMI_CRASHED";
+    case Code::kEventsTaken:
+      return "VMI_EVENTS_TAKEN";
   }
   return "";
 }

@@ -5,6 +5,7 @@
 
 #include "source/libvmi/library.h"
 #include "source/libvmi/local.h"
+#include "source/libvmi/program.h"
 #include "source/libvmi/remote.h"
 #include "source/libvmi/source.h"
 #include "addon/arguments.h"
@@ -76,6 +77,7 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&LibvmiObject::InitOs>("initOs"),
                       InstanceMethod<&LibvmiObject::Listen>("listen"),
                       InstanceMethod<&LibvmiObject::TakeWrites>("takeWrites"),
+                      InstanceMethod<&LibvmiObject::DroppedWrites>("droppedWrites"),
                       InstanceMethod<&LibvmiObject::Unlisten>("unlisten"),
                       InstanceMethod<&LibvmiObject::Withdraw>("withdraw"),
                       InstanceMethod<&LibvmiObject::GiveUp>("giveUp"),
@@ -84,6 +86,7 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
                   });
   exports.Set(kName, constructor);
   exports.Set("libvmiReport", Napi::Function::New<LibvmiReport>(env, "libvmiReport"));
+  exports.Set("libvmiHost", Napi::String::New(env, libvmi::HostProgram()));
 }
 
 LibvmiObject::LibvmiObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LibvmiObject>(info) {
@@ -300,6 +303,11 @@ Napi::Value LibvmiObject::TakeWrites(const Napi::CallbackInfo& info) {
     finish(std::move(status), {});
   });
   return pending.object;
+}
+
+Napi::Value LibvmiObject::DroppedWrites(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return Napi::Number::New(env, static_cast<double>(Receiver(info).session_->dropped()));
 }
 
 Napi::Value LibvmiObject::Unlisten(const Napi::CallbackInfo& info) {

@@ -40,6 +40,7 @@ class LibvmiObject : public Napi::ObjectWrap<LibvmiObject> {
   Napi::Value InitOs(const Napi::CallbackInfo& info);
   Napi::Value Listen(const Napi::CallbackInfo& info);
   Napi::Value TakeWrites(const Napi::CallbackInfo& info);
+  Napi::Value DroppedWrites(const Napi::CallbackInfo& info);
   Napi::Value Unlisten(const Napi::CallbackInfo& info);
   Napi::Value Withdraw(const Napi::CallbackInfo& info);
   Napi::Value GiveUp(const Napi::CallbackInfo& info);

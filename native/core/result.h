@@ -21,6 +21,7 @@ enum class Code : uint8_t {
   kUnsupported,
   kAborted,
   kCrashed,
+  kEventsTaken,
 };
 
 // Where a read failed, and how far it came: the fields of NativeFault.

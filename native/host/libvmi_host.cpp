@@ -1,19 +1,28 @@
 // The process that runs libvmi for an isolated instance. Started by HostProcess, which see; it does
-// what it is asked, one request at a time, and ends when its socket is closed.
+// what it is asked, one request at a time, and ends when its socket is closed or it is told to end,
+// in both cases not without letting the guest go. What else it can be is in guard.h.
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
+#include "host/engine_lock.h"
+#include "host/guard.h"
+#include "host/listener.h"
 #include "source/libvmi/local.h"
 #include "source/libvmi/wire.h"
 
@@ -26,7 +35,7 @@ using wire::Slot;
 using wire::Writer;
 
 // How long a call that is inside libvmi may go on when nobody waits for it any more.
-constexpr int kGraceSeconds = 2;
+constexpr Duration kGrace{2000};
 
 bool ReceiveAll(char* into, size_t length) {
   while (length > 0) {
@@ -69,18 +78,15 @@ bool Send(const std::string& bytes) {
   return SendAll(frame.data(), frame.size());
 }
 
-// A call that never returns would keep this process after its owner is gone.
-void* Watch(void*) {
-  pollfd socket = {wire::kSocket, 0, 0};
-  while (poll(&socket, 1, -1) < 0 && errno == EINTR) {
-  }
-  sleep(kGraceSeconds);
-  _exit(1);
-}
-
 class Host {
  public:
   explicit Host(uint8_t* shared) : shared_(shared) {}
+
+  // Ends what must end with this process, from any thread.
+  void EndNow() {
+    host::Listener* listener = listener_now_.load();
+    if (listener != nullptr) listener->EndNow(kGrace);
+  }
 
   // The answer, or an empty one for what is no request.
   std::string Answer(const std::string& frame, bool* last) {
@@ -90,8 +96,24 @@ class Host {
     if (engine_ == nullptr) return {};
     Writer answer;
     switch (op) {
-      case Op::kHello:
+      case Op::kStartCr3Writes:
+        answer.Put(listener_->Start(request.Take<uint64_t>()));
+        return answer.bytes();
+      case Op::kListen:
+        return Listen(&request);
+      case Op::kStopCr3Writes:
+        answer.Put(listener_->Stop());
+        return answer.bytes();
+      case Op::kEnd:
+        End();
+        answer.Put(vmi::Status());
+        *last = true;
+        return answer.bytes();
+      default:
         break;
+    }
+    const std::lock_guard<host::EngineLock> hold(lock_);
+    switch (op) {
       case Op::kAttach:
         if (request.Take<bool>()) engine_->NotePaused();
         answer.Put(engine_->Attach());
@@ -105,25 +127,14 @@ class Host {
       case Op::kFlush:
         answer.Put(engine_->FlushCaches());
         break;
-      case Op::kStartCr3Writes:
-        answer.Put(engine_->StartCr3Writes());
-        break;
-      case Op::kListen:
-        return Listen(&request);
-      case Op::kStopCr3Writes:
-        answer.Put(engine_->StopCr3Writes());
-        break;
-      case Op::kEnd:
-        End();
-        answer.Put(vmi::Status());
-        *last = true;
+      default:
         break;
     }
     return answer.bytes();
   }
 
   void End() {
-    if (engine_ != nullptr) engine_->End();
+    if (listener_ != nullptr) listener_->End();
   }
 
  private:
@@ -144,6 +155,9 @@ class Host {
       return answer.bytes();
     }
     engine_ = std::make_unique<LocalEngine>(library.value(), std::move(domain), patience);
+    listener_ =
+        std::make_unique<host::Listener>(engine_.get(), &lock_, wire::LeaseIn(shared_));
+    listener_now_ = listener_.get();
     const Facts& facts = engine_->facts();
     answer.Put(vmi::Status())
         .Put(facts.path)
@@ -212,38 +226,76 @@ class Host {
 
   std::string Listen(Reader* request) {
     const Duration timeout(request->Take<int64_t>());
-    std::vector<Cr3Write> writes;
+    Cr3Writes taken;
     Writer answer;
-    answer.Put(engine_->Listen(timeout, &writes)).Put(static_cast<uint32_t>(writes.size()));
-    for (const Cr3Write& write : writes)
+    answer.Put(listener_->Take(timeout, &taken)).Put(taken.dropped);
+    answer.Put(static_cast<uint32_t>(taken.writes.size()));
+    for (const Cr3Write& write : taken.writes)
       answer.Put(write.value).Put(write.previous).Put(write.vcpu);
     return answer.bytes();
   }
 
   uint8_t* shared_;
+  host::EngineLock lock_;
   std::unique_ptr<LocalEngine> engine_;
+  std::unique_ptr<host::Listener> listener_;
+  std::atomic<host::Listener*> listener_now_{nullptr};
   std::vector<Piece> pieces_;
 };
 
-}  // namespace
-
-int main() {
-  void* shared =
-      mmap(nullptr, wire::kSharedSize, PROT_READ | PROT_WRITE, MAP_SHARED, wire::kShared, 0);
-  if (shared == MAP_FAILED) {
-    fputs("this program is part of node-libvmi, which starts it\n", stderr);
-    return 2;
+// A call that never returns would keep this process after its owner is gone.
+void* WatchOwner(void* host) {
+  pollfd socket = {wire::kSocket, 0, 0};
+  while (poll(&socket, 1, -1) < 0 && errno == EINTR) {
   }
+  usleep(kGrace.count() * 1000);
+  static_cast<Host*>(host)->EndNow();
+  _exit(1);
+}
+
+sigset_t EndSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  return signals;
+}
+
+// A signal ends this process as it would have, but for the guest, which is let go before.
+void* WatchSignals(void* host) {
+  const sigset_t signals = EndSignals();
+  int number = SIGTERM;
+  while (sigwait(&signals, &number) != 0) {
+  }
+  static_cast<Host*>(host)->EndNow();
+  signal(number, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  raise(number);
+  _exit(128 + number);
+}
+
+void StartThread(void* (*main)(void*), void* argument) {
+  pthread_t thread;
+  if (pthread_create(&thread, nullptr, main, argument) == 0) pthread_detach(thread);
+}
+
+void CloseInherited() {
   // What was left open in the process that started this one is none of libvmi's business.
-  if (syscall(436 /* close_range */, wire::kShared, ~0u, 0) != 0) {
-    for (int fd = wire::kShared; fd < 4096; ++fd) close(fd);
+  if (syscall(436 /* close_range */, wire::kShared + 1, ~0u, 0) != 0) {
+    for (int fd = wire::kShared + 1; fd < 4096; ++fd) close(fd);
   }
   fcntl(wire::kSocket, F_SETFD, FD_CLOEXEC);
-  setvbuf(stdout, nullptr, _IOLBF, 0);
-  pthread_t watcher;
-  if (pthread_create(&watcher, nullptr, Watch, nullptr) == 0) pthread_detach(watcher);
+  fcntl(wire::kShared, F_SETFD, FD_CLOEXEC);
+}
 
-  Host host(static_cast<uint8_t*>(shared));
+int Serve(uint8_t* shared) {
+  // The owner reads what is printed here; when it is gone, that must not end this process.
+  signal(SIGPIPE, SIG_IGN);
+  setvbuf(stdout, nullptr, _IOLBF, 0);
+  Host host(shared);
+  const sigset_t signals = EndSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  StartThread(WatchSignals, &host);
+  StartThread(WatchOwner, &host);
   std::string frame;
   bool last = false;
   while (!last && Receive(&frame)) {
@@ -253,4 +305,22 @@ int main() {
   host.End();
   // Not exit(): what libraries do at the end has been known to hang.
   _exit(0);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string mode = count == 3 ? arguments[1] : "";
+  const auto domain = static_cast<uint32_t>(count == 3 ? strtoul(arguments[2], nullptr, 10) : 0);
+  if (mode == "--release") return host::ReleaseMain(domain);
+  if (mode == "--monitor") return host::MonitorMain(domain);
+  void* memory =
+      mmap(nullptr, wire::kSharedSize, PROT_READ | PROT_WRITE, MAP_SHARED, wire::kShared, 0);
+  if (memory == MAP_FAILED) {
+    fputs("this program is part of node-libvmi, which starts it\n", stderr);
+    return 2;
+  }
+  CloseInherited();
+  auto* shared = static_cast<uint8_t*>(memory);
+  return mode == "--guard" ? host::Guard::Main(domain, wire::LeaseIn(shared)) : Serve(shared);
 }

@@ -4,7 +4,7 @@ import { addon } from '../../addon.js';
 import { fromNative, VmiError } from '../../errors.js';
 import { type Cr3WriteOptions, Cr3WriteStream } from '../../libvmi/cr3-writes.js';
 import { REGISTERS } from '../../libvmi/registers.js';
-import { LibvmiSession, withLog } from '../../libvmi/session.js';
+import { LibvmiSession, openForEvents, withLog } from '../../libvmi/session.js';
 import type { LibvmiTarget } from '../../target.js';
 import { PauseGuard } from '../pause-guard.js';
 import {
@@ -226,10 +226,7 @@ class Domain implements Machine {
       // An instance of its own, in a process of its own: listening holds nothing else up, and whatever ends this process
       // or that one, the guest is let go of.
       this.cr3Writes = (options) =>
-        new Cr3WriteStream(
-          (signal) => LibvmiSession.open({ ...target, signal, events: true, isolate: true }),
-          options,
-        );
+        new Cr3WriteStream((signal) => openForEvents(session, { ...target, signal }), options);
     }
     this.#vcpus = vcpus;
   }

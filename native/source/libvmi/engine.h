@@ -11,6 +11,7 @@
 #include "source/libvmi/abi.h"
 #include "source/libvmi/call.h"
 #include "source/libvmi/config.h"
+#include "source/libvmi/cr3_queue.h"
 
 namespace libvmi {
 
@@ -21,7 +22,7 @@ struct Domain {
   Mode mode = Mode::kFile;
   // Domain name, or path of a file of raw memory.
   std::string name;
-  // A domain's number instead of its name.
+  // Attaches by a domain's number; the name is for people then.
   bool by_id = false;
   uint64_t id = 0;
   // Attaches with VMI_INIT_EVENTS.
@@ -38,12 +39,6 @@ struct Piece {
   size_t length = 0;
   // Bytes read before the first that libvmi cannot read.
   size_t transferred = 0;
-};
-
-struct Cr3Write {
-  uint64_t value = 0;
-  uint64_t previous = 0;
-  uint32_t vcpu = 0;
 };
 
 // One instance of libvmi. Every call needs exclusive use. What libvmi itself reports is in the
@@ -72,10 +67,12 @@ class Engine {
   // Page, V2P, PID and symbol caches. kClosed when the guest has ended, as far as that can be told.
   virtual vmi::Status FlushCaches() = 0;
 
-  // Writes to CR3, of all vCPUs. kUnsupported where this libvmi or its driver cannot.
-  virtual vmi::Status StartCr3Writes() = 0;
-  // Waits for at most `timeout`, and adds what happened.
-  virtual vmi::Status Listen(Duration timeout, std::vector<Cr3Write>* writes) = 0;
+  // Writes to CR3, of all vCPUs; the latest `capacity` are kept until they are asked for.
+  // kUnsupported where this libvmi or its driver cannot.
+  virtual vmi::Status StartCr3Writes(size_t capacity) = 0;
+  // Waits for at most `timeout`, and hands over what happened. After an error there is no more:
+  // kClosed when the guest has ended.
+  virtual vmi::Status Listen(Duration timeout, Cr3Writes* writes) = 0;
   virtual vmi::Status StopCr3Writes() = 0;
 
   // Ends events, resumes a guest that was paused here, vmi_destroy().

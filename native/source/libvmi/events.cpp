@@ -8,12 +8,10 @@ namespace libvmi {
 namespace {
 
 constexpr uint64_t kCr3 = 20;
-// What one call of vmi_events_listen may leave here. libvmi's ring holds some dozens.
-constexpr size_t kMaxWrites = 1 << 16;
 
 }  // namespace
 
-vmi::Status Cr3Events::Start(Instance instance) {
+vmi::Status Cr3Events::Start(Instance instance, size_t capacity) {
   const Calls& calls = library_.calls();
   if (registered_) return {vmi::Code::kUnsupported, "writes to CR3 are listened for already"};
   if (calls.vmi_events_version == nullptr || calls.vmi_register_event == nullptr ||
@@ -34,12 +32,13 @@ vmi::Status Cr3Events::Start(Instance instance) {
   head.callback = OnEvent;
   RegisterEvent event = {};
   event.reg = kCr3;
-  // The vCPU goes on while its event waits in the ring.
+  // The vCPU goes on while its event waits in the ring, as long as the ring has room.
   event.async = 1;
   event.in_access = kRegisterAccessWrite;
   memset(event_, 0, sizeof event_);
   memcpy(event_, &head, sizeof head);
   memcpy(event_ + offset_, &event, sizeof event);
+  queue_.Reset(capacity);
   if (calls.vmi_register_event(instance, reinterpret_cast<Event*>(event_)) != Status::kSuccess) {
     return {vmi::Code::kUnsupported, "libvmi's driver for this guest reports no writes to CR3"};
   }
@@ -54,33 +53,32 @@ uint32_t Cr3Events::OnEvent(Instance, Event* event) {
   auto* self = static_cast<Cr3Events*>(head.data);
   RegisterEvent written;
   memcpy(&written, bytes + self->offset_, sizeof written);
-  if (self->writes_.size() < kMaxWrites)
-    self->writes_.push_back({written.value, written.previous, head.vcpu});
+  self->queue_.Push({written.value, written.previous, head.vcpu});
+  self->Beat();
   return 0;
 }
 
-vmi::Status Cr3Events::Listen(Instance instance, Duration timeout, std::vector<Cr3Write>* writes) {
+vmi::Status Cr3Events::Listen(Instance instance, Duration timeout) {
   if (!registered_) return {vmi::Code::kUnsupported, "no writes to CR3 are listened for"};
+  Beat();
   const Status status =
       library_.calls().vmi_events_listen(instance, static_cast<uint32_t>(timeout.count()));
-  writes->insert(writes->end(), writes_.begin(), writes_.end());
-  writes_.clear();
+  Beat();
   if (status != Status::kSuccess)
     return {vmi::Code::kUnsupported, "vmi_events_listen of libvmi failed"};
   return {};
 }
 
-vmi::Status Cr3Events::Stop(Instance instance) {
+vmi::Status Cr3Events::Stop(Instance instance, bool pause) {
   if (!registered_) return {};
   registered_ = false;
   const Calls& calls = library_.calls();
-  const bool paused = calls.vmi_pause_vm(instance) == Status::kSuccess;
+  const bool paused = pause && calls.vmi_pause_vm(instance) == Status::kSuccess;
   // Failures leave nothing to do but to go on.
   (void)calls.vmi_events_listen(instance, 0);
   const Status cleared = calls.vmi_clear_event(instance, reinterpret_cast<Event*>(event_), nullptr);
   (void)calls.vmi_events_listen(instance, 0);
   if (paused) (void)calls.vmi_resume_vm(instance);
-  writes_.clear();
   if (cleared != Status::kSuccess)
     return {vmi::Code::kUnsupported, "vmi_clear_event of libvmi failed"};
   return {};

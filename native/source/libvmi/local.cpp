@@ -68,13 +68,21 @@ std::string FileProblem(const std::string& path) {
   return {};
 }
 
+// Xen has one ring a domain, and a ring that a listener left behind stays until it is taken down.
+vmi::Status EventsTaken(uint32_t domain) {
+  return {vmi::Code::kEventsTaken,
+          "the events of domain " + std::to_string(domain) +
+              " are taken: another program listens to them, or one that ended has left them on; "
+              "'vmi doctor' tells which, 'vmi doctor --fix' turns off what was left on"};
+}
+
 vmi::Status NotAttached() { return {vmi::Code::kAttach, "this libvmi instance is not attached"}; }
 
 }  // namespace
 
 std::string Domain::Title() const {
   return std::string(mode == Mode::kFile ? "libvmi" : ModeName(mode)) + ":" +
-         (by_id ? std::to_string(id) : name);
+         (by_id && name.empty() ? std::to_string(id) : name);
 }
 
 LocalEngine::LocalEngine(std::shared_ptr<const Library> library, Domain domain, Duration patience)
@@ -96,17 +104,22 @@ vmi::Status LocalEngine::Attach() {
   Instance instance = nullptr;
   InitError error = 0;
   const Calls& calls = library_->calls();
-  std::optional<XenLimits> limits;
-  if (domain_.mode == Mode::kXen && calls.vmi_get_vmid != nullptr) limits.emplace();
-  const std::vector<XenLimit> before = limits ? limits->All() : std::vector<XenLimit>();
+  std::optional<XenControl> xen;
+  if (domain_.mode == Mode::kXen && calls.vmi_get_vmid != nullptr) xen.emplace();
+  const std::vector<XenLimit> before = xen ? xen->Limits() : std::vector<XenLimit>();
   const Status status = calls.vmi_init(&instance, domain_.mode, domain, flags, nullptr, &error);
-  if (status != Status::kSuccess || instance == nullptr)
+  if (status != Status::kSuccess || instance == nullptr) {
+    if (xen && domain_.events && domain_.by_id && xen->MonitorIsOn(domain_.id).value_or(false))
+      return EventsTaken(static_cast<uint32_t>(domain_.id));
     return {vmi::Code::kAttach, InitErrorText(error, domain_)};
+  }
   instance_ = instance;
+  if (!xen) return {};
+  xen_domain_ = static_cast<uint32_t>(calls.vmi_get_vmid(instance));
   for (const XenLimit& limit : before) {
-    if (limit.domain != calls.vmi_get_vmid(instance)) continue;
-    limited_ = limit.domain;
-    limits->Set(limit);
+    if (limit.domain != *xen_domain_) continue;
+    limited_ = true;
+    xen->SetLimit(limit);
   }
   return {};
 }
@@ -179,28 +192,39 @@ vmi::Status LocalEngine::FlushCaches() {
   return {};
 }
 
-vmi::Status LocalEngine::StartCr3Writes() {
-  return instance_ == nullptr ? NotAttached() : events_.Start(instance_);
+vmi::Status LocalEngine::StartCr3Writes(size_t capacity) {
+  return instance_ == nullptr ? NotAttached() : events_.Start(instance_, capacity);
 }
 
-vmi::Status LocalEngine::Listen(Duration timeout, std::vector<Cr3Write>* writes) {
-  return instance_ == nullptr ? NotAttached() : events_.Listen(instance_, timeout, writes);
+vmi::Status LocalEngine::ListenTurn(Duration timeout) {
+  return instance_ == nullptr ? NotAttached() : events_.Listen(instance_, timeout);
+}
+
+vmi::Status LocalEngine::Listen(Duration timeout, Cr3Writes* writes) {
+  vmi::Status status = ListenTurn(timeout);
+  *writes = events_.queue().Take(Duration::zero());
+  return status;
 }
 
 vmi::Status LocalEngine::StopCr3Writes() {
-  return instance_ == nullptr ? vmi::Status() : events_.Stop(instance_);
+  return instance_ == nullptr ? vmi::Status() : events_.Stop(instance_, !xen_domain_);
+}
+
+void LocalEngine::Abandon() {
+  events_.Abandon();
+  instance_ = nullptr;
 }
 
 void LocalEngine::End() {
   const Instance instance = std::exchange(instance_, nullptr);
   if (instance == nullptr) return;
-  (void)events_.Stop(instance);
+  (void)events_.Stop(instance, !xen_domain_);
   if (paused_) library_->calls().vmi_resume_vm(instance);
-  std::optional<XenLimits> limits;
-  if (limited_) limits.emplace();
-  const std::optional<XenLimit> limit = limits ? limits->Of(*limited_) : std::nullopt;
+  std::optional<XenControl> xen;
+  if (limited_) xen.emplace();
+  const std::optional<XenLimit> limit = xen ? xen->LimitOf(*xen_domain_) : std::nullopt;
   library_->calls().vmi_destroy(instance);
-  if (limit) limits->Set(*limit);
+  if (limit) xen->SetLimit(*limit);
 }
 
 }  // namespace libvmi

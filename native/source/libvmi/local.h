@@ -26,10 +26,20 @@ class LocalEngine final : public Engine {
   vmi::Status InitOs(const Config& config, Os* os) override;
   vmi::Status Read(Piece* pieces, size_t count, bool stale) override;
   vmi::Status FlushCaches() override;
-  vmi::Status StartCr3Writes() override;
-  vmi::Status Listen(Duration timeout, std::vector<Cr3Write>* writes) override;
+  vmi::Status StartCr3Writes(size_t capacity) override;
+  vmi::Status Listen(Duration timeout, Cr3Writes* writes) override;
   vmi::Status StopCr3Writes() override;
   void End() override;
+
+  // Xen's number of the domain, once it is attached; empty with other hypervisors.
+  std::optional<uint32_t> xen_domain() const { return xen_domain_; }
+  // For a thread that does nothing but listen: what it gets is in events().queue(), which other
+  // threads may use at any time.
+  vmi::Status ListenTurn(Duration timeout);
+  Cr3Events& events() { return events_; }
+  // Lets go without a call: somebody else turned Xen's monitor off, and libvmi would do it again,
+  // to whoever turned it on since. What libvmi holds of the guest goes with the process.
+  void Abandon();
 
  private:
   const std::shared_ptr<const Library> library_;
@@ -38,8 +48,9 @@ class LocalEngine final : public Engine {
   const Duration patience_;
   Instance instance_ = nullptr;
   bool paused_ = false;
-  // Number of the domain of Xen, once its limit is known.
-  std::optional<uint32_t> limited_;
+  std::optional<uint32_t> xen_domain_;
+  // Its limit of memory is known, and put back at the end.
+  bool limited_ = false;
   Cr3Events events_;
 };
 

@@ -1,13 +1,10 @@
 #include "source/libvmi/process.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -20,6 +17,7 @@
 #include <mutex>
 #include <vector>
 
+#include "source/libvmi/program.h"
 #include "source/libvmi/wire.h"
 
 extern char** environ;
@@ -27,7 +25,6 @@ extern char** environ;
 namespace libvmi {
 namespace {
 
-constexpr const char* kProgram = "libvmi_host";
 // Descriptors that are passed on lie above those that they become there.
 constexpr int kFirstFree = 10;
 
@@ -53,16 +50,6 @@ class Descriptor {
  private:
   int fd_;
 };
-
-// The program stands beside the addon.
-std::string ProgramPath() {
-  Dl_info info = {};
-  if (dladdr(reinterpret_cast<const void*>(&ProgramPath), &info) == 0 || info.dli_fname == nullptr)
-    return kProgram;
-  char real[PATH_MAX];
-  const std::string addon = realpath(info.dli_fname, real) != nullptr ? real : info.dli_fname;
-  return addon.substr(0, addon.rfind('/') + 1) + kProgram;
-}
 
 std::string SignalName(int signal) {
   switch (signal) {
@@ -127,7 +114,7 @@ int64_t MillisecondsUntil(HostProcess::TimePoint until) {
 
 vmi::Result<std::unique_ptr<HostProcess>> HostProcess::Start(const std::string& title) {
   CollectLeftovers();
-  const std::string program = ProgramPath();
+  const std::string program = HostProgram();
   if (access(program.c_str(), X_OK) != 0) {
     return {vmi::Code::kUnsupported, "cannot run " + program + " (" + strerror(errno) +
                                          "); build it with 'npm rebuild node-libvmi'"};
@@ -172,7 +159,7 @@ vmi::Result<std::unique_ptr<HostProcess>> HostProcess::Start(const std::string& 
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes,
                            POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-  const char* arguments[] = {kProgram, title.c_str(), nullptr};
+  const char* arguments[] = {kHostProgram, title.c_str(), nullptr};
   const int status = posix_spawn(&process->pid_, program.c_str(), &actions, &attributes,
                                  const_cast<char* const*>(arguments), environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -186,6 +173,8 @@ vmi::Result<std::unique_ptr<HostProcess>> HostProcess::Start(const std::string& 
   process->output_ = output.Release();
   return process;
 }
+
+const Lease& HostProcess::lease() const { return *wire::LeaseIn(shared_); }
 
 HostProcess::~HostProcess() {
   if (pid_ > 0) (void)Finish(std::chrono::milliseconds(0));
@@ -257,15 +246,19 @@ HostProcess::Io HostProcess::Receive(std::string* frame, TimePoint until) {
 }
 
 HostProcess::Io HostProcess::ReceiveSome(char* into, size_t room, TimePoint until, size_t* done) {
-  for (;;) {
-    const ssize_t got = recv(socket_, into, room, 0);
+  // This process may have been stopped for longer than the deadline, with the answer there all the
+  // time: it is looked for once more before it is called late.
+  for (bool last = false;;) {
+    const ssize_t got = recv(socket_, into, room, last ? MSG_DONTWAIT : 0);
     if (got > 0) {
       *done += static_cast<size_t>(got);
       return Io::kDone;
     }
     if (got == 0) return Io::kGone;
-    if (errno != EINTR) return errno == EAGAIN || errno == EWOULDBLOCK ? Io::kLate : Io::kGone;
-    if (MillisecondsUntil(until) <= 0) return Io::kLate;
+    const bool timeout = errno == EAGAIN || errno == EWOULDBLOCK;
+    if (!timeout && errno != EINTR) return Io::kGone;
+    if (last && timeout) return Io::kLate;
+    last = timeout || MillisecondsUntil(until) <= 0;
   }
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "core/result.h"
+#include "source/libvmi/lease.h"
 
 namespace libvmi {
 
@@ -42,6 +43,8 @@ class HostProcess {
   Io Receive(std::string* frame, TimePoint until);
   // wire::kSharedSize bytes.
   uint8_t* shared() const { return shared_; }
+  // What it holds of Xen.
+  const Lease& lease() const;
 
   // What it printed since the last time; at most kMaxOutput bytes.
   std::string TakeOutput();

@@ -3,7 +3,10 @@
 #include <string.h>
 
 #include <algorithm>
+#include <thread>
 #include <utility>
+
+#include "source/libvmi/program.h"
 
 namespace libvmi {
 
@@ -18,6 +21,9 @@ namespace {
 constexpr Duration kAttachDeadline{30'000};
 constexpr Duration kEndPatience{2'000};
 constexpr Duration kCorpsePatience{500};
+// The guard of a process acts within a fifth of a second after its end.
+constexpr Duration kGuardPatience{2'000};
+constexpr Duration kReleasePatience{3'000};
 
 std::string InvokeRequest(const Call& call, const std::vector<Value>& arguments, bool fresh) {
   Writer request;
@@ -128,13 +134,14 @@ vmi::Status RemoteEngine::Gone(const char* name, bool late) {
   vmi::Error error;
   error.output = output_ + process_->TakeOutput();
   output_.clear();
+  const std::string guest = LetGuestGo();
   process_.reset();
   listening_ = false;
   if (late) {
     error.code = vmi::Code::kBusy;
     error.message = std::string(name) + " of libvmi has not returned in " +
                     std::to_string(deadline_.count()) +
-                    " ms; its process was ended, the next operation starts a new one";
+                    " ms; its process was ended, the next operation starts a new one" + guest;
   } else {
     error.code = vmi::Code::kCrashed;
     error.signal = end.signal;
@@ -142,9 +149,24 @@ vmi::Status RemoteEngine::Gone(const char* name, bool late) {
     error.message =
         "the process of libvmi was ended by " +
         (end.signal.empty() ? "exit status " + std::to_string(end.exit_status) : end.signal) +
-        " in " + name + "; the next operation starts a new one";
+        " in " + name + "; the next operation starts a new one" + guest;
   }
   return error;
+}
+
+std::string RemoteEngine::LetGuestGo() {
+  const Lease& lease = process_->lease();
+  const uint32_t domain = lease.domain.load();
+  const auto until = std::chrono::steady_clock::now() + kGuardPatience;
+  while (lease.open() && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(Duration(10));
+  if (lease.open() && !ReleaseDomain(domain, kReleasePatience)) {
+    return "; the events of domain " + std::to_string(domain) +
+           " could not be turned off, and it may stand still: 'vmi doctor --fix' does it";
+  }
+  const uint32_t reason = lease.reason.load();
+  if (reason != Lease::kHostStopped && reason != Lease::kHostSilent) return {};
+  return std::string("; the guest was let go before: ") + ReasonText(reason);
 }
 
 std::string RemoteEngine::TakeLog() {
@@ -271,15 +293,16 @@ vmi::Status RemoteEngine::FlushCaches() {
   return Ask("vmi_*cache_flush", Writer().Put(Op::kFlush).bytes());
 }
 
-vmi::Status RemoteEngine::StartCr3Writes() {
+vmi::Status RemoteEngine::StartCr3Writes(size_t capacity) {
   vmi::Status status = Ready();
   if (!status.ok()) return status;
-  status = Ask("vmi_register_event", Writer().Put(Op::kStartCr3Writes).bytes());
+  status = Ask("vmi_register_event",
+               Writer().Put(Op::kStartCr3Writes).Put(static_cast<uint64_t>(capacity)).bytes());
   listening_ = status.ok();
   return status;
 }
 
-vmi::Status RemoteEngine::Listen(Duration timeout, std::vector<Cr3Write>* writes) {
+vmi::Status RemoteEngine::Listen(Duration timeout, Cr3Writes* writes) {
   if (process_ == nullptr || !listening_)
     return {vmi::Code::kUnsupported, "no writes to CR3 are listened for"};
   std::string answer;
@@ -289,12 +312,13 @@ vmi::Status RemoteEngine::Listen(Duration timeout, std::vector<Cr3Write>* writes
   if (!status.ok()) return status;
   Reader reader(answer);
   status = reader.TakeStatus();
+  writes->dropped = reader.Take<uint64_t>();
   for (size_t left = reader.TakeCount(); left > 0; --left) {
     Cr3Write write;
     write.value = reader.Take<uint64_t>();
     write.previous = reader.Take<uint64_t>();
     write.vcpu = reader.Take<uint32_t>();
-    writes->push_back(write);
+    writes->writes.push_back(write);
   }
   return reader.ok() ? std::move(status) : Gone("vmi_events_listen", false);
 }

@@ -35,8 +35,8 @@ class RemoteEngine final : public Engine {
   vmi::Status InitOs(const Config& config, Os* os) override;
   vmi::Status Read(Piece* pieces, size_t count, bool stale) override;
   vmi::Status FlushCaches() override;
-  vmi::Status StartCr3Writes() override;
-  vmi::Status Listen(Duration timeout, std::vector<Cr3Write>* writes) override;
+  vmi::Status StartCr3Writes(size_t capacity) override;
+  vmi::Status Listen(Duration timeout, Cr3Writes* writes) override;
   vmi::Status StopCr3Writes() override;
   void End() override;
 
@@ -51,6 +51,9 @@ class RemoteEngine final : public Engine {
   // The same, for an answer that is a status alone.
   vmi::Status Ask(const char* name, const std::string& request);
   vmi::Status Gone(const char* name, bool late);
+  // After the end of the process: sees to it that no guest of Xen waits for it. What there is to
+  // say of it, for an error's message.
+  std::string LetGuestGo();
   vmi::Status ReadSlots(Piece* pieces, size_t count, bool stale);
 
   const std::string path_;

@@ -104,7 +104,7 @@ void* Session::ThreadMain(void* argument) {
 void Session::Loop() {
   for (;;) {
     std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait(lock, [this] { return !queue_.empty() || listening_; });
+    wake_.wait(lock, [this] { return !queue_.empty() || listening_.active(); });
     if (queue_.empty()) {
       ListenOnce(&lock);
       continue;
@@ -155,94 +155,54 @@ void Session::ListenOnce(std::unique_lock<std::mutex>* lock) {
   running_since_ = std::chrono::steady_clock::now();
   running_deadline_ = options_.deadline;
   lock->unlock();
-  std::vector<Cr3Write> writes;
+  Cr3Writes batch;
   std::string log;
   vmi::Status status = RunOne(
-      options_.deadline, [&](Engine& engine) { return engine.Listen(kListenTurn, &writes); }, &log);
+      options_.deadline, [&](Engine& engine) { return engine.Listen(kListenTurn, &batch); }, &log);
   lock->lock();
   running_ = 0;
-  for (const Cr3Write& write : writes) {
-    if (writes_.size() == capacity_) {
-      writes_.pop_front();
-      ++dropped_;
-    }
-    writes_.push_back(write);
-  }
-  std::function<void()> finish;
-  if (!status.ok()) {
-    finish = EndListening(std::move(status));
-  } else if (taker_ && !writes_.empty()) {
-    finish = HandOver();
-  }
+  // A session that was given up or closed meanwhile has ended listening already.
+  const bool ends = !status.ok() && listening_.active();
+  const Listening::Call added = listening_.Add(batch);
+  const Listening::Call ended = ends ? listening_.End(std::move(status)) : nullptr;
   lock->unlock();
-  if (finish) finish();
-}
-
-// With mutex_ held; what comes back is to be called without.
-std::function<void()> Session::HandOver() {
-  auto batch = std::make_shared<Cr3Writes>();
-  batch->writes.assign(writes_.begin(), writes_.end());
-  batch->dropped = dropped_;
-  writes_.clear();
-  return [taker = std::exchange(taker_, nullptr), batch] { taker({}, std::move(*batch)); };
-}
-
-std::function<void()> Session::EndListening(vmi::Status status) {
-  listening_ = false;
-  listen_end_ = std::move(status);
-  if (!taker_) return nullptr;
-  const auto error = std::make_shared<vmi::Error>(listen_end_.error());
-  return [taker = std::exchange(taker_, nullptr), error, dropped = dropped_] {
-    taker(*error, {{}, dropped});
-  };
+  if (added) added();
+  if (ended) ended();
 }
 
 Session::Ticket Session::StartListening(size_t capacity, Finish finish, Duration deadline) {
   // The thread keeps the session alive while it runs this, and mutex_ is not held meanwhile.
   Work work = [this, capacity](Engine& engine) {
-    vmi::Status status = engine.StartCr3Writes();
+    vmi::Status status = engine.StartCr3Writes(capacity);
     if (!status.ok()) return status;
     const std::lock_guard<std::mutex> lock(mutex_);
-    listening_ = true;
-    capacity_ = capacity;
-    dropped_ = 0;
-    writes_.clear();
-    listen_end_ = {};
+    listening_.Begin(capacity);
     return status;
   };
   return Post("vmi_register_event", std::move(work), std::move(finish), deadline);
 }
 
-void Session::Take(std::function<void(vmi::Status, Cr3Writes)> finish) {
+void Session::Take(Listening::Taker finish) {
   std::unique_lock<std::mutex> lock(mutex_);
   vmi::Status state = StateLocked();
-  if (state.ok() && taker_)
-    state = {vmi::Code::kUnsupported, "somebody waits for writes to CR3 already"};
-  // What came before the end is handed over before it is told of.
-  if (state.ok() && !listening_ && writes_.empty()) {
-    state = listen_end_.ok()
-                ? vmi::Status(vmi::Code::kUnsupported, "no writes to CR3 are listened for")
-                : vmi::Status(vmi::Error(listen_end_.error()));
-  }
+  if (state.ok()) state = listening_.Refusal();
   if (!state.ok()) {
     lock.unlock();
     finish(std::move(state), {});
     return;
   }
-  taker_ = std::move(finish);
-  if (writes_.empty()) return;
-  const std::function<void()> hand_over = HandOver();
+  const Listening::Call hand_over = listening_.Wait(std::move(finish));
   lock.unlock();
-  hand_over();
+  if (hand_over) hand_over();
 }
 
 Session::Ticket Session::StopListening(Finish finish, Duration deadline) {
   Work work = [this](Engine& engine) {
     vmi::Status status = engine.StopCr3Writes();
-    std::function<void()> told;
+    Listening::Call told;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      told = EndListening({vmi::Code::kClosed, "listening has ended"});
+      told = listening_.End({vmi::Code::kClosed, "listening has ended"});
     }
     if (told) told();
     return status;
@@ -318,7 +278,7 @@ vmi::Status Session::Run(const char* name, Work work, std::string* log) {
 Session::Withdrawn Session::Withdraw(Ticket ticket) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (ticket == kTakeTicket) {
-    taker_ = nullptr;
+    listening_.Forget();
     return Withdrawn::kNotStarted;
   }
   if (running_ == ticket) return Withdrawn::kRunning;
@@ -355,8 +315,9 @@ vmi::Status Session::Poison(Ticket ticket) {
       queued_.fetch_sub(1, std::memory_order_release);
     }
     waiters.swap(end_waiters_);
-    if (listening_) {
-      if (auto told = EndListening({vmi::Code::kBusy, poison_})) waiters.push_back(std::move(told));
+    if (listening_.active()) {
+      if (auto told = listening_.End({vmi::Code::kBusy, poison_}))
+        waiters.push_back(std::move(told));
     }
   }
   for (Job& job : dropped) job.finish({vmi::Code::kBusy, poison_}, {});
@@ -384,7 +345,8 @@ Session::Ticket Session::Close(std::function<void()> finish) {
       engine.End();
       return vmi::Status();
     };
-    if (listening_) told = EndListening({vmi::Code::kClosed, "this libvmi instance is closed"});
+    if (listening_.active())
+      told = listening_.End({vmi::Code::kClosed, "this libvmi instance is closed"});
     queue_.push_back({end_, "vmi_destroy", std::move(end), nullptr, options_.deadline});
     queued_.fetch_add(1, std::memory_order_release);
     wake_.notify_one();

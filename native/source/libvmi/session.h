@@ -13,6 +13,7 @@
 
 #include "core/result.h"
 #include "source/libvmi/engine.h"
+#include "source/libvmi/listening.h"
 
 namespace libvmi {
 
@@ -22,13 +23,6 @@ struct SessionOptions {
   // Lets a caller's thread enter libvmi itself while nothing is queued (see Session::TryDirect). An
   // engine that is bounded always does.
   bool direct = false;
-};
-
-// What was written to CR3 since the last look.
-struct Cr3Writes {
-  std::vector<Cr3Write> writes;
-  // Writes that were lost since the start, because nobody took them in time.
-  uint64_t dropped = 0;
 };
 
 // One libvmi instance and the one thread that owns it.
@@ -82,8 +76,10 @@ class Session : public std::enable_shared_from_this<Session> {
   // listening has ended. Its ticket is no other call's: Withdraw takes it back, Poison gives the
   // session up if vmi_events_listen hangs.
   static constexpr Ticket kTakeTicket = ~Ticket{0};
-  void Take(std::function<void(vmi::Status, Cr3Writes)> finish);
-  // Queues the end of it: the guest is drained of events and goes on.
+  void Take(Listening::Taker finish);
+  // Writes that were lost since listening began, whether anybody takes or not.
+  uint64_t dropped() const { return listening_.dropped(); }
+  // Queues the end of it: the guest goes on.
   Ticket StopListening(Finish finish, Duration deadline);
 
   enum class Withdrawn { kNotStarted, kRunning, kFinished };
@@ -118,9 +114,7 @@ class Session : public std::enable_shared_from_this<Session> {
   static void* ThreadMain(void* argument);
   void Loop();
   vmi::Status RunOne(Duration deadline, const Work& work, std::string* log);
-  std::function<void()> HandOver();
   void ListenOnce(std::unique_lock<std::mutex>* lock);
-  std::function<void()> EndListening(vmi::Status status);
   vmi::Status StateLocked() const;
 
   const SessionOptions options_;
@@ -144,13 +138,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool ended_ = false;
   std::vector<std::function<void()>> end_waiters_;
   std::string poison_;  // not empty: poisoned
-  bool listening_ = false;
-  size_t capacity_ = 0;
-  std::deque<Cr3Write> writes_;
-  uint64_t dropped_ = 0;
-  // Why there are no more.
-  vmi::Status listen_end_;
-  std::function<void(vmi::Status, Cr3Writes)> taker_;
+  Listening listening_;
 };
 
 }  // namespace libvmi

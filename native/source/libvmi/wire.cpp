@@ -25,7 +25,7 @@ Value Reader::TakeValue() {
 vmi::Status Reader::TakeStatus() {
   const auto code = Take<uint8_t>();
   if (code == 0) return {};
-  if (code > 1 + static_cast<uint8_t>(vmi::Code::kCrashed)) ok_ = false;
+  if (code > 1 + static_cast<uint8_t>(vmi::Code::kEventsTaken)) ok_ = false;
   return {static_cast<vmi::Code>(code - 1), Take<std::string>()};
 }
 

@@ -13,6 +13,7 @@
 
 #include "core/result.h"
 #include "source/libvmi/engine.h"
+#include "source/libvmi/lease.h"
 
 namespace libvmi::wire {
 
@@ -41,10 +42,14 @@ struct Slot {
 };
 constexpr size_t kSlots = 1024;
 constexpr size_t kSharedBytes = 256 * 1024;
-constexpr size_t kSharedSize = kSlots * sizeof(Slot) + kSharedBytes;
+// A page at the end is for the Lease.
+constexpr size_t kLeaseAt = kSlots * sizeof(Slot) + kSharedBytes;
+constexpr size_t kSharedSize = kLeaseAt + 4096;
 // Descriptors of libvmi's process.
 constexpr int kSocket = 3;
 constexpr int kShared = 4;
+
+inline Lease* LeaseIn(uint8_t* shared) { return reinterpret_cast<Lease*>(shared + kLeaseAt); }
 
 class Writer {
  public:

@@ -110,6 +110,20 @@ export class XenDomain {
     return parseTruth(table);
   }
 
+  /**
+   * Gives it an order and waits for its answer: whether it runs.
+   *
+   * @param {string} [order] of the workload
+   */
+  async answers(order = 'spin on') {
+    const from = (await this.said()).length;
+    await this.send(order);
+    return this.hear(new RegExp(`^DONE ${order}$`, 'm'), 60, from).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Pages that Xen lets it have. @returns {Promise<number>} */
   async maxPages() {
     const { out } = await this.machine.run(
