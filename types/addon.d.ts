@@ -311,7 +311,7 @@ export interface NativeLibvmiReport {
  * Path of the program that runs libvmi for isolated instances. With `--monitor DOMAIN` it prints whether a domain of Xen has its
  * events on (`on`, `off`, `unknown`), with `--release DOMAIN` it turns them off and exits with 0 when they are.
  */
-export const libvmiHost: string;
+export function libvmiHost(): string;
 
 /** Looks for libvmi: the file `library`, else $LIBVMI_LIBRARY, else the soname. Stays loaded. */
 export function libvmiReport(library?: string): NativeLibvmiReport;

@@ -29,10 +29,11 @@ interface Named {
 const WALKS = 3;
 
 /**
- * Which process an address space is, kept from write to write: at hundreds of writes a second nobody
- * can walk all tasks for each. It never says what was true before a write was taken and may not be
- * now: what it knows is looked up again by PID, and only where that differs, or where it knows
- * nothing yet, are all processes walked. One walk answers for every write that was taken before it.
+ * Which process an address space is, kept from write to write: at hundreds of writes a second
+ * nobody can walk all tasks for each. It never says what was true before a write was taken and may
+ * not be now: what it knows is looked up again by PID, and only where that differs, or where it
+ * knows nothing yet, are all processes walked. One walk answers for every write that was taken
+ * before it.
  */
 export class Cr3Names {
   readonly #guest: NamedGuest;
@@ -65,7 +66,7 @@ export class Cr3Names {
     return this.#index.get(base)?.task;
   }
 
-  /** Whether a task that was found once is the same task on the same address space after `taken`. */
+  /** Whether a task that was found once is the same, on the same address space, after `taken`. */
   #holds(known: Named, taken: number): boolean {
     if (known.checked >= taken) return true;
     const checked = performance.now();
@@ -110,7 +111,7 @@ export function namesIn(kernel: Kernel, tasks: Tasks): Cr3Names {
   });
 }
 
-/** CR3 of a task that runs on an address space of its own; whoever borrows one has not loaded it. */
+/** CR3 of a task that has an address space of its own; whoever borrows one has not loaded it. */
 function ownCr3(task: Task): bigint | null {
   return task.cr3Source === 'mm' || task.cr3Source === 'thread' ? task.cr3 : null;
 }
@@ -159,8 +160,8 @@ export class Cr3Write {
 
   /**
    * The tasks on the address space that was loaded: `cr3ToTasks(value)`, asked once, when this is
-   * first read, by a walk of all tasks. The guest has gone on since; an address space that lived for
-   * a moment has none any more.
+   * first read, by a walk of all tasks. The guest has gone on since; an address space that lived
+   * for a moment has none any more.
    * @throws {VmiError} as `cr3ToTasks`
    */
   get tasks(): TaskList {

@@ -53,8 +53,8 @@ export class Cr3WriteStream implements RawCr3Writes {
 
   /**
    * Writes that were lost so far because nobody took them in time: as of now, and so it may count
-   * some that were written after the next one to be read. 0 before the first `next()`; stays what it
-   * was once the stream is closed.
+   * some that were written after the next one to be read. 0 before the first `next()`; stays what
+   * it was once the stream is closed.
    */
   get dropped(): number {
     return this.#listening?.droppedWrites ?? this.#dropped;

@@ -298,8 +298,8 @@ export class LibvmiSession {
 }
 
 /**
- * Attaches once more, for events: a session of its own, in a process of its own. The domain of Xen is the very one that `session`
- * has, whatever bears its name by now.
+ * Attaches once more, for events: a session of its own, in a process of its own. The domain of Xen
+ * is the very one that `session` has, whatever bears its name by now.
  * @throws {VmiError} `VMI_EVENTS_TAKEN`; as {@link LibvmiSession.open}
  */
 export async function openForEvents(

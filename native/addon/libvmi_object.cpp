@@ -61,6 +61,10 @@ Result<std::unique_ptr<libvmi::Engine>> OpenEngine(bool isolate, const std::stri
       new libvmi::LocalEngine(std::move(library.value()), std::move(domain), deadline));
 }
 
+Napi::Value HostProgram(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), libvmi::HostProgram());
+}
+
 }  // namespace
 
 void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
@@ -86,7 +90,7 @@ void LibvmiObject::Register(Napi::Env env, Napi::Object exports) {
                   });
   exports.Set(kName, constructor);
   exports.Set("libvmiReport", Napi::Function::New<LibvmiReport>(env, "libvmiReport"));
-  exports.Set("libvmiHost", Napi::String::New(env, libvmi::HostProgram()));
+  exports.Set("libvmiHost", Napi::Function::New<HostProgram>(env, "libvmiHost"));
 }
 
 LibvmiObject::LibvmiObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LibvmiObject>(info) {

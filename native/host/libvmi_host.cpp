@@ -155,8 +155,7 @@ class Host {
       return answer.bytes();
     }
     engine_ = std::make_unique<LocalEngine>(library.value(), std::move(domain), patience);
-    listener_ =
-        std::make_unique<host::Listener>(engine_.get(), &lock_, wire::LeaseIn(shared_));
+    listener_ = std::make_unique<host::Listener>(engine_.get(), &lock_, wire::LeaseIn(shared_));
     listener_now_ = listener_.get();
     const Facts& facts = engine_->facts();
     answer.Put(vmi::Status())

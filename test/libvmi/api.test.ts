@@ -75,7 +75,10 @@ describe('the docs', () => {
 test("the registers have libvmi's numbers", () => {
   const table = TABLE.slice(TABLE.indexOf('LIBVMI_REGISTERS'), TABLE.indexOf('LIBVMI_CONSTANTS'));
   const numbers = Object.fromEntries(
-    [...table.matchAll(/X\((\w+), (\d+)\)/g)].map(([, name, value]) => [name, Number(value)]),
+    [...table.matchAll(/X\([\s\\]*(\w+), (\d+)\)/g)].map(([, name, value]) => [
+      name,
+      Number(value),
+    ]),
   );
   expect(REGISTERS).toEqual(numbers);
 });

@@ -13,9 +13,15 @@
  *   STANDIN_EVENTS  total,batch: so many writes to CR3 in all, so many at each vmi_events_listen; write k (from 0) is of vCPU
  *                   k % 2, of the value 0x1000 * (k + 1), over 0x1000 * k
  *   STANDIN_EVENTS_VERSION  what vmi_events_version() says, and the layout of vmi_event_t; default 9
+ *   STANDIN_XEN     file that stands for Xen with one domain, number 7: bytes that say whether its monitor is on, whether it is
+ *                   gone, whether it is paused; how many writes to CR3 were taken, 32 bits, at offset 4
+ *   STANDIN_DESTROY_MS  how long vmi_destroy keeps that domain paused
+ *   STANDIN_RAM     file of RAM of a domain that is attached to by number
+ * It is libxenctrl, too, as far as this project uses that.
  * Built with -DTOO_OLD it lacks vmi_pagecache_flush, as libvmi 0.12 does.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -23,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -42,11 +49,30 @@ struct instance {
   atomic_int inside;
   int chatter;
   int events;
+  struct xen *xen;
   char *event;
   long fired, total, batch;
 };
 
 #define MAGIC 0x6c69626du
+
+enum { DOMAIN = 7 };
+struct xen {
+  atomic_char monitor, gone, paused, reserved;
+  atomic_uint taken;
+};
+
+static struct xen *xen(void) {
+  const char *path = getenv("STANDIN_XEN");
+  int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
+  if (fd < 0) return NULL;
+  void *memory = mmap(NULL, sizeof(struct xen), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void sleep_for(long milliseconds);
+static int leave_taken(struct instance *vmi, unsigned *error);
 
 static void note(int log, const char *what) {
   char line[80];
@@ -114,8 +140,15 @@ static void order(struct instance *vmi) {
 }
 
 int vmi_destroy(struct instance *vmi) {
+  // As libvmi does it: the domain stands still while its events are taken from it.
+  int running = vmi->xen != NULL && vmi->events && vmi->xen->paused == 0;
+  if (running) vmi->xen->paused = 1;
   enum fault fault = enter(vmi, "vmi_destroy");
   leave(vmi, 0);
+  const char *milliseconds = getenv("STANDIN_DESTROY_MS");
+  if (vmi->xen != NULL && vmi->events && milliseconds != NULL) sleep_for(atol(milliseconds));
+  if (vmi->xen != NULL && vmi->events) vmi->xen->monitor = 0;
+  if (running) vmi->xen->paused = 0;
   vmi->magic = 0;
   close(vmi->fd);
   if (vmi->log >= 0) close(vmi->log);
@@ -128,7 +161,8 @@ int vmi_init(struct instance **out, unsigned mode, const void *domain, uint64_t 
   (void)data;
   struct instance *vmi = calloc(1, sizeof *vmi);
   vmi->magic = MAGIC;
-  vmi->name = strdup(flags & 1 ? domain : "");
+  const char *ram = getenv("STANDIN_RAM");
+  vmi->name = strdup(flags & 1 ? domain : ram != NULL ? ram : "");
   vmi->events = (flags & 4) != 0;
   vmi->fd = open(vmi->name, O_RDONLY | O_CLOEXEC);
   order(vmi);
@@ -152,10 +186,25 @@ int vmi_init(struct instance **out, unsigned mode, const void *domain, uint64_t 
     *out = NULL;
     return FAILURE;
   }
+  if (mode == 0) vmi->xen = xen();
+  if (vmi->xen != NULL && vmi->events && vmi->xen->monitor != 0) {
+    *out = NULL;
+    return leave_taken(vmi, error);
+  }
+  if (vmi->xen != NULL && vmi->events) vmi->xen->monitor = 1;
   vmi->size = (uint64_t)status.st_size;
   *out = fault == LIE ? NULL : vmi;
   if (fault == LIE) vmi_destroy(vmi);
   return SUCCESS;
+}
+
+static int leave_taken(struct instance *vmi, unsigned *error) {
+  *error = 6;
+  fprintf(stderr, "stand-in: vm_event is (or was) active on this domain\n");
+  vmi->events = 0;
+  vmi->at = 0;
+  vmi_destroy(vmi);
+  return FAILURE;
 }
 
 int vmi_read_pa(struct instance *vmi, uint64_t address, size_t count, void *into, size_t *done) {
@@ -238,6 +287,12 @@ int vmi_get_offset(struct instance *vmi, const char *name, uint64_t *offset) {
   return leave(vmi, enter(vmi, "vmi_get_offset") == FAIL ? FAILURE : SUCCESS);
 }
 
+uint64_t vmi_get_vmid(struct instance *vmi) {
+  enum fault fault = enter(vmi, "vmi_get_vmid");
+  leave(vmi, 0);
+  return fault == FAIL ? 0 : DOMAIN;
+}
+
 char *vmi_get_name(struct instance *vmi) {
   enum fault fault = enter(vmi, "vmi_get_name");
   leave(vmi, 0);
@@ -292,8 +347,54 @@ int vmi_events_listen(struct instance *vmi, uint32_t timeout) {
     uint32_t (*callback)(struct instance *, char *);
     memcpy(&callback, vmi->event + 24, sizeof callback);
     if (callback(vmi, vmi->event) != 0) abort();
+    if (vmi->xen != NULL) vmi->xen->taken++;
   }
   if (fired == 0) sleep_for(timeout);
+  /* A guest does not run any faster because it is listened to. */
+  else if (vmi->xen != NULL) sleep_for(1);
   return leave(vmi, fault == FAIL ? FAILURE : SUCCESS);
 }
 #endif
+
+/* libxenctrl. */
+void *xc_interface_open(void *logger, void *builder, unsigned flags) {
+  (void)logger, (void)builder, (void)flags;
+  return xen();
+}
+
+int xc_interface_close(void *interface) {
+  return munmap(interface, sizeof(struct xen));
+}
+
+/* struct xen_domctl_getdomaininfo: domain, flags (0: dying, 3: paused), pages, most pages. */
+int xc_domain_getinfolist(struct xen *interface, uint32_t first, unsigned count, void *into) {
+  if (count == 0 || first > DOMAIN) return 0;
+  uint32_t words[2] = {DOMAIN, (interface->gone ? 1u : 0u) | (interface->paused ? 8u : 0u)};
+  uint64_t pages[2] = {80000, 81920};
+  memcpy(into, words, sizeof words);
+  memcpy((char *)into + sizeof words, pages, sizeof pages);
+  return 1;
+}
+
+int xc_domain_setmaxmem(void *interface, uint32_t domain, uint64_t kib) {
+  (void)interface;
+  return domain == DOMAIN && kib == 4 * 81920 ? 0 : -1;
+}
+
+int xc_domain_unpause(struct xen *interface, uint32_t domain) {
+  if (domain != DOMAIN) return -1;
+  interface->paused = 0;
+  return 0;
+}
+
+int xc_monitor_resume(struct xen *interface, uint32_t domain) {
+  if (domain == DOMAIN && interface->monitor) return 0;
+  errno = ENODEV;
+  return -1;
+}
+
+int xc_monitor_disable(struct xen *interface, uint32_t domain) {
+  if (domain != DOMAIN) return -1;
+  interface->monitor = 0;
+  return 0;
+}

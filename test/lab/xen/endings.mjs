@@ -56,7 +56,7 @@ export const ENDINGS = [
   },
   {
     name: 'both: SIGKILL',
-    act: 'kill -KILL $NODE $HOST',
+    act: 'kill -KILL $HOST $NODE',
     code: KILLED,
   },
   {
@@ -81,7 +81,7 @@ export const ENDINGS = [
   },
   {
     name: 'all three at once: SIGKILL, then vmi doctor --fix',
-    act: `kill -KILL $NODE $HOST $GUARD; sleep 1; vmi doctor | grep -A1 'events of' ; vmi doctor --fix | grep -q 'turned off' || echo UNTOLD`,
+    act: `kill -KILL $GUARD $HOST $NODE; sleep 1; vmi doctor | grep -A1 'events of' ; vmi doctor --fix | grep -q 'turned off' || echo UNTOLD`,
     code: KILLED,
   },
   {

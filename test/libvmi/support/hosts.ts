@@ -2,18 +2,27 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Processes of libvmi that a process has started and that still run. */
 export function hostsOf(pid: number): number[] {
-  const hosts: number[] = [];
+  return childrenOf(pid, 'libvmi_host');
+}
+
+/** Guards that a process of libvmi has started and that still run. */
+export function guardsOf(host: number): number[] {
+  return childrenOf(host, 'libvmi_guard');
+}
+
+function childrenOf(pid: number, program: string): number[] {
+  const children: number[] = [];
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     try {
       const status = readFileSync(`/proc/${name}/status`, 'utf8');
-      if (!/^Name:\tlibvmi_host$/m.test(status) || /^State:\tZ/m.test(status)) continue;
-      if (Number(/^PPid:\t(\d+)$/m.exec(status)?.[1]) === pid) hosts.push(Number(name));
+      if (!status.startsWith(`Name:\t${program}\n`) || /^State:\tZ/m.test(status)) continue;
+      if (Number(/^PPid:\t(\d+)$/m.exec(status)?.[1]) === pid) children.push(Number(name));
     } catch {
       // It ended meanwhile.
     }
   }
-  return hosts;
+  return children;
 }
 
 /** Whether a process is there and no zombie. */

@@ -25,8 +25,12 @@ const process = (pid: number, cr3: bigint, startTime = BigInt(pid)): FakeTask =>
 class FakeGuest implements NamedGuest {
   readonly asked: string[] = [];
   readonly kernel = 0x9000n;
+  readonly list: FakeTask[];
   broken = 0;
-  constructor(readonly list: FakeTask[]) {}
+
+  constructor(list: FakeTask[]) {
+    this.list = list;
+  }
 
   processes(): Task[] {
     this.asked.push('walk');
