@@ -248,10 +248,11 @@ function assemble(
   if (profile !== undefined) checkProfile(profile, guest, symbols, banner, release);
   try {
     const { image: found, memory } = mapKernel(candidate, symbols);
+    guest.readThrough(memory, symbols);
     verifyTasks(memory, symbols, types, found);
     const cpus = new KernelCpus({ memory, symbols, types });
-    proveLayout({ memory, symbols, types, cpus }, profile?.types !== undefined);
-    guest.readThrough(memory);
+    const vouched = profile?.types === undefined && guest.btf() !== undefined;
+    proveLayout({ memory, symbols, types, cpus }, !vouched);
     const notes = [guest.symbols, symbols]
       .map((table) => trySymbols(table, '__start_notes', '__stop_notes'))
       .find((pair) => pair !== undefined);

@@ -3,6 +3,7 @@ import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { CachedKernel } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
 import { type MappedImage, rangeOf, runOf, scanImage } from './image.js';
+import { InferredTypes } from './layout/inferred-types.js';
 import { Kallsyms } from './symbols/kallsyms.js';
 import type { KallsymsTables } from './symbols/kallsyms-tables.js';
 import { TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tokens.js';
@@ -10,7 +11,7 @@ import { LazySymbols } from './symbols/lazy.js';
 import type { SymbolTable } from './symbols/table.js';
 import { Btf } from './types/btf.js';
 import { BTF_MAGIC, parseBtfHeader } from './types/btf-sections.js';
-import { LazyTypes } from './types/lazy.js';
+import { type KnownOffsets, LazyTypes } from './types/lazy.js';
 
 /** Most bytes of BTF read: a distribution's kernel has 3–8 MB. */
 const MAX_BTF = 64 << 20;
@@ -21,11 +22,12 @@ export interface GuestTables {
    * From now on decodes through `memory`: the process page table used so far disappears when that
    * process exits.
    */
-  readThrough(memory: VirtualMemory): void;
+  readThrough(memory: VirtualMemory, symbols: SymbolTable): void;
   readonly symbols: LazySymbols;
   readonly types: LazyTypes;
   tables(): KallsymsTables | undefined;
-  btf(): { readonly at: bigint; readonly length: number } | undefined;
+  /** `undefined` where the kernel has none: then its types are inferred from its tasks. */
+  btf(): BtfPlace | undefined;
 }
 
 /** @throws {VmiError} what the cache says is not what the guest has */
@@ -50,13 +52,15 @@ export function tablesFromCache(candidate: ImageCandidate, cached: CachedKernel)
     if (header === undefined || header.length > btf.length)
       throw new CorruptError('the cached place of BTF is wrong', btf.at);
   }
-  let memory = space;
+  const open = () => openKallsyms(reading.memory, tables, image);
+  const symbols = new LazySymbols('kallsyms', open, cached.symbols);
+  const reading: Reading = { memory: space, symbols };
   return {
-    readThrough: (own) => {
-      memory = own;
+    readThrough: (memory, symbols) => {
+      Object.assign(reading, { memory, symbols });
     },
-    symbols: new LazySymbols('kallsyms', () => openKallsyms(memory, tables, image), cached.symbols),
-    types: new LazyTypes('btf', () => openBtf(memory, btf), cached.offsets),
+    symbols,
+    types: guestTypes(reading, btf, cached.offsets),
     tables: () => tables,
     btf: () => btf,
   };
@@ -72,17 +76,33 @@ function openKallsyms(
   return Kallsyms.open(space, tables, rangeOf(image));
 }
 
-function openBtf(
-  space: VirtualMemory,
-  btf: { readonly at: bigint; readonly length: number } | undefined,
-): Btf {
+/** Where BTF is, from its header on. */
+interface BtfPlace {
+  readonly at: bigint;
+  readonly length: number;
+}
+
+/** What the guest's own types are decoded through. */
+interface Reading {
+  memory: VirtualMemory;
+  /** Symbols by which tasks are found, where types are inferred from them. */
+  symbols: SymbolTable;
+}
+
+/**
+ * The guest's own types: BTF, or what its tasks show. Where tasks do not decide a member they may
+ * later, when another task is on a CPU: it is not remembered as absent.
+ */
+function guestTypes(reading: Reading, btf: BtfPlace | undefined, known?: KnownOffsets): LazyTypes {
   if (btf === undefined) {
-    throw new VmiError(
-      'VMI_ATTACH',
-      'the kernel has no BTF (CONFIG_DEBUG_INFO_BTF): give a profile with types',
-    );
+    let inferred: InferredTypes | undefined;
+    const open = () => {
+      inferred = new InferredTypes(reading);
+      return inferred;
+    };
+    return new LazyTypes('inferred', open, known, (name) => inferred?.isUndecided(name) === true);
   }
-  return new Btf(space.read(btf.at, btf.length));
+  return new LazyTypes('btf', () => new Btf(reading.memory.read(btf.at, btf.length)), known);
 }
 
 /**
@@ -106,16 +126,17 @@ export async function tablesFromGuest(
   }
   const btf =
     (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, signal));
-  let memory = space;
+  const symbols = new LazySymbols('kallsyms', () => {
+    if (kallsyms === undefined) throw failure;
+    return kallsyms;
+  });
+  const reading: Reading = { memory: space, symbols };
   return {
-    readThrough: (own) => {
-      memory = own;
+    readThrough: (memory, symbols) => {
+      Object.assign(reading, { memory, symbols });
     },
-    symbols: new LazySymbols('kallsyms', () => {
-      if (kallsyms === undefined) throw failure;
-      return kallsyms;
-    }),
-    types: new LazyTypes('btf', () => openBtf(memory, btf)),
+    symbols,
+    types: guestTypes(reading, btf),
     tables: () => kallsyms?.tables,
     btf: () => btf,
   };
@@ -166,7 +187,7 @@ async function* tokenTables(
 function btfBySymbols(
   { space, image }: ImageCandidate,
   symbols: SymbolTable,
-): { at: bigint; length: number } | undefined {
+): BtfPlace | undefined {
   const start = symbols.find('__start_BTF');
   const stop = symbols.find('__stop_BTF');
   if (
@@ -186,22 +207,32 @@ function btfBySymbols(
 
 /**
  * BTF by its magic within the image, for kernels whose symbols do not name it (without
- * CONFIG_KALLSYMS_ALL).
+ * CONFIG_KALLSYMS_ALL). Programs that are built into a kernel (HID-BPF) have BTF of their own, with
+ * a few members of the kernel's structures.
  */
 async function searchBtf(
   { space, image }: ImageCandidate,
   signal: AbortSignal | undefined,
-): Promise<{ at: bigint; length: number } | undefined> {
+): Promise<BtfPlace | undefined> {
   const end = image.virtual + image.length;
-  let best: { at: bigint; length: number } | undefined;
+  const found: BtfPlace[] = [];
   for await (const hit of scanImage(space, image, BTF_MAGIC, 4096, signal)) {
     const bytes = Buffer.alloc(32);
     if (space.readInto(hit, bytes) < bytes.length) continue;
     const header = parseBtfHeader(bytes);
     if (header === undefined || header.length > MAX_BTF || hit + BigInt(header.length) > end)
       continue;
-    if (best === undefined || header.length > best.length)
-      best = { at: hit, length: header.length };
+    found.push({ at: hit, length: header.length });
   }
-  return best;
+  found.sort((a, b) => b.length - a.length);
+  return found.find((place) => isOfKernel(space, place));
+}
+
+function isOfKernel(space: VirtualMemory, { at, length }: BtfPlace): boolean {
+  try {
+    return new Btf(space.read(at, length)).findOffset('task_struct', 'tasks') !== undefined;
+  } catch (error) {
+    if (error instanceof VmiError && error.code !== 'VMI_CLOSED') return false;
+    throw error;
+  }
 }

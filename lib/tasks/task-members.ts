@@ -19,6 +19,8 @@ import { PageTableTest } from './page-table.js';
 export const PF_KTHREAD = 0x0020_0000;
 /** Most tasks a kernel can have. include/linux/threads.h, PID_MAX_LIMIT. */
 const MAX_TASKS = 4_194_304;
+/** Bytes of any `task_struct` at least, where its size is not known. */
+const LEAST_TASK = 1024;
 /** Lowest address with the top bit set: no pointer of the kernel is below. */
 const TOP_HALF = 1n << 63n;
 /** Times that rows of a running guest which could not be read are read again. */
@@ -97,7 +99,7 @@ export class TaskMembers {
       : { ...COLUMNS, state: at('task_struct', 'state', 4) };
     this.plan = new NamedPlan(types, columns, expectations(kernel, this.pageTable));
     // A task_struct takes this much RAM, so RAM bounds how many there can be.
-    const size = types.size('task_struct');
+    const size = types.findSize('task_struct') ?? LEAST_TASK;
     if (size === 0) {
       throw new VmiError(
         'VMI_TYPE',

@@ -2,7 +2,7 @@
 /** The RAM of a real, small guest, kept in the lab's cache: what hostile guests are made from. */
 import { copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cached, cacheFolder } from '../lab/cache.mjs';
+import { cached, cacheFolder, exists } from '../lab/cache.mjs';
 import { bootGuest } from '../lab/guest.mjs';
 import { kernel } from '../lab/kernel.mjs';
 import { run } from '../lab/run.mjs';
@@ -20,6 +20,25 @@ const FORM = 1;
 /** CR0 of any Linux in 64-bit mode: PG, WP, PE. SDM vol. 3A, 2.5. */
 const CR0 = 0x8001_0001n;
 
+/** @param {string} release */
+const folderOf = (release) => join(cacheFolder(), 'images', `${release}-${FORM}`);
+
+/**
+ * Whether an image of a guest of this suite is there already.
+ *
+ * @param {string} suite
+ */
+export async function hasGuestImage(suite) {
+  // Asking for a kernel that is not there would fetch it.
+  if (!(await exists(join(cacheFolder(), 'kernels', `${suite}-cloud`)))) return false;
+  try {
+    const { release } = await kernel({ suite, flavour: 'cloud' });
+    return await exists(join(folderOf(release), 'ram'));
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Boots a guest of 256 MiB, halts it, and keeps its RAM; later calls find it there.
  *
@@ -28,7 +47,7 @@ const CR0 = 0x8001_0001n;
  */
 export async function guestImage(suite = 'bookworm') {
   const { release } = await kernel({ suite, flavour: 'cloud' });
-  const folder = join(cacheFolder(), 'images', `${release}-${FORM}`);
+  const folder = folderOf(release);
   await cached(folder, async (temporary) => {
     await mkdir(temporary, { recursive: true });
     const guest = await bootGuest({

@@ -1,11 +1,10 @@
-import { PAGE_MASK, PHYSICAL_MASK, wrap } from '../../address.js';
 import type { VirtualMemory } from '../../memory/virtual-memory.js';
 import type { KernelCpus } from '../cpus.js';
 import type { SymbolTable } from '../symbols/table.js';
 import type { TypeTable } from '../types/table.js';
-import { TEXT_ENTRY } from '../x86-64.js';
-import { GuestWords, isPointer } from './guest-words.js';
+import { GuestWords } from './guest-words.js';
 import { type MemberName, type Offsets, offsetsOf, TASK_MEMBERS } from './members.js';
+import { PageDirectories } from './page-directories.js';
 import { type SampledTask, sampleTasks } from './task-sample.js';
 
 /** Tasks that a check looks at: half of them the oldest, half the newest. */
@@ -45,7 +44,7 @@ export class LayoutCase {
    * gives; a kernel does for its own BTF.
    */
   readonly strict: boolean;
-  readonly #textEntry: bigint;
+  readonly directories: PageDirectories;
   #many: readonly SampledTask[] | undefined;
 
   constructor(checked: Checked, strict: boolean, offsets = offsetsOf(checked.types)) {
@@ -54,7 +53,7 @@ export class LayoutCase {
     this.strict = strict;
     this.words = new GuestWords(memory);
     this.offsets = offsets;
-    this.#textEntry = memory.physical.readU64(memory.root + TEXT_ENTRY) & PHYSICAL_MASK;
+    this.directories = new PageDirectories(this.words);
     this.tasks = this.#sample(SAMPLE);
   }
 
@@ -78,13 +77,6 @@ export class LayoutCase {
   /** All sampled tasks but init_task. */
   get others(): readonly SampledTask[] {
     return this.tasks.slice(1);
-  }
-
-  /** Whether an address is that of a page directory of this kernel: it maps the kernel's text. */
-  isPageDirectory(pgd: bigint | undefined): boolean {
-    if (!isPointer(pgd) || (pgd & PAGE_MASK) !== 0n) return false;
-    const entry = this.words.u64(wrap(pgd + TEXT_ENTRY));
-    return entry !== undefined && (entry & PHYSICAL_MASK) === this.#textEntry;
   }
 
   #sample(max: number): SampledTask[] {

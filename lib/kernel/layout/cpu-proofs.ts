@@ -12,8 +12,8 @@ const LOADED_MM_SWITCHING = 1n;
  * and SSE2 in the first word of features, LM in the second.
  * arch/x86/include/asm/required-features.h.
  */
-const FIRST_FEATURES = 0x0700_8161;
-const SECOND_FEATURES = 0x2000_0000;
+export const FIRST_FEATURES = 0x0700_8161;
+export const SECOND_FEATURES = 0x2000_0000;
 /** 1990 and 2200, in seconds since 1970: what a guest's clock may show. */
 const CLOCK = [631_152_000n, 7_258_118_400n] as const;
 
@@ -28,7 +28,7 @@ export function loadedMms(of: LayoutCase): Doubt | undefined {
     const mm = of.words.u64(wrap(at + base + BigInt(offset)));
     // A CPU that was brought up and never used has the initial value, NULL or init_mm.
     if (mm === undefined || mm === LOADED_MM_SWITCHING) return undefined;
-    return isPointer(mm) && of.isPageDirectory(of.words.u64(mm + BigInt(pgd)));
+    return isPointer(mm) && of.directories.has(of.words.u64(mm + BigInt(pgd)));
   };
   const name = 'tlb_state.loaded_mm';
   if (!mostly(bases, (base) => isLoaded(base, member))) {

@@ -20,6 +20,13 @@ export class GuestWords {
     return unlessFault(() => this.memory.readU32(wrap(address)));
   }
 
+  /** As much as can be read before the first page that is absent, zeroes behind it. */
+  atMost(address: bigint, length: number): Buffer {
+    const bytes = Buffer.alloc(length);
+    unlessFault(() => this.memory.readInto(wrap(address), bytes));
+    return bytes;
+  }
+
   /** All of it, or `undefined`. */
   bytes(address: bigint, length: number): Buffer | undefined {
     const bytes = Buffer.allocUnsafeSlow(length);

@@ -83,7 +83,7 @@ export function mms(of: LayoutCase): Doubt | undefined {
   if (!mostly(users, (task) => isPointer(task.u64(mm)))) {
     return doubt(of, 'tasks have no pointer there', 'task_struct.mm');
   }
-  const right = (task: SampledTask) => of.isPageDirectory(of.words.u64(task.u64(mm) + BigInt(pgd)));
+  const right = (task: SampledTask) => of.directories.has(of.words.u64(task.u64(mm) + BigInt(pgd)));
   if (mostly(users, right)) return undefined;
   const active = of.offset('task_struct.active_mm');
   const twice = active !== undefined && mostly(users, (task) => task.u64(active) === task.u64(mm));

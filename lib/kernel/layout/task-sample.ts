@@ -28,22 +28,30 @@ export class SampledTask {
   }
 }
 
+/** How tasks are sampled. */
+export interface SampleOptions {
+  /** Bytes of each `task_struct` that are of interest. */
+  readonly length: number;
+  /** Tasks at most. */
+  readonly max: number;
+  /** Whether the end of those bytes may be absent, and counts as zeroes then. */
+  readonly partly?: boolean;
+}
+
 /**
  * Tasks by the kernel's list of processes: init_task, then those that were made first and those
  * that were made last.
  * @param tasks offset of `task_struct.tasks`
- * @param length bytes of each `task_struct` that are of interest
- * @param max tasks at most
  */
 export function sampleTasks(
   words: GuestWords,
   initTask: bigint,
   tasks: number,
-  { length, max }: { readonly length: number; readonly max: number },
+  { length, max, partly }: SampleOptions,
 ): SampledTask[] {
   const sampled = new Map<bigint, SampledTask>();
   const take = (address: bigint): SampledTask | undefined => {
-    const bytes = words.bytes(address, length);
+    const bytes = partly ? words.atMost(address, length) : words.bytes(address, length);
     if (bytes === undefined) return undefined;
     const task = new SampledTask(address, bytes);
     sampled.set(address, task);

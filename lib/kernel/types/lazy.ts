@@ -10,14 +10,25 @@ export type KnownOffsets = ReadonlyMap<string, number | null>;
 export class LazyTypes extends BaseTypes {
   readonly source: string;
   readonly #known: Map<string, number | null>;
+  readonly #isOpen: (question: string) => boolean;
   readonly #open: () => TypeTable;
   #table: TypeTable | undefined;
 
-  constructor(source: string, open: () => TypeTable, known: KnownOffsets = new Map()) {
+  /**
+   * @param isOpen whether a question that has no answer may have one later, so that it is not
+   *   remembered that it has none
+   */
+  constructor(
+    source: string,
+    open: () => TypeTable,
+    known: KnownOffsets = new Map(),
+    isOpen: (question: string) => boolean = () => false,
+  ) {
     super();
     this.source = source;
     this.#open = open;
     this.#known = new Map(known);
+    this.#isOpen = isOpen;
   }
 
   /** Answers so far. */
@@ -72,7 +83,9 @@ export class LazyTypes extends BaseTypes {
     if (known !== undefined) return known ?? undefined;
     const answer = ask();
     // Bounded: a REPL may ask for anything.
-    if (this.#known.size < 1024) this.#known.set(question, answer ?? null);
+    if (this.#known.size < 1024 && (answer !== undefined || !this.#isOpen(question))) {
+      this.#known.set(question, answer ?? null);
+    }
     return answer;
   }
 }

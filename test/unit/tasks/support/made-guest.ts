@@ -136,6 +136,7 @@ export class MadeGuest {
         findOffset,
         offset: (struct: string, member: string) =>
           findOffset(struct, member) ?? missing('VMI_TYPE', `${struct}.${member}`),
+        findSize: (name: string) => SIZES[name],
         size: (name: string) => SIZES[name] ?? missing('VMI_TYPE', name),
       },
       onlineCpus: () => this.#perCpu.map((_, cpu) => cpu),

@@ -1,0 +1,97 @@
+import { PF_KTHREAD } from './case.js';
+import { isPointer } from './guest-words.js';
+import { kthreadd } from './infer-list.js';
+import { type Inference, nearly } from './inference.js';
+import type { SampledTask } from './task-sample.js';
+
+/** Bytes of a `struct cred` that are searched. */
+const CRED_LENGTH = 192;
+/** Identities in a `struct cred`: uid, gid, suid, sgid, euid, egid, fsuid, fsgid. */
+const IDS = 8;
+/** Nanoseconds of 140 years: no guest has run for longer. */
+const MAX_UPTIME = 1n << 62n;
+
+/**
+ * Parents: init_task's is itself, that of PID 1 and kthreadd init_task, of kernel threads kthreadd.
+ */
+export function inferParents(of: Inference): void {
+  const flags = of.offset('task_struct.flags');
+  const parent = kthreadd(of);
+  const [idle, first] = of.tasks;
+  if (flags === undefined || parent === undefined || first === undefined) return;
+  const kernels = of.others.filter(
+    (task) => task !== parent && (task.u32(flags) & PF_KTHREAD) !== 0,
+  );
+  const places = of
+    .search(kernels, 8, (task, at) => task.u64(at) === parent.address)
+    .filter((at) => [idle!, first, parent].every((task) => task.u64(at) === idle!.address));
+  of.settleFirst('task_struct.real_parent', places);
+}
+
+/** Credentials: two pointers to one structure, in which root is named by zeroes only. */
+export function inferCredentials(of: Inference): void {
+  const pointers = of.search(of.tasks, 8, (task, at) => isPointer(task.u64(at)));
+  const creds = pointers.filter((at) => {
+    const bytes = of.words.atMost(of.tasks[0]!.u64(at), CRED_LENGTH);
+    return capabilitiesAt(bytes) !== undefined;
+  });
+  of.settleFirst('task_struct.real_cred', creds);
+  const cred = of.offset('task_struct.real_cred') ?? creds[0];
+  if (cred === undefined) return;
+  const all = of.tasks.map((task) => of.words.atMost(task.u64(cred), CRED_LENGTH));
+  const places = new Set<number>();
+  for (const bytes of all) for (const at of turnsAt(bytes)) places.add(at);
+  // A user who is not root is named four times, and so is the user's group.
+  const right = [...places].filter((at) =>
+    nearly(all, (bytes) => isRoot(bytes, at) || turnsAt(bytes).includes(at)),
+  );
+  of.settle('cred.uid', right);
+}
+
+/** Full sets of capabilities, three in a row: permitted, effective, and the bounding set. */
+function capabilitiesAt(bytes: Buffer): number | undefined {
+  for (let at = 8; at + 24 <= bytes.length; at += 4) {
+    const set = bytes.readBigUInt64LE(at);
+    const full = set >= 0xff_ffffn && (set & (set + 1n)) === 0n;
+    const thrice = bytes.readBigUInt64LE(at + 8) === set && bytes.readBigUInt64LE(at + 16) === set;
+    if (full && set < 1n << 63n && thrice && bytes.readBigUInt64LE(at - 8) === 0n) return at;
+  }
+  return undefined;
+}
+
+function isRoot(bytes: Buffer, at: number): boolean {
+  return bytes.subarray(at, at + 4 * IDS).every((byte) => byte === 0);
+}
+
+/** Places at which two identities stand in turns, four times, and are not both root's. */
+function turnsAt(bytes: Buffer): number[] {
+  const places: number[] = [];
+  for (let at = 4; at + 4 * IDS <= bytes.length; at += 4) {
+    const [uid, gid] = [bytes.readUInt32LE(at), bytes.readUInt32LE(at + 4)];
+    let turns = uid !== 0 || gid !== 0;
+    for (let i = 2; i < IDS && turns; i++) {
+      turns = bytes.readUInt32LE(at + 4 * i) === (i % 2 === 0 ? uid : gid);
+    }
+    if (turns) places.push(at);
+  }
+  return places;
+}
+
+/** Start times: numbers that ascend from the oldest task to the newest. */
+export function inferStartTime(of: Inference): void {
+  const { others } = of;
+  const oldest = others[0];
+  const newest = others.at(-1);
+  if (oldest === undefined || newest === undefined) return;
+  const earlier = (task: SampledTask, i: number, at: number) =>
+    i === 0 || others[i - 1]!.u64(at) <= task.u64(at);
+  const places = of
+    .search(others, 8, (task, at) => task.u64(at) > 0n && task.u64(at) < MAX_UPTIME)
+    // Two PIDs side by side ascend, too.
+    .filter((at) => at !== of.offset('task_struct.pid') && at !== of.offset('task_struct.tgid'))
+    .filter((at) => nearly(others, (task, i) => earlier(task, i, at)))
+    // Addresses and counters may ascend for some tasks; times do for the first ones by
+    // milliseconds.
+    .filter((at) => newest.u64(at) - oldest.u64(at) > 1_000_000n && oldest.u64(at) < 1n << 50n);
+  of.settleFirst('task_struct.start_time', places);
+}
