@@ -177,7 +177,7 @@ class Way {
     this.#add('virt_to_phys(pgd)', undefined, walk.physical ?? null, {
       address: pgd.$address,
       meaning: "its physical address, by the kernel's own page table: what CR3 holds",
-      code: 'guest.kernel.toPhysical(pgd)',
+      code: 'guest.kernel.memory.translate(pgd)',
       walk,
     });
     if (walk.physical === undefined) throw notMapped(walk);

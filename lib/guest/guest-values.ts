@@ -1,12 +1,17 @@
+import { type AddressLike, toAddress } from '../address.js';
 import { editorTypes } from '../export/editor-types.js';
+import { type Fact, whatIs, whatIsUser } from '../helpers/what-is.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
 import type { ValueOf } from '../objects/kernel-types.js';
 import type { Place } from '../objects/struct-object.js';
+import type { Task } from '../tasks/task.js';
+import { type Pattern, type SearchHit, type SearchOptions, search, userSpace } from './search.js';
 
 /** The side of a guest that is its kernel's values. */
 export abstract class GuestValues {
   abstract get kernel(): Kernel;
+  abstract task(pid: number): Task;
 
   /** Values of the kernel by their C types; {@link object} and its like are short for it. */
   get objects(): KernelObjects {
@@ -47,5 +52,31 @@ export abstract class GuestValues {
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
   perCpu(name: string, cpu: number, type?: string): any {
     return this.objects.perCpu(name, cpu, type);
+  }
+
+  /**
+   * Says what a kernel address is, or with `pid` an address of that process: symbol, task, stack,
+   * object of a cache, module, part of an address space, and the memory behind it. All that holds,
+   * the narrowest first.
+   * @throws {RangeError} no address @throws {VmiError} `VMI_NO_TASK`, `VMI_UNSUPPORTED`
+   */
+  whatIs(address: AddressLike, { pid }: { readonly pid?: number } = {}): Fact[] {
+    const place = toAddress(address);
+    if (pid === undefined) return whatIs(this.objects, place, this.kernel);
+    const { mm } = userSpace(this.kernel, this.task(pid).object);
+    return whatIsUser(this.objects, mm, place);
+  }
+
+  /**
+   * Searches RAM, or the user memory of a process, for bytes, text or a number.
+   * @throws {RangeError} the pattern, `align` or `pid`
+   * @throws {VmiError} `VMI_NO_TASK`, `VMI_UNSUPPORTED`: no process with memory; `VMI_ABORTED`
+   * @example
+   * for await (const { address } of guest.search('root:x:0', { pid: 1 })) console.log(address);
+   */
+  search(pattern: Pattern, options: SearchOptions = {}): AsyncGenerator<SearchHit> {
+    return search(this.kernel, pattern, options, (pid) =>
+      userSpace(this.kernel, this.task(pid).object),
+    );
   }
 }

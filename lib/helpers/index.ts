@@ -18,4 +18,6 @@ export * from './namespaces.js';
 export * from './net.js';
 export { dentryText, pathText } from './paths.js';
 export * from './printk.js';
+export * from './slab.js';
 export * from './tasks.js';
+export * from './what-is.js';

@@ -3,7 +3,7 @@ import { escapeBytes, escapeText } from '../escape.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
 import { readCString } from './c-string.js';
 import { namedMembers, spelled } from './members.js';
-import { placeText } from './place-text.js';
+import { symbolAt } from './place-text.js';
 import { bitField, type ObjectSpace } from './space.js';
 
 /** How a structure is printed. */
@@ -189,8 +189,8 @@ function arrayText(
 function symbolText(space: ObjectSpace, address: bigint, options: FormatOptions): string {
   if (options.symbols === false) return '';
   try {
-    const place = space.symbols.at(address);
-    return place === undefined ? '' : ` <${placeText(place)}>`;
+    const symbol = symbolAt(space.symbols, address);
+    return symbol === undefined ? '' : ` <${symbol}>`;
   } catch {
     // The value is worth more than its name.
     return '';

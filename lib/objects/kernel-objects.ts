@@ -95,6 +95,14 @@ export class KernelObjects {
     return this.#space.reader(ref)(this.#space, address, undefined, `cpu${cpu}:${name}`);
   }
 
+  /**
+   * What to add to the address of a per-CPU variable, modulo 2^64.
+   * @throws {RangeError} no such CPU
+   */
+  perCpuOffset(cpu: number): bigint {
+    return this.#kernel.perCpuOffset(cpu);
+  }
+
   /** Numbers of the CPUs that are online now, ascending. */
   onlineCpus(): number[] {
     return this.#kernel.onlineCpus();

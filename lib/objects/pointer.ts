@@ -4,7 +4,7 @@ import { hex, VmiError } from '../errors.js';
 import { escapeBytes } from '../escape.js';
 import type { TypeRef } from '../kernel/types/table.js';
 import { readCString } from './c-string.js';
-import { placeText } from './place-text.js';
+import { symbolAt } from './place-text.js';
 import { type ObjectSpace, Trace, withPath } from './space.js';
 
 export type PointerType = Extract<TypeRef, { kind: 'pointer' }>;
@@ -39,8 +39,7 @@ export class Pointer<Target = any> {
    * image.
    */
   get symbol(): string | undefined {
-    const place = this.#space.symbols.at(this.value);
-    return place === undefined ? undefined : placeText(place);
+    return symbolAt(this.#space.symbols, this.value);
   }
 
   /**

@@ -1,5 +1,12 @@
 import * as library from '../helpers/index.js';
-import { type Guest, type Place, type StructObject, Task } from '../index.js';
+import {
+  type Guest,
+  type Pattern,
+  type Place,
+  type SearchHit,
+  type StructObject,
+  Task,
+} from '../index.js';
 
 /** A task by PID, as the list has it, or as its `task_struct`. */
 export type Who = number | Task | StructObject;
@@ -60,6 +67,18 @@ export function explorer(guest: Guest) {
       [...library.dmesg(objects)].map(
         ({ time, text }) => `[${(Number(time / 1000n) / 1e6).toFixed(6).padStart(12)}] ${text}`,
       ),
+    /** What a kernel address is; with a PID, what an address of that process is. */
+    whatIs: (address: bigint, pid?: number) =>
+      guest.whatIs(address, pid === undefined ? {} : { pid }),
+    /** The first places of a pattern in RAM, or in a process. */
+    search: async (pattern: Pattern, pid?: number, max = 20) => {
+      const hits: SearchHit[] = [];
+      for await (const hit of guest.search(pattern, pid === undefined ? {} : { pid })) {
+        if (hits.push(hit) >= max) break;
+      }
+      return hits;
+    },
+    slabCaches: () => [...library.slabCaches(objects)],
     commandLine: () => library.commandLine(objects),
     loadAverage: () => library.loadAverage(objects),
     runQueues: () => library.runQueues(objects),

@@ -24,6 +24,8 @@ Explore the kernel:
   [...list(variable('init_task').tasks, 'struct task_struct', 'tasks')].length
   files(1)                      also vmas(1), cmdline(1), environ(1), mounts(1), children(1)
   stack(2)                      the functions a task off the CPU is in
+  whatIs(0xffff888003a40000n)   symbol, task, stack, cache, module; whatIs(0x400000n, 1) of a process
+  await search('busybox', 1)    bytes, text or a bigint, in RAM or in a process
   dmesg()                       also modules(), sockets(), runQueues(), commandLine()
 
 Use JavaScript:

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { attach } from 'node-libvmi';
+import { environ, files } from 'node-libvmi/helpers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 import type { Truth } from '../lab/truth.mjs';
@@ -48,7 +49,7 @@ describe('exploring a running guest', () => {
 
   it('prints what the code of docs/exploring.md says it prints', () => {
     const code = blocks.filter(({ language }) => language === 'js');
-    expect(code.length).toBe(2);
+    expect(code.length).toBe(3);
     for (const { text } of code) {
       const file = join(folder, 'block.mjs');
       // Node 20 has no `await using`.
@@ -58,7 +59,7 @@ describe('exploring a running guest', () => {
       expect(stderr).toBe('');
       expect(status).toBe(0);
       const promised = [...text.matchAll(/console\.log\(.*\);\s*\/\/ (.*)$/gm)];
-      expect(promised.length).toBeGreaterThan(4);
+      expect(promised.length).toBeGreaterThan(3);
       expect(stdout.trim().split('\n')).toEqual(promised.map(([, line]) => line));
     }
   });
@@ -94,10 +95,75 @@ describe('exploring a running guest', () => {
         count++;
       }
       expect(count).toBeGreaterThan(60);
+      // The lines it gives do the same.
+      const lines = guest.explain(1).steps.map(({ code }) => code);
+      const script = `import { idr } from 'node-libvmi/helpers';
+import { attach } from 'node-libvmi';
+const guest = await attach('${target}');
+${lines.slice(0, -1).join(';\n')};
+console.log(${lines.at(-1)});
+await guest.close();`;
+      const file = join(folder, 'explained.mjs');
+      writeFileSync(file, script);
+      expect(node(file)).toEqual({ status: 0, stdout: `${guest.pidToCr3(1)}n\n`, stderr: '' });
       expect(guest.explain(54_321)).toMatchObject({
         cr3: undefined,
         error: { code: 'VMI_NO_TASK' },
       });
+    } finally {
+      await guest.close();
+    }
+  });
+
+  it('finds text in RAM and in a process, and says what is there', async () => {
+    const guest = await attach(target);
+    try {
+      await lab.shell('(exec env LAB_SOUGHT=needle-in-a-guest sleep 100002 &); sleep 1');
+      const found = guest
+        .tasks()
+        .find(
+          ({ object }) =>
+            object.mm?.env_end > object.mm?.env_start &&
+            environ(guest.objects, object)?.includes('LAB_SOUGHT=needle-in-a-guest'),
+        );
+      expect(found?.comm).toBe('sleep');
+      const { pid, object } = found!;
+      const inside = [];
+      for await (const hit of guest.search('LAB_SOUGHT=needle', { pid })) inside.push(hit);
+      const [{ address, physical } = { address: 0n, physical: 0n }] = inside;
+      expect(address >= object.mm.env_start && address < object.mm.env_end).toBe(true);
+      expect(guest.readString(address, 64, { pid })).toBe('LAB_SOUGHT=needle-in-a-guest');
+      expect(guest.whatIs(address, { pid })[0]?.text).toMatch(/ rw-p \[stack\], present$/);
+      let looked = 0n;
+      const all = [];
+      const progress = (done: bigint) => {
+        looked = done;
+      };
+      for await (const hit of guest.search('LAB_SOUGHT=needle', { progress }))
+        all.push(hit.physical);
+      expect(all).toContain(physical);
+      expect(looked).toBe(guest.memory.size);
+
+      const kinds = (place: bigint) =>
+        guest.whatIs(place).map(({ kind, text }) => `${kind}: ${text}`);
+      const where = object.$member('comm').address;
+      expect(kinds(where)).toEqual([
+        expect.stringMatching(
+          new RegExp(`^task: task_struct of ${pid} \\(sleep\\) .* \\(comm\\)$`),
+        ),
+        expect.stringMatching(/^slab: task_struct object at /),
+        expect.stringMatching(/^direct map: /),
+      ]);
+      expect(guest.whatIs(where)[1]?.text).toContain(`at 0x${object.$address.toString(16)} `);
+      expect(kinds(object.stack.value + 8n)[0]).toBe(`stack: stack of ${pid} (sleep) + 0x8`);
+      expect(kinds(guest.symbol('schedule') + 5n)[0]).toBe('symbol: schedule+0x5');
+      const rq = guest.perCpu('runqueues', 0).$address;
+      expect(kinds(rq)[0]).toBe('per-cpu: cpu0:runqueues');
+      const file = [...files(object)][0]!.object;
+      expect(kinds(file.$address)[0]).toContain(
+        `slab: filp object at 0x${file.$address.toString(16)}`,
+      );
+      expect(kinds(0x1000n)).toEqual(['not mapped: not mapped']);
     } finally {
       await guest.close();
     }
