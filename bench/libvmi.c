@@ -1,11 +1,13 @@
 /*
- * The rival through libvmi: its own calls, in C, over the same RAM file. Built only where libvmi's headers are.
+ * The rival through libvmi: its own calls, in C, over the same RAM file. Built only where libvmi's
+ * headers are.
  *
  * libvmi CONFIG NAME RUNS HEAD TASKS PID COMM MM PGD PHYSICAL
  *
- * CONFIG is an entry of libvmi.conf in a string, HEAD the address of init_task.tasks, then offsets. Prints tasks and the nanoseconds of
- * each listing (PID, comm, mm and PGD of every process, with all caches flushed before), an empty line, and the
- * nanoseconds of each 8-byte read of PHYSICAL (the mean of 1,000; no flush).
+ * CONFIG is an entry of libvmi.conf in a string, HEAD the address of init_task.tasks, then offsets.
+ * Prints tasks and the nanoseconds of each listing (PID, comm, mm and PGD of every process, with
+ * all caches flushed before), an empty line, and the nanoseconds of each 8-byte read of PHYSICAL
+ * (the mean of 1,000; no flush).
  */
 #include <libvmi/libvmi.h>
 #include <stdint.h>

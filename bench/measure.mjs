@@ -1,5 +1,8 @@
 // @ts-check
-/** How the benches measure: medians, the plain C walker, and the figures that more than one of them prints. */
+/**
+ * How the benches measure: medians, the plain C walker, and the figures that more than one of them
+ * prints.
+ */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -13,7 +16,10 @@ export const here = fileURLToPath(new URL('.', import.meta.url));
 /** Milliseconds, before the first measurement of something and before one that follows others. */
 const WARM = 400;
 const WARM_AGAIN = 2;
-/** Measurements of each of those that are compared, before it is the next one's turn: few, since phases of the machine are short. */
+/**
+ * Measurements of each of those that are compared, before it is the next one's turn: few, since
+ * phases of the machine are short.
+ */
 export const TURN = 5;
 export const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 
@@ -35,7 +41,8 @@ export function conditions() {
 
 /**
  * Milliseconds, median. Compiling is not measured: what is to be measured runs for a while before.
- * @param {() => unknown} work @param {number} count @param {number} [milliseconds] to run before @returns {number}
+ * @param {() => unknown} work @param {number} count @param {number} [milliseconds] to run before
+ *   @returns {number}
  */
 export function time(work, count, milliseconds = WARM) {
   const warm = performance.now() + milliseconds;
@@ -86,9 +93,11 @@ function makePipe(path) {
 }
 
 /**
- * The plain C walker over the RAM of a guest that stands still. One process walks whenever it is asked: to start one makes every
- * page of this process copy-on-write, and what is measured next would pay for thousands of page faults.
- * @param {string} folder for its pipes @param {string} walker @param {LabGuest} lab with a file of RAM @param {Guest} guest the same, attached
+ * The plain C walker over the RAM of a guest that stands still. One process walks whenever it is
+ * asked: to start one makes every page of this process copy-on-write, and what is measured next
+ * would pay for thousands of page faults.
+ * @param {string} folder for its pipes @param {string} walker @param {LabGuest} lab with a file of
+ *   RAM @param {Guest} guest the same, attached
  */
 export function startWalker(folder, walker, lab, guest) {
   const { types, image, pageOffset } = guest.kernel;
@@ -158,9 +167,11 @@ export function startWalker(folder, walker, lab, guest) {
 /**
  * Measures in turns, so that no phase of the machine falls on one of them alone.
  * @template {string} Name
- * @param {Record<Name, (warm: number) => number>} ways to measure, each in milliseconds; the first is what the others are compared with
+ * @param {Record<Name, (warm: number) => number>} ways to measure, each in milliseconds; the first
+ *   is what the others are compared with
  * @param {number} runs turns of each
- * @returns {Record<Name, { milliseconds: number, ratio: number }>} medians; ratios are of neighbours in time
+ * @returns {Record<Name, { milliseconds: number, ratio: number }>} medians; ratios are of
+ *   neighbours in time
  */
 export function sideBySide(ways, runs) {
   const names = /** @type {Name[]} */ (Object.keys(ways));
@@ -177,7 +188,10 @@ export function sideBySide(ways, runs) {
   return Object.fromEntries(each);
 }
 
-/** Every process with all facts, in each form, as {@link sideBySide} takes them. @param {Guest} guest */
+/**
+ * Every process with all facts, in each form, as {@link sideBySide} takes them.
+ * @param {Guest} guest
+ */
 export function listings(guest) {
   return {
     columns: (/** @type {number} */ warm) => time(() => guest.taskColumns(), TURN, warm),
@@ -193,7 +207,12 @@ export function listings(guest) {
   };
 }
 
-/** One look-up of a PID, over all of them in turn. @param {Guest} guest @param {number} runs @returns milliseconds, median */
+/**
+ * One look-up of a PID, over all of them in turn.
+ * @param {Guest} guest
+ * @param {number} runs
+ * @returns milliseconds, median
+ */
 export function lookUpMedian(guest, runs) {
   const pids = guest.tasks().map((task) => task.pid);
   let at = 0;

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Measures the package beside a plain C walker over the same RAM, in one run: `npm run bench [-- --tasks 2000 --runs 41]`.
- * Figures are medians; what matters are the ratios. Nothing here asserts.
+ * Measures the package beside a plain C walker over the same RAM, in one run: `npm run bench [--
+ * --tasks 2000 --runs 41]`. Figures are medians; what matters are the ratios. Nothing here asserts.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -150,7 +150,8 @@ try {
   const remote = await attach(`qemu:${anonymous.pid}`);
   const { pageOffset } = remote.kernel;
   const tasks = remote.tasks();
-  // What the system call allows: nothing but one batch for the tasks, one for what they point to, one for the tables.
+  // What the system call allows: nothing but one batch for the tasks, one for what they point to,
+  // one for the tables.
   const batches = ['address', 'mm', 'pgd'].map((member) => {
     const addresses = tasks.map((task) => task[/** @type {'address' | 'mm' | 'pgd'} */ (member)]);
     return BigUint64Array.from(

@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * How attach, listings and look-ups grow with the number of tasks: `npm run bench:sizes [-- --tasks 0,2000,10000]`. One guest after
- * the other, with shared RAM; the numbers are of sleeping processes, to which the lab and the kernel add some hundred. Nothing
- * here asserts.
+ * How attach, listings and look-ups grow with the number of tasks: `npm run bench:sizes [-- --tasks
+ * 0,2000,10000]`. One guest after the other, with shared RAM; the numbers are of sleeping
+ * processes, to which the lab and the kernel add some hundred. Nothing here asserts.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -39,7 +39,11 @@ setUpProject(log);
 const { attach } = await import('node-libvmi');
 const { bootGuest } = await import('../test/lab/guest.mjs');
 
-/** @param {string} walker @param {number} tasks @returns {Promise<[figure: string, value: string][]>} */
+/**
+ * @param {string} walker
+ * @param {number} tasks
+ * @returns {Promise<[figure: string, value: string][]>}
+ */
 async function measure(walker, tasks) {
   log(`booting a guest with ${tasks} sleeping tasks`);
   const { suite, memory } = values;

@@ -1,12 +1,13 @@
 /*
- * The rival: a plain C walk of init_task.tasks over mapped guest RAM, nothing checked beyond the bounds of RAM, that gathers
- * the same facts per task as the listing it is measured against. What the memory allows, with no safety at all.
+ * The rival: a plain C walk of init_task.tasks over mapped guest RAM, nothing checked beyond the
+ * bounds of RAM, that gathers the same facts per task as the listing it is measured against. What
+ * the memory allows, with no safety at all.
  *
  * walker RAM_FILE RAM_SPLIT PAGE_OFFSET HEAD IMAGE_VIRTUAL IMAGE_PHYSICAL OFFSET…
  *
- * Offsets, in this order: tasks pid tgid flags state exit_state start_time on_cpu comm mm active_mm real_parent signal
- * real_cred thread_pid mm.pgd cred.uid pid.level. For each number of runs that it reads, it prints tasks (below 0: an address
- * that is none) and the median nanoseconds of a run.
+ * Offsets, in this order: tasks pid tgid flags state exit_state start_time on_cpu comm mm active_mm
+ * real_parent signal real_cred thread_pid mm.pgd cred.uid pid.level. For each number of runs that
+ * it reads, it prints tasks (below 0: an address that is none) and the median nanoseconds of a run.
  */
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,11 +1,12 @@
 // @ts-check
 /**
- * Runs the tests that need no guest on every supported major of Node, over the addon as it is built.
+ * Runs the tests that need no guest on every supported major of Node, over the addon as it is
+ * built.
  *
  *   npm run --silent test:node [-- --only MAJOR]…
  *
- * Node-API promises that one binary serves them all: it is not built again. Node itself comes from the npm registry,
- * where each platform has it as a package, into the lab's cache.
+ * Node-API promises that one binary serves them all: it is not built again. Node itself comes from
+ * the npm registry, where each platform has it as a package, into the lab's cache.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
@@ -45,7 +46,10 @@ for (const major of values.only) {
 }
 if (tested === 0) process.exitCode = 1;
 
-/** What the registry has, or, where there is no way to it, the cache. @returns {Promise<string[]>} */
+/**
+ * What the registry has, or, where there is no way to it, the cache.
+ * @returns {Promise<string[]>}
+ */
 async function versions() {
   try {
     return JSON.parse(await run('npm', ['view', PACKAGE, 'versions', '--json'], { cwd: root }));
@@ -93,7 +97,10 @@ async function program(version) {
   return join(folder, 'bin', 'node');
 }
 
-/** Runs the tests on one Node; what they start finds it first. @param {string} node path of the program */
+/**
+ * Runs the tests on one Node; what they start finds it first.
+ * @param {string} node path of the program
+ */
 async function test(node) {
   const folder = await mkdtemp(join(tmpdir(), 'node-libvmi-versions-'));
   const report = join(folder, 'report.json');

@@ -4,10 +4,11 @@
  *
  *   npm run --silent test:sanitize [-- --only address|thread|fuzz]… [--seconds 15] [--keep]
  *
- * - `address`: test/native and the addon under AddressSanitizer and UndefinedBehaviorSanitizer; the tests are run.
+ * - `address`: test/native and the addon under AddressSanitizer and UndefinedBehaviorSanitizer; the
+ *   tests are run.
  * - `thread`: test/native under ThreadSanitizer.
- * - `fuzz`: every libFuzzer target for `--seconds`, from the seeds in test/fuzz/seeds; needs clang. `--keep` replaces
- *   the seeds by the smallest set that reaches what was reached.
+ * - `fuzz`: every libFuzzer target for `--seconds`, from the seeds in test/fuzz/seeds; needs clang.
+ *   `--keep` replaces the seeds by the smallest set that reaches what was reached.
  *
  * What the machine lacks is skipped with a reason.
  */
@@ -128,7 +129,12 @@ function fuzzOne(folder, target) {
   if (values.keep) keep(program, corpus, kept);
 }
 
-/** Writes the inputs of a corpus that matter, one a line. @param {string} program @param {string} corpus @param {string} kept */
+/**
+ * Writes the inputs of a corpus that matter, one a line.
+ * @param {string} program
+ * @param {string} corpus
+ * @param {string} kept
+ */
 function keep(program, corpus, kept) {
   const smallest = `${corpus}-smallest`;
   rmSync(smallest, { recursive: true, force: true });
@@ -179,7 +185,12 @@ function build(name, definitions, more = []) {
   return folder;
 }
 
-/** Runs the tests of a folder. @param {string} what @param {string} folder @param {string[]} prefix of the command */
+/**
+ * Runs the tests of a folder.
+ * @param {string} what
+ * @param {string} folder
+ * @param {string[]} prefix of the command
+ */
 function runTests(what, folder, prefix) {
   const [command = '', ...args] = [...prefix, 'ctest', '--test-dir', folder, '--output-on-failure'];
   const start = performance.now();

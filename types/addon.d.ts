@@ -2,11 +2,11 @@
  * The native seam: everything `build/Release/vmi_addon.node` exports, and nothing else.
  *
  * `lib/` is the only caller. Native knows memory, page tables, batched gathers and libvmi; it knows
- * nothing of tasks, symbols or types. No misuse of what is declared here may crash the process: wrong
- * types and lengths throw `TypeError`/`RangeError`, use after `close()` throws `VMI_CLOSED`.
+ * nothing of tasks, symbols or types. No misuse of what is declared here may crash the process:
+ * wrong types and lengths throw `TypeError`/`RangeError`, use after `close()` throws `VMI_CLOSED`.
  *
- * Every other failure is an `Error` with a string `code` of `VmiErrorCode` and, for `VMI_FAULT`, the
- * fields of {@link NativeFault}. `lib/errors.ts` gives them their class.
+ * Every other failure is an `Error` with a string `code` of `VmiErrorCode` and, for `VMI_FAULT`,
+ * the fields of {@link NativeFault}. `lib/errors.ts` gives them their class.
  */
 
 /** Fields on an error with code `VMI_FAULT`. */
@@ -19,7 +19,9 @@ export interface NativeFault {
   /** Bytes asked for and bytes read before the fault. */
   requested: number;
   transferred: number;
-  /** Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM. */
+  /**
+   * Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM.
+   */
   level: number;
   /** With level 0: the address is in RAM, but the dump that is read does not have it. */
   absent: boolean;
@@ -74,18 +76,22 @@ export interface NativeScan {
   /** Stop after so many hits (1 to 65,536). */
   max: number;
   /**
-   * 1 to 16; what is found does not depend on it. Left out: one for each 256 MiB to look at, at most 4 and at most the
-   * host's CPUs. A source that answers one read at a time (libvmi) is scanned by one.
+   * 1 to 16; what is found does not depend on it. Left out: one for each 256 MiB to look at, at
+   * most 4 and at most the host's CPUs. A source that answers one read at a time (libvmi) is
+   * scanned by one.
    */
   threads?: number;
-  /** One byte; the scan stops with VMI_ABORTED soon after the caller stores a non-zero value there. */
+  /**
+   * One byte; the scan stops with VMI_ABORTED soon after the caller stores a non-zero value there.
+   */
   cancel?: Uint8Array;
 }
 
 /**
- * The fastest load there is: `load()` replaces the address in `word[0]` by the 8 bytes there, little-endian, in the memory or address
- * space whose handle is in `handle[0]`. It throws as `readU64` does, and leaves the word as it was. What wraps around when it
- * is stored in the word is the caller's to refuse.
+ * The fastest load there is: `load()` replaces the address in `word[0]` by the 8 bytes there,
+ * little-endian, in the memory or address space whose handle is in `handle[0]`. It throws as
+ * `readU64` does, and leaves the word as it was. What wraps around when it is stored in the word is
+ * the caller's to refuse.
  */
 export interface NativeLoader {
   readonly word: BigUint64Array;
@@ -101,13 +107,13 @@ export class Memory {
   private constructor();
   /** Pairs (first address, length), ascending, no overlap. */
   readonly ranges: BigUint64Array;
-  /** Whether every byte can be read without a system call. */
+  /** Whether this is mapped memory: every byte can be read without a system call. */
   readonly mapped: boolean;
   /** For a {@link NativeLoader}; good as long as this object is. */
   readonly handle: number;
   /**
-   * Starts an operation on a live guest: drops what the source caches and throws VMI_CLOSED when the
-   * guest's process has exited.
+   * Starts an operation on a live guest: drops what the source caches and throws VMI_CLOSED when
+   * the guest's process has exited.
    */
   begin(): void;
   /** Reads up to `into.length` bytes; returns the bytes read before the first unreadable one. */
@@ -125,30 +131,35 @@ export class Memory {
 }
 
 /**
- * What to read at each row's base address. Column `k` is `size` bytes at `offset` from the row's base
- * (`from` = -1) or from the pointer value of an earlier 8-byte column (`from` < k). A NULL pointer
- * gives zeroes; an unreadable one gives zeroes and sets bit `k` in the row's fault mask.
+ * What to read at each row's base address. Column `k` is `size` bytes at `offset` from the row's
+ * base (`from` = -1) or from the pointer value of an earlier 8-byte column (`from` < k). A NULL
+ * pointer gives zeroes; an unreadable one gives zeroes and sets bit `k` in the row's fault mask.
  */
 export class Plan {
   /**
-   * Triples (from, offset, size); at most 32 columns; size 1 to 4,096. `expectations`: quadruples (column, mask, min, max), at most
-   * 32, of columns of 4 or 8 bytes: min <= (value & mask) <= max, unsigned, with max less than 2^63 above min.
+   * Triples (from, offset, size); at most 32 columns; size 1 to 4,096. `expectations`: quadruples
+   * (column, mask, min, max), at most 32, of columns of 4 or 8 bytes: min <= (value & mask) <= max,
+   * unsigned, with max less than 2^63 above min.
    */
   constructor(columns: Int32Array, expectations?: BigUint64Array);
   /**
-   * Of the first `count` rows in `rows`, laid out for `capacity`, those that have a fault or do not hold what is expected: writes
-   * their numbers into `into` (`count` elements), ascending, and returns how many.
+   * Of the first `count` rows in `rows`, laid out for `capacity`, those that have a fault or do not
+   * hold what is expected: writes their numbers into `into` (`count` elements), ascending, and
+   * returns how many.
    */
   unexpected(rows: Uint8Array, capacity: number, count: number, into: Uint32Array): number;
 }
 
 /**
- * Rows as columns in one buffer. With room for n rows, in this order, each part starting at a multiple of 8:
- * fault masks (u32 × n), base addresses (u64 × n), then each column (size × n).
+ * Rows as columns in one buffer. Laid out for n rows, in this order, each part starting at a
+ * multiple of 8: fault masks (u32 × n), base addresses (u64 × n), then each column (size × n).
  */
 export interface NativeRows {
   count: number;
-  /** The n that the buffer is laid out for: `count` or more. What lies beyond the rows means nothing. */
+  /**
+   * The n that the buffer is laid out for: `count` or more. What lies beyond the rows means
+   * nothing.
+   */
   capacity: number;
   /** `undefined`: the rows are in what was handed in. */
   buffer: ArrayBuffer | undefined;
@@ -160,11 +171,13 @@ export interface NativeRows {
 
 /** What {@link AddressSpace.finder} makes. */
 export interface NativeFinder {
-  /** The row that was found last, laid out as {@link NativeRows} for one row; a multiple of 8 bytes. */
+  /**
+   * The row that was found last, laid out as {@link NativeRows} for one row; a multiple of 8 bytes.
+   */
   readonly row: ArrayBuffer;
   /**
-   * Starts an operation as {@link Memory.begin} and {@link AddressSpace.flush} do, looks entry `index` up as
-   * {@link AddressSpace.lookUp} does, and gathers the plan at it.
+   * Starts an operation as {@link Memory.begin} and {@link AddressSpace.flush} do, looks entry
+   * `index` up as {@link AddressSpace.lookUp} does, and gathers the plan at it.
    * @returns 0: there is none; 1: `row` is filled; 2: the entry is tagged, and `row` is as it was
    */
   find(index: number): number;
@@ -176,19 +189,21 @@ export class AddressSpace {
   constructor(memory: Memory, root: bigint, levels: number);
   /** For a {@link NativeLoader}; good as long as this object is. */
   readonly handle: number;
-  /** Triples (virtual, length, physical) that need no page walk; used only where the result is RAM. */
+  /**
+   * Triples (virtual, length, physical) that need no page walk; used only where the result is RAM.
+   */
   setWindows(windows: BigUint64Array): void;
   flush(): void;
   /** Physical address; throws VMI_FAULT with the level that was not present. */
   translate(address: bigint): bigint;
   /**
-   * Every level of the walk, triples (level, physical address of the entry, entry), top first, ending
-   * with the leaf or the entry that is not present. Ignores windows and the TLB.
+   * Every level of the walk, triples (level, physical address of the entry, entry), top first,
+   * ending with the leaf or the entry that is not present. Ignores windows and the TLB.
    */
   walk(address: bigint): BigUint64Array;
   /**
-   * Present mappings in [start, end): triples (virtual, length, physical), ascending, neighbours that
-   * are contiguous both ways merged. Throws VMI_CORRUPT beyond `max` triples.
+   * Present mappings in [start, end): triples (virtual, length, physical), ascending, neighbours
+   * that are contiguous both ways merged. Throws VMI_CORRUPT beyond `max` triples.
    */
   mappings(start: bigint, end: bigint, max: number): BigUint64Array;
   /** Like Memory.read, by virtual address. */
@@ -196,33 +211,44 @@ export class AddressSpace {
   readU64(address: bigint): bigint;
   readU32(address: bigint): number;
   /**
-   * Entry `index` (0 to 2^31 - 1) of a radix tree, 0 where it has none. `head`: address of the root's slot. `tree`: seven
-   * numbers: a slot holds a node when its bits under (tag mask) are (tag) and its value is above (max internal); the node
-   * is at the value minus (tag), and has one byte of shift at (shift offset) and 2^(chunk shift) slots at (slots offset).
-   * The top node's shift is a multiple of (chunk shift) up to (max shift), every level's is (chunk shift) less. Throws
-   * VMI_CORRUPT for another shift, and where an entry that is not tagged ends the walk early; VMI_FAULT.
+   * Entry `index` (0 to 2^31 - 1) of a radix tree, 0 where it has none. `head`: address of the
+   * root's slot. `tree`: seven numbers: a slot holds a node when its bits under (tag mask) are
+   * (tag) and its value is above (max internal); the node is at the value minus (tag), and has one
+   * byte of shift at (shift offset) and 2^(chunk shift) slots at (slots offset). The top node's
+   * shift is a multiple of (chunk shift) up to (max shift), every level's is (chunk shift) less.
+   * Throws VMI_CORRUPT for another shift, and where an entry that is not tagged ends the walk
+   * early; VMI_FAULT.
    */
   lookUp(tree: Int32Array, head: bigint, index: number): bigint;
-  /** A look-up in one call, for a tree, a head and a plan that stay the same. Good until the memory is closed. */
+  /**
+   * A look-up in one call, for a tree, a head and a plan that stay the same. Good until the memory
+   * is closed.
+   */
   finder(tree: Int32Array, head: bigint, plan: Plan): NativeFinder;
-  /** Fills `into`, laid out as {@link NativeRows} for as many rows as there are bases; returns nothing. */
+  /**
+   * Fills `into`, laid out as {@link NativeRows} for as many rows as there are bases; returns
+   * nothing.
+   */
   gather(plan: Plan, bases: BigUint64Array, into: Uint8Array): void;
 }
 
 /**
- * Walks circular doubly linked lists (`struct list_head`) and gathers a row at what each node is part of. Keeps the nodes that it
- * found: the next walk of the same lists begins with them, and follows every link anew.
+ * Walks circular doubly linked lists (`struct list_head`) and gathers a row at what each node is
+ * part of. Keeps the nodes that it found: the next walk of the same lists begins with them, and
+ * follows every link anew.
  */
 export class ListWalker {
   /**
-   * `plan`: at most 31 columns. `link`: bytes from a row's base to its node, 0 to 2^20. Good until the memory is closed.
+   * `plan`: at most 31 columns. `link`: bytes from a row's base to its node, 0 to 2^20. Good until
+   * the memory is closed.
    */
   constructor(space: AddressSpace, plan: Plan, link: number);
   /**
-   * Follows the list from each head; heads give no row. Follows RCU rules on a live guest: `next->prev` must point back; where it
-   * does not, the walk re-reads, steps back past unlinked nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the
-   * list stays inconsistent. More than `max` rows in all is VMI_CORRUPT too. `into` takes the rows if they fit, and is laid out for
-   * as many as do; it may hold anything.
+   * Follows the list from each head; heads give no row. Follows RCU rules on a live guest:
+   * `next->prev` must point back; where it does not, the walk re-reads, steps back past unlinked
+   * nodes, and gives up with VMI_CORRUPT (fields `address`, `found`) when the list stays
+   * inconsistent. More than `max` rows in all is VMI_CORRUPT too. `into` takes the rows if they
+   * fit, and is laid out for as many as do; it may hold anything.
    */
   walk(heads: BigUint64Array, max: number, into?: Uint8Array): NativeRows;
 }
@@ -235,16 +261,20 @@ export function openMemory(options: NativeMemoryOptions): Memory;
 /** What a {@link Sampler} looks at, and how often. */
 export interface NativeSamplerOptions {
   /**
-   * Of each CPU four physical addresses, multiples of 8: its count of switches (`rq.nr_switches`), its task by the run queue
-   * (`rq.curr`) and by the CPU itself (`current_task`), and the loaded mm (`cpu_tlbstate.loaded_mm`). 2^64 - 1 where the kernel
-   * does not show it; one of the two tasks must be there. 1 to 1,024 CPUs.
+   * Of each CPU four physical addresses, multiples of 8: its count of switches (`rq.nr_switches`),
+   * its task by the run queue (`rq.curr`) and by the CPU itself (`current_task`), and the loaded mm
+   * (`cpu_tlbstate.loaded_mm`). 2^64 - 1 where the kernel does not show it; one of the two tasks
+   * must be there. 1 to 1,024 CPUs.
    */
   cpus: BigUint64Array;
-  /** Triples (virtual, length, physical): the linear mappings that tasks, mms and page directories lie in. */
+  /**
+   * Triples (virtual, length, physical): the linear mappings that tasks, mms and page directories
+   * lie in.
+   */
   windows: BigUint64Array;
   /**
-   * Offsets in `task_struct`, multiples of 4: `sched_info.last_arrival` (-1: none), `pid`, `tgid`, `flags`, `mm`, `start_time`,
-   * `comm`.
+   * Offsets in `task_struct`, multiples of 4: `sched_info.last_arrival` (-1: none), `pid`, `tgid`,
+   * `flags`, `mm`, `start_time`, `comm`.
    */
   task: Int32Array;
   /** Offset of `mm_struct.pgd`. */
@@ -253,30 +283,37 @@ export interface NativeSamplerOptions {
   capacity: number;
   /** Nanoseconds between two looks at all CPUs; 0: the thread does nothing else. */
   interval: number;
-  /** Part of a core that the thread may take, 0 to 1: the interval is changed to that end. 0: the interval stays. */
+  /**
+   * Part of a core that the thread may take, 0 to 1: the interval is changed to that end. 0: the
+   * interval stays.
+   */
   share: number;
 }
 
 /**
- * A thread that looks at what each CPU of a guest runs, and keeps what changed in a bounded ring. It begins with the
- * constructor, and ends with `stop()`, when the memory is closed, and when the guest is gone. It never waits for a reader: a record
- * that finds the ring full is dropped, and its switch counts as missed.
+ * A thread that looks at what each CPU of a guest runs, and keeps what changed in a bounded ring.
+ * It begins with the constructor, and ends with `stop()`, when the memory is closed, and when the
+ * guest is gone. It never waits for a reader: a record that finds the ring full is dropped, and its
+ * switch counts as missed.
  *
- * A record is 16 words: host time of the look (CLOCK_MONOTONIC, nanoseconds); host time of the last look before it that did not
- * see the switch, 0 for none; count of switches; switches since the last record of this CPU that have none; index into `cpus`;
- * flags (1: the first record of its CPU, or the count went back; 2: there is no count; 4: a foreign mm was loaded all the
- * time); task; last_arrival; start_time; mm; loaded mm; physical address of its page directory, 0 for not known; pid and, in
- * the upper half, tgid; flags; comm (two words). All of it is of one moment: torn tuples are looked at again.
+ * A record is 16 words: host time of the look (CLOCK_MONOTONIC, nanoseconds); host time of the last
+ * look before it that did not see the switch, 0 for none; count of switches; switches since the
+ * last record of this CPU that have none; index into `cpus`; flags (1: the first record of its CPU,
+ * or the count went back; 2: there is no count; 4: a foreign mm was loaded all the time); task;
+ * last_arrival; start_time; mm; loaded mm; physical address of its page directory, 0 for not known;
+ * pid and, in the upper half, tgid; flags; comm (two words). All of it is of one moment: torn
+ * tuples are looked at again.
  */
 export class Sampler {
   constructor(memory: Memory, options: NativeSamplerOptions);
   /**
-   * Moves records, oldest first, to `into`; returns how many. Once there are none left throws what ended the thread: `VMI_CLOSED`.
+   * Moves records, oldest first, to `into`; returns how many. Once there are none left throws what
+   * ended the thread: `VMI_CLOSED`.
    */
   take(into: BigUint64Array): number;
   /**
-   * Looks, records, records dropped, looks at a CPU that stayed torn, looks that could not read, CPU time of the thread and the
-   * interval between looks in nanoseconds.
+   * Looks, records, records dropped, looks at a CPU that stayed torn, looks that could not read,
+   * CPU time of the thread and the interval between looks in nanoseconds.
    */
   readonly statistics: BigUint64Array;
   /** Ends the thread and waits for it; what it saw can still be taken. Idempotent. */
@@ -334,8 +371,9 @@ export interface NativeLibvmiOptions {
   /** Attaches with VMI_INIT_EVENTS; default false. */
   events?: boolean;
   /**
-   * Runs libvmi in a process of its own; default false. A crash is then `VMI_CRASHED` with {@link NativeCrash}, a call that exceeds
-   * its deadline `VMI_BUSY`, and the next one starts a new process. Synchronous calls run from the calling thread.
+   * Runs libvmi in a process of its own; default false. A crash is then `VMI_CRASHED` with {@link
+   * NativeCrash}, a call that exceeds its deadline `VMI_BUSY`, and the next one starts a new
+   * process. Synchronous calls run from the calling thread.
    */
   isolate?: boolean;
 }
@@ -353,7 +391,10 @@ export interface NativeCrash {
 export interface NativeCr3Writes {
   /** Triples (vCPU, value, previous value), oldest first. */
   writes: BigUint64Array;
-  /** Writes lost since {@link Libvmi.listen}, the oldest of the queue each time, because it was full. */
+  /**
+   * Writes lost since {@link Libvmi.listen}, the oldest of the queue each time, because it was
+   * full.
+   */
   dropped: number;
 }
 
@@ -375,11 +416,14 @@ export interface NativeLibvmiOutcome {
 export type NativeLibvmiArgument = bigint | number | string | Uint8Array;
 
 /**
- * One instance of libvmi and the thread that owns it; calls run one after the other. A call that has not
- * returned by its deadline poisons the instance: that call and all later ones throw `VMI_BUSY`.
+ * One instance of libvmi and the thread that owns it; calls run one after the other. A call that
+ * has not returned by its deadline poisons the instance: that call and all later ones throw
+ * `VMI_BUSY`.
  */
 export class Libvmi {
-  /** Loads the library; throws `VMI_LIBRARY_MISSING` with what was tried or which symbols it lacks. */
+  /**
+   * Loads the library; throws `VMI_LIBRARY_MISSING` with what was tried or which symbols it lacks.
+   */
   constructor(options: NativeLibvmiOptions);
   /** Path of the library. */
   readonly library: string;
@@ -388,12 +432,16 @@ export class Libvmi {
   readonly nested: boolean;
   /** Whether the library has this call (`vmi_…`), of those in native/source/libvmi/abi.h. */
   has(call: string): boolean;
-  /** vmi_init(); rejects with `VMI_ATTACH`. Resolves with what libvmi printed. Once, before anything else. */
+  /**
+   * vmi_init(); rejects with `VMI_ATTACH`. Resolves with what libvmi printed. Once, before anything
+   * else.
+   */
   attach(deadline: number): NativeLibvmiPending<string>;
   /**
-   * Queues a call of native/source/libvmi/abi.h. The instance is not an argument; a `const access_context_t *`
-   * is three: 1 (page table) or 2 (PID), that page table or PID, base address; a buffer to fill is its
-   * length alone. `fresh`: libvmi's page, V2P and PID caches are emptied first.
+   * Queues a call of native/source/libvmi/abi.h. The instance is not an argument; a `const
+   * access_context_t *` is three: 1 (page table) or 2 (PID), that page table or PID, base address;
+   * a buffer to fill is its length alone. `fresh`: libvmi's page, V2P and PID caches are emptied
+   * first.
    */
   call(
     name: string,
@@ -404,8 +452,9 @@ export class Libvmi {
   /** The same, waiting for it. */
   callNow(name: string, args: NativeLibvmiArgument[]): NativeLibvmiOutcome;
   /**
-   * vmi_init_os(); resolves with libvmi's os_t, never 0. `table`: pairs of key and value, numbers as bigint;
-   * `string`: the braces of an entry of libvmi.conf; `json`: path of a profile; `global`: libvmi's own file.
+   * vmi_init_os(); resolves with libvmi's os_t, never 0. `table`: pairs of key and value, numbers
+   * as bigint; `string`: the braces of an entry of libvmi.conf; `json`: path of a profile;
+   * `global`: libvmi's own file.
    */
   initOs(
     kind: 'table' | 'string' | 'json' | 'global',
@@ -413,8 +462,9 @@ export class Libvmi {
     deadline: number,
   ): NativeLibvmiPending<number>;
   /**
-   * Registers for writes to CR3 (`events`). Then this instance's thread listens whenever nothing is queued, and keeps the latest
-   * `queue` (1 to 1,048,576) writes. Rejects with `VMI_UNSUPPORTED` and the reason.
+   * Registers for writes to CR3 (`events`). Then this instance's thread listens whenever nothing is
+   * queued, and keeps the latest `queue` (1 to 1,048,576) writes. Rejects with `VMI_UNSUPPORTED`
+   * and the reason.
    */
   listen(queue: number, deadline: number): NativeLibvmiPending<undefined>;
   /** What has come, as soon as something has; one at a time. Rejects when listening has ended. */
@@ -423,15 +473,22 @@ export class Libvmi {
   droppedWrites(): number;
   /** Ends listening: the guest goes on. */
   unlisten(deadline: number): NativeLibvmiPending<undefined>;
-  /** Stops waiting for a call. `true`: it never ran; `false`: it runs or ran, its result is dropped. */
+  /**
+   * Stops waiting for a call. `true`: it never ran; `false`: it runs or ran, its result is dropped.
+   */
   withdraw(ticket: number): boolean;
-  /** Poisons the instance if this call runs for longer than its deadline; says so, else `undefined`. */
+  /**
+   * Poisons the instance if this call runs for longer than its deadline; says so, else `undefined`.
+   */
   giveUp(ticket: number): string | undefined;
   /**
-   * Memory read through vmi_read_pa. `segments`: triples (guest-physical address, length, address that
-   * libvmi knows it by). Its `begin()` empties libvmi's page, V2P, PID and symbol caches.
+   * Memory read through vmi_read_pa. `segments`: triples (guest-physical address, length, address
+   * that libvmi knows it by). Its `begin()` empties libvmi's page, V2P, PID and symbol caches.
    */
   memory(segments: BigUint64Array): Memory;
-  /** Resumes the guest if it was paused here, then vmi_destroy(). Resolves at once when poisoned. Idempotent. */
+  /**
+   * Resumes the guest if it was paused here, then vmi_destroy(). Resolves at once when poisoned.
+   * Idempotent.
+   */
   close(): NativeLibvmiPending<undefined>;
 }

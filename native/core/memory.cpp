@@ -94,7 +94,7 @@ void Memory::CopyBatch(ReadRequest* requests, size_t count) {
 }
 
 void Memory::CopyBlock(ReadRequest* requests, size_t count) {
-  // One error ends an operation; what is left of it asks in vain.
+  // After an error the rest of an operation reads nothing.
   Status status = open_.load(std::memory_order_relaxed) ? Status() : Unusable();
   if (status.ok()) status = source_->Read(requests, count);
   if (status.ok()) return;

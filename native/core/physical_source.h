@@ -60,7 +60,8 @@ class PhysicalSource {
   // RAM, ascending, page-aligned, no overlap, neighbours merged. Never changes.
   virtual const std::vector<Range>& ranges() const = 0;
 
-  // Whether Direct answers for every byte that is not zero.
+  // Whether this is mapped memory: Direct answers for every byte that is not zero. All other is
+  // copied memory, where a read is a system call or more.
   virtual bool mapped() const = 0;
 
   // Whether two threads that read at once are done sooner than one.

@@ -216,6 +216,51 @@ TEST(rows_go_where_there_is_room) {
   }
 }
 
+// A node that the walk has passed is freed and used again at the end: rows that were filled under
+// way are no longer where they belong.
+TEST(rows_belong_to_their_nodes_where_one_moves_under_the_walk) {
+  size_t moved = 0;
+  for (const bool is_mapped : {true, false}) {
+    for (const size_t which : {0, 100, 255, 256, 300, 500}) {
+      for (const size_t steps : {150, 310, 450, 650}) {
+        Lists lists(is_mapped);
+        auto nodes = lists.Build(0, 700);
+        std::vector<uint8_t> bytes(RowLayout(*lists.plan, 800).total);
+        const RowBuffer into{bytes.data(), 800};
+        for (int round = 0; round < 2; ++round) {
+          // When the walk is that far, by what it has loaded since then.
+          bool is_done = false;
+          const uint64_t node = nodes[which];
+          const auto move = [&] {
+            lists.Delete(node);
+            lists.AddTail(node, Lists::Head(0));
+            is_done = true;
+          };
+          size_t loads = 0;
+          const auto count = [&] {
+            if (!is_done && ++loads == steps) move();
+          };
+          if (is_mapped) {
+            lists.machine.guest->before_load = count;
+          } else {
+            lists.machine.guest->before_read = [&](size_t) { count(); };
+          }
+          const auto walk = lists.Walk({0}, 1000, into).value();
+          lists.machine.guest->before_load = nullptr;
+          lists.machine.guest->before_read = nullptr;
+          CHECK(std::set<uint64_t>(walk.nodes.begin(), walk.nodes.end()).size() == 700);
+          moved += walk.retries;
+          lists.FillAndCheck(into);
+          if (!is_done) continue;
+          nodes.erase(nodes.begin() + static_cast<ptrdiff_t>(which));
+          nodes.push_back(node);
+        }
+      }
+    }
+  }
+  CHECK(moved > 20);
+}
+
 TEST(walks_many_lists) {
   for (const bool mapped : {true, false}) {
     Lists lists(mapped);

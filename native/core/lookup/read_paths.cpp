@@ -68,7 +68,7 @@ bool ReadPaths::Take(ReadRequest* request) {
   return false;
 }
 
-void ReadPaths::CopyBatch(ReadRequest* requests, size_t count) {
+void ReadPaths::CopyAlong(ReadRequest* requests, size_t count) {
   Memory* memory = space_->memory().get();
   // No look-up reads that much at once.
   if (count > kMaxReads) return memory->CopyBatch(requests, count);

@@ -42,7 +42,7 @@ class ReadPaths final : public AddressSpace::Detour {
 
   // As Memory::CopyBatch. Each read that was ahead is used once: whoever reads again wants to see
   // what is there now.
-  void CopyBatch(ReadRequest* requests, size_t count) override;
+  void CopyBatch(ReadRequest* requests, size_t count) override { CopyAlong(requests, count); }
 
  private:
   static constexpr size_t kPaths = 4096;
@@ -60,6 +60,7 @@ class ReadPaths final : public AddressSpace::Detour {
     std::array<Step, kMaxReads> steps;
   };
 
+  void CopyAlong(ReadRequest* requests, size_t count);
   bool Take(ReadRequest* request);
 
   AddressSpace* space_;
