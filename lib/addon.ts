@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { resolve } from 'node:path';
 import type * as Native from '../types/addon.js';
 import { VmiError } from './errors.js';
 import { PACKAGE_ROOT } from './package-root.js';
@@ -18,8 +19,36 @@ export function addon(): Addon {
   return loaded;
 }
 
+/**
+ * The binary is the one that `NODE_LIBVMI_ADDON` names, as a bundler that moved it has to say; else
+ * one that was built from source; else the one that came with the package.
+ */
 function load(): Addon {
   const require = createRequire(import.meta.url);
+  const named = process.env.NODE_LIBVMI_ADDON;
+  if (named) {
+    try {
+      return require(resolve(named)) as Addon;
+    } catch (error) {
+      throw missing(`NODE_LIBVMI_ADDON names ${named}: ${firstLine(error)}`, error);
+    }
+  }
+  const found = built(require);
+  if (typeof found !== 'string') return found;
+  try {
+    return (require('node-gyp-build') as (folder: string) => Addon)(PACKAGE_ROOT);
+  } catch (error) {
+    const none = /^No native build was found for (\S+ \S+)/.exec(firstLine(error));
+    const why =
+      none === null
+        ? firstLine(error)
+        : `none came with the package for ${process.platform} ${process.arch}`;
+    throw missing(`${why}, and none is built (${found})`, error);
+  }
+}
+
+/** A binary that was built here, or where one was looked for. */
+function built(require: NodeJS.Require): Addon | string {
   try {
     const bindings = require('bindings') as (options: object) => Addon;
     return bindings({
@@ -32,11 +61,19 @@ function load(): Addon {
     });
   } catch (error) {
     const tried = (error as { tries?: string[] }).tries;
-    const reason = tried ? `not found at ${tried.join(', ')}` : (error as Error).message;
-    throw new VmiError(
-      'VMI_ADDON_MISSING',
-      `cannot load the native addon: ${reason}. Build it with 'npm rebuild node-libvmi' (in a checkout: 'npm run build'); it needs python3, make and g++`,
-      { cause: error },
-    );
+    if (tried !== undefined) return `not found at ${tried.join(', ')}`;
+    throw missing(firstLine(error), error);
   }
+}
+
+function missing(reason: string, cause: unknown): VmiError {
+  return new VmiError(
+    'VMI_ADDON_MISSING',
+    `cannot load the native addon: ${reason}. Build it with 'npx node-libvmi-build' (in a checkout: 'npm run build'); it needs python3, make and g++`,
+    { cause },
+  );
+}
+
+function firstLine(error: unknown): string {
+  return String((error as Error).message).split('\n', 1)[0]!;
 }

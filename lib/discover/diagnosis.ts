@@ -63,7 +63,7 @@ export function addonFinding(load: () => unknown = addon): Finding {
       check: 'addon',
       status: 'problem',
       detail,
-      fix: rest.join(' ') || "npm rebuild node-libvmi (in a checkout: 'npm run build')",
+      fix: rest.join(' ') || "npx node-libvmi-build (in a checkout: 'npm run build')",
     };
   }
 }

@@ -267,7 +267,7 @@ test('without its program', () => {
     { encoding: 'utf8' },
   );
   expect(stdout).toMatch(
-    /^VMI_UNSUPPORTED cannot run .*\/libvmi_host \(No such file.*\); build it with 'npm rebuild node-libvmi'\n$/,
+    /^VMI_UNSUPPORTED cannot run .*\/libvmi_host \(No such file.*\); build it with 'npx node-libvmi-build'\n$/,
   );
 });
 

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import {
+  copyFile,
   mkdir,
   mkdtemp,
   readdir,
@@ -10,7 +11,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { unexportedTypes } from './reach.js';
@@ -34,8 +35,8 @@ beforeAll(async () => {
     join(project, 'package.json'),
     '{ "name": "consumer", "version": "1.0.0", "private": true }\n',
   );
-  const dependencies = ['bindings', 'node-addon-api', 'file-uri-to-path'].map((name) =>
-    join(modules, name),
+  const dependencies = ['bindings', 'node-addon-api', 'file-uri-to-path', 'node-gyp-build'].map(
+    (name) => join(modules, name),
   );
   await run('npm', [
     'install',
@@ -58,9 +59,10 @@ function run(
   command: string,
   args: readonly string[],
   expected: number | 'any' = 0,
+  env: NodeJS.ProcessEnv = process.env,
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    execFile(command, args, { cwd: project, timeout: 40_000 }, (error, stdout, stderr) => {
+    execFile(command, args, { cwd: project, timeout: 40_000, env }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
       if (expected === 'any' || code === expected) resolve({ code, stdout, stderr });
       else
@@ -153,27 +155,82 @@ describe('the packed package', () => {
         'LICENSE',
         'binding.gyp',
         'types/addon.d.ts',
+        'scripts/build-addon.mjs',
+        'CHANGELOG.md',
+        'SECURITY.md',
       ]),
     );
     const strangers = files.filter(
       (path) =>
-        !/^(dist\/.*\.(js|d\.ts|js\.map)|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|[\w.]+)$/.test(
+        !/^(dist\/.*\.(js|d\.ts|js\.map)|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|[\w.]+)$/.test(
           path,
         ),
     );
     expect(strangers).toEqual([]);
   });
 
+  it('runs nothing when it is installed', async () => {
+    const manifest = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8'));
+    expect(manifest.gypfile).toBe(false);
+    for (const name of ['preinstall', 'install', 'postinstall'])
+      expect(manifest.scripts[name]).toBeUndefined();
+  });
+
   it('says how to build the addon where there is none', async () => {
+    await rm(join(packageRoot, 'prebuilds'), { recursive: true, force: true });
     const { stdout } = await run(join(project, 'node_modules', '.bin', 'vmi'), ['doctor'], 3);
     expect(stdout).toMatch(/problem\s+addon\s+cannot load the native addon/);
-    expect(stdout).toContain('npm rebuild node-libvmi');
+    expect(stdout).toContain('npx node-libvmi-build');
     // The size of a guest's RAM, without its contents.
     await writeFile(join(project, 'ram'), '');
     await truncate(join(project, 'ram'), 64 << 20);
     const code = `const { attach } = await import('node-libvmi');
       await attach('image:ram').catch((error) => console.log(error.code));`;
     expect((await node(code, 'module')).stdout).toBe('VMI_ADDON_MISSING\n');
+  });
+});
+
+describe('the addon', () => {
+  const doctor = async (env: NodeJS.ProcessEnv = {}) => {
+    const vmi = join(project, 'node_modules', '.bin', 'vmi');
+    const { stdout } = await run(vmi, ['doctor'], 'any', { ...process.env, ...env });
+    return stdout.split('\n').find((line) => line.includes('addon'));
+  };
+  const folder = () => join(packageRoot, 'prebuilds', `linux-${process.arch}`);
+  const released = join(root, 'build', 'Release', 'vmi_addon.node');
+  afterAll(() => rm(join(packageRoot, 'prebuilds'), { recursive: true, force: true }));
+
+  it('is the one that came with the package', async () => {
+    await mkdir(folder(), { recursive: true });
+    await copyFile(released, join(folder(), 'node-libvmi.glibc.node'));
+    expect(await doctor()).toMatch(/^ok +addon/);
+    // One that does not fit this host is told as such.
+    await writeFile(join(folder(), 'node-libvmi.glibc.node'), 'no ELF file');
+    expect(await doctor()).toMatch(/^problem +addon +cannot load the native addon: .*node-libvmi/);
+    await rm(folder(), { recursive: true });
+    expect(await doctor()).toContain(`none came with the package for linux ${process.arch}`);
+  });
+
+  it('is the one that NODE_LIBVMI_ADDON names', async () => {
+    expect(await doctor({ NODE_LIBVMI_ADDON: released })).toMatch(/^ok +addon/);
+    expect(await doctor({ NODE_LIBVMI_ADDON: '/nowhere/x.node' })).toMatch(
+      /^problem +addon +cannot load the native addon: NODE_LIBVMI_ADDON names \/nowhere\/x.node: /,
+    );
+  });
+
+  it('is built by one command, which names what is missing', async () => {
+    const build = join(project, 'node_modules', '.bin', 'node-libvmi-build');
+    const bare = {
+      PATH: dirname(process.execPath),
+      PYTHON: '/nowhere/python3',
+      CXX: '/nowhere/g++',
+    };
+    const { code, stderr } = await run(build, [], 'any', bare);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^node-libvmi-build: \/nowhere\/python3, (make, )?\/nowhere\/g\+\+ is not installed: /,
+    );
+    expect(stderr).toMatch(/apt-get install python3 (make )?g\+\+|apk add/);
   });
 });
 

@@ -117,7 +117,7 @@ vmi::Result<std::unique_ptr<HostProcess>> HostProcess::Start(const std::string& 
   const std::string program = HostProgram();
   if (access(program.c_str(), X_OK) != 0) {
     return {vmi::Code::kUnsupported, "cannot run " + program + " (" + strerror(errno) +
-                                         "); build it with 'npm rebuild node-libvmi'"};
+                                         "); build it with 'npx node-libvmi-build'"};
   }
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)

@@ -47,14 +47,14 @@ describe('vmi doctor', () => {
     const finding = addonFinding(() => {
       throw new VmiError(
         'VMI_ADDON_MISSING',
-        "cannot load the native addon: not found at /x/vmi_addon.node. Build it with 'npm rebuild node-libvmi'",
+        "cannot load the native addon: not found at /x/vmi_addon.node. Build it with 'npx node-libvmi-build'",
       );
     });
     expect(finding).toEqual({
       check: 'addon',
       status: 'problem',
       detail: 'cannot load the native addon: not found at /x/vmi_addon.node',
-      fix: "Build it with 'npm rebuild node-libvmi'",
+      fix: "Build it with 'npx node-libvmi-build'",
     });
   });
 
