@@ -40,7 +40,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
   readonly target: string;
   #attached: Attached;
   #watch: GuestWatch;
-  #tasks: Tasks;
+  #readers: Tasks | undefined;
   #pauses: Pauses;
   readonly #reopen: (() => Promise<Attached>) | undefined;
   readonly #streams = new Set<{ return(): Promise<unknown> }>();
@@ -58,8 +58,14 @@ export class Guest extends GuestValues implements AsyncDisposable {
     this.#attached = { memory, kernel };
     this.#reopen = reopen;
     this.#watch = new GuestWatch(kernel);
-    this.#tasks = new Tasks(kernel);
     this.#pauses = new Pauses(memory);
+  }
+
+  /** @throws {VmiError} what is not known of the kernel, so that its tasks cannot be read */
+  get #tasks(): Tasks {
+    if (this.kernel.lacking !== undefined) throw this.kernel.lacking;
+    this.#readers ??= new Tasks(this.kernel);
+    return this.#readers;
   }
 
   /** Its physical memory. */
@@ -88,7 +94,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
     await this.#background;
     this.#attached = next;
     this.#watch = new GuestWatch(next.kernel);
-    this.#tasks = new Tasks(next.kernel);
+    this.#readers = undefined;
     this.#pauses = new Pauses(next.memory);
     this.#background = next.kernel.remember();
     // A memory that the caller made is searched anew, and stays.

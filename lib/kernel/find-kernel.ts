@@ -22,6 +22,8 @@ import { readBanner, verifyTasks } from './verify.js';
 
 /** Registers of a guest that boots or switches processes change; so often is it looked at again. */
 const ATTEMPTS = 8;
+/** Errors that say what is not known, and not that something is wrong. */
+const LACKING: ReadonlySet<string> = new Set(['VMI_TYPE', 'VMI_SYMBOL', 'VMI_ATTACH']);
 /** Build-ids compared at most: the cache holds no more. */
 const MAX_CACHE_LOOKS = 256;
 
@@ -37,6 +39,8 @@ export interface FoundKernel {
   readonly banner: string;
   readonly buildId: BuildId | undefined;
   readonly pti: boolean;
+  /** Why its tasks cannot be read, where all else is known. */
+  readonly lacking: VmiError | undefined;
   readonly cached: CachedKernel | undefined;
   readonly cache: KernelCache | undefined;
 }
@@ -150,7 +154,14 @@ async function searchKernel(
     if (candidate.source === 'registers' || (candidate.hinted && runsNow(found))) break;
   }
   checkAborted(signal);
-  return newest(loaded);
+  const whole = loaded.filter(({ lacking }) => lacking === undefined);
+  if (whole.length > 0) return newest(whole);
+  if (loaded.length > 1) {
+    for (const { candidate, lacking } of loaded)
+      log.note(`${candidate.label}: ${lacking?.message}`);
+    return undefined;
+  }
+  return loaded[0];
 }
 
 /** Opens a candidate with what the cache knows, and without it when that does not verify. */
@@ -249,10 +260,12 @@ function assemble(
   try {
     const { image: found, memory } = mapKernel(candidate, symbols);
     guest.readThrough(memory, symbols);
-    verifyTasks(memory, symbols, types, found);
-    const cpus = new KernelCpus({ memory, symbols, types });
-    const vouched = profile?.types === undefined && guest.btf() !== undefined;
-    proveLayout({ memory, symbols, types, cpus }, !vouched);
+    const lacking = unlessLacking(options, candidate, () => {
+      verifyTasks(memory, symbols, types, found);
+      const cpus = new KernelCpus({ memory, symbols, types });
+      const vouched = profile?.types === undefined && guest.btf() !== undefined;
+      proveLayout({ memory, symbols, types, cpus }, !vouched);
+    });
     const notes = [guest.symbols, symbols]
       .map((table) => trySymbols(table, '__start_notes', '__stop_notes'))
       .find((pair) => pair !== undefined);
@@ -272,6 +285,7 @@ function assemble(
       banner,
       buildId,
       pti,
+      lacking,
       cached,
       cache: options.cache,
     };
@@ -279,6 +293,26 @@ function assemble(
     if (profile === undefined || !(error instanceof VmiError) || error.code === 'VMI_CLOSED')
       throw error;
     throw new ProfileError(profile, error.message, release);
+  }
+}
+
+/**
+ * What a kernel lacks for its tasks to be read, where registers or VMCOREINFO lead to it and its
+ * page table, banner and symbols are right: then its memory can be read all the same.
+ * @throws {VmiError} its tasks are there and wrong, or a profile does not do what it was given for
+ */
+function unlessLacking(
+  { profile }: SearchOptions,
+  { source }: ImageCandidate,
+  verify: () => void,
+): VmiError | undefined {
+  try {
+    verify();
+    return undefined;
+  } catch (error) {
+    const lacks = error instanceof VmiError && LACKING.has(error.code);
+    if (!lacks || profile !== undefined || source === 'contents') throw error;
+    return error;
   }
 }
 

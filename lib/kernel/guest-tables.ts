@@ -2,6 +2,7 @@ import { CorruptError, hex, VmiError } from '../errors.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { CachedKernel } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
+import { findDataSymbols } from './data-symbols.js';
 import { type MappedImage, rangeOf, runOf, scanImage } from './image.js';
 import { InferredTypes } from './layout/inferred-types.js';
 import { Kallsyms } from './symbols/kallsyms.js';
@@ -126,10 +127,12 @@ export async function tablesFromGuest(
   }
   const btf =
     (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, signal));
-  const symbols = new LazySymbols('kallsyms', () => {
+  const data = kallsyms && (await findDataSymbols(candidate, kallsyms, signal));
+  const open = () => {
     if (kallsyms === undefined) throw failure;
     return kallsyms;
-  });
+  };
+  const symbols = new LazySymbols('kallsyms', open, data);
   const reading: Reading = { memory: space, symbols };
   return {
     readThrough: (memory, symbols) => {

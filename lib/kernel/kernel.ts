@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import { hex } from '../errors.js';
+import { hex, type VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { type CachedKernel, KernelCache } from './cache.js';
@@ -93,6 +93,11 @@ export class Kernel {
    * the image; pseudo-physical in a PV guest of Xen.
    */
   readonly physBase: bigint;
+  /**
+   * Why this kernel's tasks cannot be read: what is not known of it, and what would help.
+   * `undefined` where they can, as nearly always.
+   */
+  readonly lacking: VmiError | undefined;
   readonly provenance: Provenance;
   readonly #kaslr: () => bigint | undefined;
   readonly #found: FoundKernel;
@@ -118,6 +123,7 @@ export class Kernel {
     this.symbols = found.symbols;
     this.types = found.types;
     this.pti = found.pti;
+    this.lacking = found.lacking;
     this.p2m = image.p2m;
     const imagePhysical = image.p2m?.ofImage(image.virtual) ?? image.physical;
     this.physBase = BigInt.asIntN(64, imagePhysical - (image.virtual - KERNEL_MAP));

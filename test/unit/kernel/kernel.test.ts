@@ -224,6 +224,35 @@ describe('a kernel', () => {
     await expect(load(guest)).rejects.toThrow('it maps 0x0 to 0x200000');
   });
 
+  it('is found where its tasks cannot be read, and says what they lack', async () => {
+    const guest = buildGuest();
+    guest.ram.fill(0, guest.btfAt, guest.btfAt + 8);
+    const kernel = await load(guest);
+    expect(kernel.release).toBe('6.1.0-test-amd64');
+    expect(kernel.root).toBe(guest.root);
+    expect(kernel.memory.translate(kernel.symbols.address('init_task'))).toBe(
+      BigInt(guest.at('init_task')),
+    );
+    expect(kernel.lacking?.message).toMatch(
+      /the kernel has no BTF \(CONFIG_DEBUG_INFO_BTF\), and no list of tasks is found/,
+    );
+    expect((await load(buildGuest())).lacking).toBeUndefined();
+    // What only contents lead to may be a kernel that ran before.
+    const silent = buildGuest({ vmcoreinfo: false });
+    silent.ram.fill(0, silent.btfAt, silent.btfAt + 8);
+    await expect(load(silent)).rejects.toThrow(/the kernel has no BTF/);
+  });
+
+  it('is found by symbols of functions only', async () => {
+    const without = ['linux_banner', 'init_top_pgt', 'init_task', 'page_offset_base', 'init_mm'];
+    const guest = buildGuest({ without });
+    const kernel = await load(guest, { registers: [registersOf(guest.root)] });
+    expect(kernel.banner).toContain('Linux version 6.1.0-test-amd64');
+    expect(kernel.root).toBe(guest.root);
+    expect(kernel.pageOffset).toBe(guest.pageOffset);
+    expect(kernel.lacking).toMatchObject({ code: 'VMI_SYMBOL' });
+  });
+
   describe('was moved by KASLR', () => {
     const silent = { vmcoreinfo: false };
 
@@ -377,11 +406,6 @@ describe('what is no running kernel', () => {
       'whose first task has an address space',
       (guest) => guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_task') + 0x140),
       /task_struct.mm at 320: init_task at 0xffffffff8a601000 has one/,
-    ],
-    [
-      'without BTF',
-      (guest) => guest.ram.fill(0, guest.btfAt, guest.btfAt + 8),
-      /the kernel has no BTF \(CONFIG_DEBUG_INFO_BTF\), and no list of tasks is found .* give a profile with types/,
     ],
     [
       'without kallsyms',
