@@ -1,5 +1,7 @@
 export type { AddressLike } from './address.js';
-export { diagnose, type Finding } from './discover/diagnosis.js';
+export { diagnose } from './discover/diagnosis.js';
+export { fixEvents } from './discover/events.js';
+export type { Finding } from './discover/finding.js';
 export { type ListedGuest, listGuests } from './discover/list-guests.js';
 export {
   ChangedError,

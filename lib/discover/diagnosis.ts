@@ -8,18 +8,12 @@ import { cacheFolder } from '../kernel/cache.js';
 import { type LibvmiReport, libvmiReport } from '../libvmi/report.js';
 import { INSTALLATION_GUIDE, MINIMUM_VERSION } from '../libvmi/session.js';
 import { type XenHost, xenHost } from '../memory/libvmi/xen-domains.js';
+import { xenEvents } from '../memory/libvmi/xen-events.js';
 import { libvirtNames, libvirtUri } from '../memory/qemu/libvirt.js';
 import { VirshError } from '../memory/qemu/virsh.js';
+import { eventsFinding } from './events.js';
+import type { Finding } from './finding.js';
 import { listGuests } from './list-guests.js';
-
-/** One thing that was looked at, and what to do about it. */
-export interface Finding {
-  readonly check: string;
-  readonly status: 'ok' | 'warning' | 'problem';
-  readonly detail: string;
-  /** One command or sentence; absent where all is well. */
-  readonly fix?: string;
-}
 
 /** capabilities(7), CAP_SYS_PTRACE. */
 const CAP_SYS_PTRACE = 19n;
@@ -325,6 +319,7 @@ export async function diagnose(env: NodeJS.ProcessEnv = process.env): Promise<Fi
     addonFinding(),
     libvmiFinding(report),
     xenFinding(xenHost(), report),
+    eventsFinding(xenEvents()),
     qemuFinding(qemuVersion(env)),
     libvirtFinding(libvirtUri(env), await libvirtState(env)),
     rightsFinding({

@@ -7,14 +7,20 @@ export const doctor: Command = {
   name: 'doctor',
   summary: 'check this host: what works, what does not, and the fix',
   operands: [],
-  options: JSON_OPTION,
+  options: {
+    fix: {
+      summary: 'turn off events of Xen that a listener has left on, and that freeze a guest',
+    },
+    ...JSON_OPTION,
+  },
   details: [
+    'Nothing is changed without --fix, and no events of which a process of this host may be the listener are turned off with it.',
     'The exit code is 3 when no guest could be attached at all, as without the native addon; warnings leave it at 0.',
   ],
-  examples: ['vmi doctor'],
+  examples: ['vmi doctor', 'vmi doctor --fix'],
   async run({ has, out, env }) {
-    const { diagnose } = await import('../../index.js');
-    const findings = await diagnose(env);
+    const { diagnose, fixEvents } = await import('../../index.js');
+    const findings = [...(has('fix') ? fixEvents() : []), ...(await diagnose(env))];
     if (has('json')) out.json(findings);
     else out.lines(findings.flatMap((finding) => findingText(finding, out.styles)));
     return findings.some(({ status }) => status === 'problem') ? EXIT.attach : EXIT.done;

@@ -123,7 +123,7 @@ export async function dom0Project(path) {
       'build/Release/vmi_addon.node',
       'build/Release/libvmi_host',
       'package.json',
-      ...['bindings', 'file-uri-to-path'].map((one) => `node_modules/${one}`),
+      ...(await runtimePackages()).map((one) => `node_modules/${one}`),
     ])
       await cp(join(PROJECT, name), join(project, name), { recursive: true, dereference: true });
     await mkdir(join(root, 'usr/bin'), { recursive: true });
@@ -138,6 +138,22 @@ export async function dom0Project(path) {
   } finally {
     await rm(root, { recursive: true, force: true });
   }
+}
+
+/** Names of the packages that this project needs at run time, and of those that they need. */
+async function runtimePackages() {
+  /** @type {Set<string>} */
+  const names = new Set();
+  const add = async (/** @type {string} */ folder) => {
+    const text = await readFile(join(folder, 'package.json'), 'utf8');
+    for (const name of Object.keys(JSON.parse(text).dependencies ?? {})) {
+      if (names.has(name)) continue;
+      names.add(name);
+      await add(join(PROJECT, 'node_modules', name));
+    }
+  };
+  await add(PROJECT);
+  return [...names];
 }
 
 /** @param {string} root @param {string} path */
