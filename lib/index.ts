@@ -25,6 +25,7 @@ export { Pause } from './guest/pause.js';
 export type { Pattern, SearchHit, SearchOptions } from './guest/search.js';
 export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';
+export type { Fact } from './helpers/what-is.js';
 export type { ImageCandidate } from './kernel/candidate.js';
 export type { MappedImage } from './kernel/image.js';
 export { Kernel, type KernelOptions, type Provenance } from './kernel/kernel.js';

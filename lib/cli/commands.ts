@@ -10,11 +10,13 @@ import { ps } from './commands/ps.js';
 import { read } from './commands/read.js';
 import { repl } from './commands/repl.js';
 import { run } from './commands/run.js';
+import { search } from './commands/search.js';
 import { stacks } from './commands/stacks.js';
 import { sym } from './commands/sym.js';
 import { translate } from './commands/translate.js';
 import { type } from './commands/type.js';
 import { types } from './commands/types.js';
+import { what } from './commands/what.js';
 import { who } from './commands/who.js';
 
 /** Every command of `vmi`, in the order of its help. */
@@ -30,6 +32,8 @@ export const COMMANDS: readonly Command[] = [
   sym,
   read,
   translate,
+  what,
+  search,
   type,
   types,
   stacks,

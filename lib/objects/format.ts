@@ -2,7 +2,7 @@ import { hex, VmiError } from '../errors.js';
 import { escapeBytes, escapeText } from '../escape.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
 import { readCString } from './c-string.js';
-import { namedMembers, spelled } from './members.js';
+import { namedMembers } from './members.js';
 import { symbolAt } from './place-text.js';
 import { bitField, type ObjectSpace } from './space.js';
 
@@ -36,6 +36,7 @@ const MAX_INNER_BYTES = 32;
 const MAX_STRING = 64;
 
 interface Shown {
+  readonly $type: string;
   readonly $address: bigint;
   readonly $struct: StructType;
 }
@@ -52,7 +53,7 @@ export function formatStruct(
   const { columns = 100 } = options;
   const struct = object.$struct;
   const symbol = symbolText(space, object.$address, options);
-  const lines = [`${spelled(struct)} at ${hex(object.$address)}${symbol} {`];
+  const lines = [`${object.$type} at ${hex(object.$address)}${symbol} {`];
   let members: readonly Member[];
   try {
     members = namedMembers(struct);

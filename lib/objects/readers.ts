@@ -42,7 +42,7 @@ export function makeReader(type: TypeRef, bits: BitField | undefined): Reader {
       return floatReader(type.size);
     case 'struct':
     case 'union': {
-      const Made = structClass(type.struct);
+      const Made = structClass(type.struct, type.name);
       return (space, address, parent, key) => new Made(space, address, new Trace(parent, key));
     }
     case 'pointer':
@@ -125,7 +125,7 @@ function pointerReader(type: Extract<TypeRef, { kind: 'pointer' }>): Reader {
     return (space, address, parent, key) => {
       const value = space.memory.readU64(address);
       if (value === 0n) return null;
-      Made ??= structClass(target.struct);
+      Made ??= structClass(target.struct, target.name);
       return new Made(space, value, new Trace(parent, key));
     };
   }

@@ -81,7 +81,8 @@ export class StructObject implements KernelStruct {
 
   /** C name of the type: `struct task_struct`. */
   get $type(): string {
-    return spelled(structOf(this));
+    const struct = structOf(this);
+    return aliases.get(struct) ?? spelled(struct);
   }
 
   /** Bytes: `sizeof`. */
@@ -246,8 +247,16 @@ function structOf(object: StructObject): StructType {
   return structs.get(object.constructor)!;
 }
 
-/** The class of a structure's objects. @throws {CorruptError} types that contain themselves */
-export function structClass(struct: StructType): StructClass {
+/** C names of structures that have none but by a typedef: `pgd_t`. */
+const aliases = new WeakMap<StructType, string>();
+
+/**
+ * The class of a structure's objects.
+ * @param name as the type was named that led here, for a structure that has no name of its own
+ * @throws {CorruptError} types that contain themselves
+ */
+export function structClass(struct: StructType, name = ''): StructClass {
+  if (struct.name === '' && /^\w+$/.test(name) && !aliases.has(struct)) aliases.set(struct, name);
   let made = classes.get(struct);
   if (made === undefined) {
     made = class extends StructObject {};

@@ -115,6 +115,24 @@ await guest.close();`;
     }
   });
 
+  it('sizes and prints every type that the kernel has', async () => {
+    const guest = await attach(target);
+    try {
+      let count = 0;
+      for (const name of new Set(guest.kernel.types.names())) {
+        const object = guest.object(name, guest.symbol('init_task'));
+        expect(object.$size).toBe(guest.objects.sizeof(name));
+        const lines: string[] = object.$format();
+        expect(lines.length).toBeLessThan(1100);
+        expect(lines.find((line) => line.includes('cannot be shown'))).toBeUndefined();
+        count++;
+      }
+      expect(count).toBeGreaterThan(5000);
+    } finally {
+      await guest.close();
+    }
+  });
+
   it('finds text in RAM and in a process, and says what is there', async () => {
     const guest = await attach(target);
     try {
@@ -133,6 +151,20 @@ await guest.close();`;
       const [{ address, physical } = { address: 0n, physical: 0n }] = inside;
       expect(address >= object.mm.env_start && address < object.mm.env_end).toBe(true);
       expect(guest.readString(address, 64, { pid })).toBe('LAB_SOUGHT=needle-in-a-guest');
+      const line = `0x${physical.toString(16)}  0x${address.toString(16)}\n`;
+      const printed = node(vmiPath, 'search', target, 'LAB_SOUGHT=needle', '--pid', String(pid));
+      expect(printed).toEqual({ status: 0, stdout: line, stderr: '' });
+      const asked = node(
+        vmiPath,
+        'what',
+        target,
+        `0x${address.toString(16)}`,
+        '--pid',
+        String(pid),
+      );
+      expect(asked.stdout).toMatch(/^user {2}.* rw-p \[stack\], present\n$/);
+      expect(node(vmiPath, 'what', target, '0x10').status).toBe(1);
+      expect(node(vmiPath, 'search', target, 'zz', '--hex').status).toBe(2);
       expect(guest.whatIs(address, { pid })[0]?.text).toMatch(/ rw-p \[stack\], present$/);
       let looked = 0n;
       const all = [];
