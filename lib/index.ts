@@ -105,6 +105,7 @@ export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';
 export type { CrossRow, View } from './tasks/cross-view.js';
 export type { Consistency } from './tasks/listing.js';
+export type { Misfit } from './tasks/salvage.js';
 export { CR3_SOURCES } from './tasks/settle.js';
 export { Task, type TaskField, type TaskJson } from './tasks/task.js';
 export { TaskList } from './tasks/task-list.js';

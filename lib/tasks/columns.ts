@@ -1,4 +1,5 @@
 import type { Consistency, Listing } from './listing.js';
+import type { Misfit } from './salvage.js';
 import { SETTLED } from './settle.js';
 import { faultBits } from './task-members.js';
 
@@ -14,6 +15,8 @@ export interface TaskColumns {
   readonly mode: Consistency;
   /** Times that links or rows were read again because the guest changed under the walk. */
   readonly retries: number;
+  /** As {@link TaskList.misfits}. */
+  readonly misfits: readonly Misfit[];
   readonly pid: Uint32Array;
   readonly tgid: Uint32Array;
   /** {@link UNREADABLE} where it cannot be read. */
@@ -68,6 +71,7 @@ export function toColumns(listing: Listing): TaskColumns {
     count,
     mode,
     retries: listing.retries,
+    misfits: listing.misfits,
     cr3,
     startTime: longs(rows.longs('startTime')),
     task: longs(rows.bases),

@@ -2,6 +2,7 @@ import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { CpuLook } from './cpus.js';
 import { type Cr3Source, PTI_USER_BIT, pgdToCr3 } from './cr3.js';
+import type { Misfit } from './salvage.js';
 import { CR3_SOURCES, SETTLED, type Settlement, settle } from './settle.js';
 import { ESSENTIAL_FAULTS, type TaskRows } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
@@ -16,6 +17,8 @@ export interface ListingFacts {
   readonly retries?: number;
   /** Rows of tasks that are known to have left. */
   readonly left?: readonly number[];
+  /** What did not fit, where the rows were put together from lists that do not close. */
+  readonly misfits?: readonly Misfit[];
   /** The CPUs, where the rows are those of its tasks. */
   readonly look?: CpuLook;
 }
@@ -31,6 +34,7 @@ export class Listing {
   readonly settled: Uint8Array;
   /** Rows that may hold something else than nearly all do. See {@link Settlement.unexpected}. */
   readonly unexpected: Uint32Array;
+  readonly misfits: readonly Misfit[];
   readonly #settlement: Settlement;
   /** By PGD, for guests whose page tables hold machine addresses. */
   readonly #machine = new Map<bigint, MachineSpace>();
@@ -41,6 +45,7 @@ export class Listing {
     this.rows = rows;
     this.mode = modeOf(kernel);
     this.#settlement = settle(readers, rows, facts.look);
+    this.misfits = facts.misfits ?? [];
     this.retries = (facts.retries ?? 0) + this.#settlement.retries;
     this.settled = this.#settlement.settled;
     this.unexpected = this.#settlement.unexpected;

@@ -128,10 +128,11 @@ export class PidTree {
 
   /**
    * The task of every PID in the tree, in the order of the tree.
+   * @param broken told of each part of the tree that is none, which is then passed over
    * @throws {CorruptError} the tree is none, or holds more than the guest can
    */
-  all(): bigint[] {
-    const pids = BigUint64Array.from(this.#entries());
+  all(broken?: (error: unknown) => void): bigint[] {
+    const pids = BigUint64Array.from(this.#entries(broken));
     const { memory } = this.#kernel;
     let rows = this.#firstTask.gather(memory, pids);
     for (let look = 1; look < LOOKS && memory.physical.live; look++) {
@@ -140,15 +141,21 @@ export class PidTree {
     }
     const tasks: bigint[] = [];
     for (const [i, first] of rows.longs('first').entries()) {
-      if (rows.faults[i] !== 0)
-        throw new CorruptError(`the struct pid at ${hex(pids[i]!)} cannot be read`, pids[i]!, i);
-      if (first !== 0n) tasks.push(wrap(first - this.#pidLinks));
+      if (rows.faults[i] !== 0) {
+        const error = new CorruptError(
+          `the struct pid at ${hex(pids[i]!)} cannot be read`,
+          pids[i]!,
+          i,
+        );
+        if (broken === undefined) throw error;
+        broken(error);
+      } else if (first !== 0n) tasks.push(wrap(first - this.#pidLinks));
     }
     return tasks;
   }
 
   /** Every `struct pid` in the tree. */
-  #entries(): bigint[] {
+  #entries(broken?: (error: unknown) => void): bigint[] {
     const { memory } = this.#kernel;
     const { maxTasks } = this.#members;
     const pids: bigint[] = [];
@@ -170,13 +177,24 @@ export class PidTree {
         throw new CorruptError('the PID tree leads to a node twice', node, pids.length);
       seen.add(node);
       const slots = memory.read(wrap(node + this.#slots), 8 << this.#chunkShift);
-      for (let at = 0; at < slots.length; at += 8) visit(slots.readBigUInt64LE(at), shift);
+      for (let at = 0; at < slots.length; at += 8) tryVisit(slots.readBigUInt64LE(at), shift);
       if (pids.length > maxTasks) {
         const why = `the PID tree holds more than ${maxTasks} entries`;
         throw new CorruptError(why, node, pids.length);
       }
     };
-    visit(memory.readU64(this.#head), MAX_SHIFT + this.#chunkShift);
+    const tryVisit = (entry: bigint, above: number): void => {
+      if (broken === undefined) {
+        visit(entry, above);
+        return;
+      }
+      try {
+        visit(entry, above);
+      } catch (error) {
+        broken(error);
+      }
+    };
+    tryVisit(memory.readU64(this.#head), MAX_SHIFT + this.#chunkShift);
     return pids;
   }
 

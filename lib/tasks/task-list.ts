@@ -1,4 +1,5 @@
 import type { Consistency, Listing } from './listing.js';
+import type { Misfit } from './salvage.js';
 import { SETTLED } from './settle.js';
 import { Task } from './task.js';
 
@@ -17,6 +18,13 @@ export class TaskList extends Array<Task> {
    * that nobody can say whether they belong here. Empty in a sane guest.
    */
   corrupt: readonly Task[] = [];
+
+  /**
+   * Of an image that was copied while its guest ran, or cut short: where its lists do not fit. The
+   * tasks are those that could be proven all the same; there may have been others. Empty where the
+   * lists are whole.
+   */
+  misfits: readonly Misfit[] = [];
 
   /** Derived arrays (`filter`, `map`) are plain ones. */
   static override get [Symbol.species](): ArrayConstructor {
@@ -40,5 +48,6 @@ export function toTasks(listing: Listing, keep?: (task: Task) => boolean): TaskL
   }
   tasks.retries = listing.retries;
   tasks.mode = listing.mode;
+  tasks.misfits = listing.misfits;
   return tasks;
 }

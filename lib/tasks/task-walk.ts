@@ -1,5 +1,6 @@
-import { CorruptError, hex } from '../errors.js';
+import { CorruptError, FaultError, hex } from '../errors.js';
 import { Listing } from './listing.js';
+import { salvage } from './salvage.js';
 import { IDENTITY_FAULTS, type TaskRows } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
 import { type Processes, walkThreads } from './threads.js';
@@ -49,9 +50,23 @@ export class TaskWalk {
   }
 
   #walk({ threads }: ListOptions, buffer: ArrayBuffer): Listing {
+    const { kernel } = this.#readers;
+    kernel.memory.begin();
+    try {
+      return this.#walkLists(threads === true, buffer);
+    } catch (error) {
+      const isBroken = error instanceof CorruptError || error instanceof FaultError;
+      if (!isBroken || kernel.memory.physical.live) throw error;
+      // A copy of a guest that ran: its lists need not close, and do not mend.
+      const { rows, misfits } = salvage(this.#readers, threads === true);
+      if (rows.count === 0) throw error;
+      return new Listing(this.#readers, rows, { misfits });
+    }
+  }
+
+  #walkLists(threads: boolean, buffer: ArrayBuffer): Listing {
     const { members, kernel } = this.#readers;
     const { memory } = kernel;
-    memory.begin();
     const head = BigUint64Array.of(members.processHead);
     let retries = 0;
     let suspects = new Set<string>();
@@ -60,7 +75,7 @@ export class TaskWalk {
       retries += found.retries;
       const processes = found.rows;
       this.#expected = processes.count + (processes.count >> 4) + 16;
-      if (threads !== true) return new Listing(this.#readers, processes, { retries });
+      if (!threads) return new Listing(this.#readers, processes, { retries });
       const all = walkThreads(members, withSignals(this.#readers, processes));
       retries += all.retries;
       // The leader stays in the list until the process is reaped. Between the two walks it may be;

@@ -1,4 +1,4 @@
-import type { Guest, TaskJson } from '../../index.js';
+import { type Guest, hex, type TaskJson, type TaskList } from '../../index.js';
 import { type CrossJson, taskTable } from '../../text/task.js';
 import { onlyOne } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
@@ -22,6 +22,7 @@ export const ps: Command = {
   },
   details: [
     "SOURCE says where CR3 comes from: mm, the task's own; active_mm and loaded_mm, borrowed by a task that is on a CPU without one; thread, of a leader that exited before its threads; none, a kernel thread off the CPU; exited, a zombie. A kernel thread's name is in brackets.",
+    'Of an image that was copied while its guest ran, every task that can be proven is listed; where its lists do not fit is said on standard error, and the exit code is 4.',
     'A task whose memory is damaged has the source "corrupt" and no CR3; the exit code is then 4.',
     'With --cross the list of processes, the threads of each, the PID tree and what the CPUs run are joined. A task that its kind of list lacks, in MISSING, is one that something hides or that a bug has lost; FOUND is where it was met. The exit code is 1 when there is such a task. With --json every task and thread is printed, with the fields "views" and "missing".',
   ],
@@ -35,9 +36,10 @@ export const ps: Command = {
     onlyOne(invocation, 'cross', 'threads');
     return withGuest((guest) => {
       if (has('cross')) return cross(guest, out, has('json'));
-      const tasks = guest.tasks({ threads: has('threads') }).map((task) => task.toJSON());
+      const list = guest.tasks({ threads: has('threads') });
+      const tasks = list.map((task) => task.toJSON());
       print(tasks, out, has('json'));
-      return tellBroken(tasks, out);
+      return Math.max(tellBroken(tasks, out), tellMisfits(list, out));
     });
   },
 };
@@ -60,6 +62,17 @@ function cross(guest: Guest, out: Output, json: boolean): number {
 function print(tasks: readonly TaskJson[], out: Output, json: boolean): void {
   if (json) out.json(tasks);
   else out.lines(taskTable(tasks, out.styles));
+}
+
+/** Says where the lists of a copied memory do not fit. @returns the exit code */
+function tellMisfits({ misfits, length }: TaskList, out: Output): number {
+  if (misfits === undefined || misfits.length === 0) return EXIT.done;
+  out.error(
+    `the lists of this image do not close, as in a copy of a guest that ran, or one that was cut short: these are the ${length} tasks that could be proven, there may have been others`,
+  );
+  for (const { address, why } of misfits.slice(0, MAX_NAMED)) out.error(`${hex(address)}: ${why}`);
+  if (misfits.length > MAX_NAMED) out.error(`… and ${misfits.length - MAX_NAMED} more like these`);
+  return EXIT.memory;
 }
 
 /** Names damaged tasks on standard error. @returns the exit code */

@@ -1,6 +1,9 @@
 import { PAGE_MASK } from '../../address.js';
 import type { VcpuRegisters } from '../physical-memory.js';
 
+/** End of the physical addresses of any processor. SDM vol. 3A, 4.1.4, MAXPHYADDR. */
+export const MAX_PHYSICAL = 1n << 52n;
+
 /** A run of guest-physical RAM, as a dump describes it. */
 export interface DumpRange {
   /** Guest-physical address of the first byte. */
@@ -33,6 +36,18 @@ export interface DumpContent {
    * `ranges`.
    */
   readonly present?: Uint8Array | undefined;
+}
+
+/** What a format is called of which the end of the file lacks so many bytes. */
+export function cutShort(format: string, missing: bigint): string {
+  if (missing === 0n) return format;
+  return `${format}, cut short: ${(missing + 0xfffffn) >> 20n} MiB are missing`;
+}
+
+/** Bytes of a run at `offset` that a file holds, of the `wanted` that it should. */
+export function heldBy(fileSize: bigint, offset: bigint, wanted: bigint): bigint {
+  const rest = offset < fileSize ? fileSize - offset : 0n;
+  return rest < wanted ? rest : wanted;
 }
 
 /** Whole pages of RAM: in the file at `offset`, or left out of it. */

@@ -11,7 +11,7 @@
 // Written by QEMU (dump/dump.c, dump-guest-memory), the crashed kernel (fs/proc/vmcore.c; the
 // kernel's text overlaps its direct map), the running one (fs/proc/kcore.c; p_paddr is -1 for what
 // is in no direct map), makedumpfile -E, VirtualBox (VMM/VMMR3/DBGFCoreWrite.cpp).
-import type { DumpContent, DumpRange } from './content.js';
+import { cutShort, type DumpContent, type DumpRange, heldBy, MAX_PHYSICAL } from './content.js';
 import { type ElfNote, elfNotes, processName, qemuRegisters } from './elf-notes.js';
 import { exactly, type ImageFile } from './file.js';
 
@@ -25,8 +25,6 @@ const PT_NOTE = 4;
 const PN_XNUM = 0xffff;
 const MAX_PROGRAM_HEADERS = 65_536;
 const MAX_NOTES_LENGTH = 64 << 20;
-/** Highest physical address of any processor. SDM vol. 3A, 4.1.4, MAXPHYADDR. */
-const MAX_PHYSICAL = 1n << 52n;
 
 /** Whether the file starts like an ELF file. */
 export function isElf(head: Buffer): boolean {
@@ -61,14 +59,15 @@ export function readElfCore(file: ImageFile): DumpContent {
   }
   if (loads.length === 0) throw file.fail('it has no RAM (no PT_LOAD segment)');
   refuseProcess(file, loads, notes);
-  for (const { physical, offset, held } of loads) {
-    if (offset > file.size || held > file.size - offset) {
-      throw file.fail(
-        `it is truncated: the RAM at ${`0x${physical.toString(16)}`} needs ${offset + held} bytes of file, there are ${file.size}. Copy it again, whole`,
-      );
-    }
-  }
-  return { format: 'ELF core', ranges: loads, registers: qemuRegisters(notes) };
+  let missing = 0n;
+  const ranges = loads.map((load) => {
+    const held = heldBy(file.size, load.offset, load.held);
+    missing += load.held - held;
+    return { ...load, held };
+  });
+  if (ranges.every(({ held }) => held === 0n))
+    throw file.fail('it is truncated before the first byte of RAM. Copy it again, whole');
+  return { format: cutShort('ELF core', missing), ranges, registers: qemuRegisters(notes) };
 }
 
 function programHeaders(file: ImageFile): Buffer {

@@ -11,7 +11,7 @@
 //
 // What is in the first bitmap only was left out (makedumpfile -d): it may have held anything.
 // makedumpfile diskdump_mod.h; QEMU include/sysemu/dump.h.
-import type { DumpContent, DumpRange } from './content.js';
+import { cutShort, type DumpContent, type DumpRange } from './content.js';
 import { elfNotes, qemuRegisters } from './elf-notes.js';
 import { type Bytes, exactly, type ImageFile } from './file.js';
 import { isFlattened, unflatten } from './flattened.js';
@@ -67,10 +67,10 @@ export function readKdump(file: ImageFile): DumpContent {
   const end = ranges.at(-1);
   if (end === undefined) throw file.fail('it has no RAM');
   return unpacking(file, (unpacked) => {
-    unpackPages(bytes, file, layout, unpacked);
+    const missing = unpackPages(bytes, file, layout, unpacked);
     unpacked.reach(end.physical + end.length);
     return {
-      format: 'kdump, unpacked',
+      format: cutShort('kdump, unpacked', missing),
       ranges,
       registers: qemuRegisters(elfNotes(layout.notes)),
       unpacked: unpacked.fd,
@@ -107,20 +107,25 @@ function readLayout(bytes: Bytes, file: ImageFile): Layout {
   };
 }
 
-function unpackPages(bytes: Bytes, file: ImageFile, layout: Layout, unpacked: Unpacked): void {
+/** @returns bytes of RAM that the end of the file lacks; their pages are taken out of `dumped` */
+function unpackPages(bytes: Bytes, file: ImageFile, layout: Layout, unpacked: Unpacked): bigint {
   const pages = new PageWriter(bytes, file, unpacked);
   let at = layout.descriptors;
+  const { dumped, maxPfn } = layout;
+  let missing = 0n;
   let waiting: number[] = [];
   const flush = () => {
     const length = waiting.length * DESCRIPTOR_SIZE;
-    const descriptors = exactly(bytes, file, at, length, 'page descriptors');
+    const descriptors = bytes.read(at, length);
     for (const [i, pfn] of waiting.entries()) {
-      pages.unpack(pfn, descriptors.subarray(i * DESCRIPTOR_SIZE));
+      const descriptor = descriptors.subarray(i * DESCRIPTOR_SIZE, (i + 1) * DESCRIPTOR_SIZE);
+      if (descriptor.length === DESCRIPTOR_SIZE && pages.unpack(pfn, descriptor)) continue;
+      dumped[pfn >>> 3]! &= ~(1 << (pfn & 7));
+      missing += BigInt(PAGE);
     }
     at += BigInt(length);
     waiting = [];
   };
-  const { dumped, maxPfn } = layout;
   for (let pfn = 0; pfn < maxPfn; pfn++) {
     const byte = dumped[pfn >>> 3]!;
     if (byte === 0) {
@@ -132,6 +137,7 @@ function unpackPages(bytes: Bytes, file: ImageFile, layout: Layout, unpacked: Un
   }
   if (waiting.length > 0) flush();
   pages.flush();
+  return missing;
 }
 
 /** Unpacks one page after the other to its place; pages of zeroes stay holes. */
@@ -153,17 +159,20 @@ class PageWriter {
     this.#unpacked = unpacked;
   }
 
-  unpack(pfn: number, descriptor: Buffer): void {
+  /** @returns whether the file has it: a dump that was not finished has descriptors of no page */
+  unpack(pfn: number, descriptor: Buffer): boolean {
     const offset = descriptor.readBigUInt64LE(0);
-    if (offset === this.#zeroAt) return;
+    if (offset === this.#zeroAt) return true;
     const size = descriptor.readUInt32LE(8);
     const flags = descriptor.readUInt32LE(12);
     if (size > MAX_PACKED) throw this.#file.fail(`page ${pfn} claims ${size} packed bytes`);
+    if (offset === 0n || offset + BigInt(size) > this.#bytes.size) return false;
     const packed = exactly(this.#bytes, this.#file, offset, size, 'pages');
     const page = flags === 0 ? packed : this.#unpackAs(pfn, PACKINGS[flags], flags, packed);
     if (page.length !== PAGE) throw this.#file.fail(`page ${pfn} has ${page.length} bytes`);
     if (this.#zeroes.equals(page)) this.#zeroAt = offset;
     else this.#put(pfn, page);
+    return true;
   }
 
   flush(): void {
