@@ -33,7 +33,10 @@ export function readBanner(
   return { banner: text.trimEnd(), release };
 }
 
-/** init_task is the idle task, its list closes in a guest that is read itself, and init_mm names the page table that was found. */
+/**
+ * init_task is the idle task, its list closes in a guest that is read itself, and init_mm names the
+ * page table that was found.
+ */
 export function verifyTasks(
   memory: VirtualMemory,
   symbols: SymbolTable,

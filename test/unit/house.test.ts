@@ -73,9 +73,7 @@ const LONG_FUNCTIONS: ReadonlySet<string> = new Set([
 ]);
 /** Folders whose comments are not all wrapped yet. */
 const LONG_COMMENTS: readonly string[] = [
-  'lib/memory/image/',
   'lib/memory/libvmi/',
-  'lib/memory/qemu/',
 ];
 
 const files = [...walk('lib', /\.ts$/), ...walk('native', /\.(cpp|h)$/)];
