@@ -72,9 +72,7 @@ const LONG_FUNCTIONS: ReadonlySet<string> = new Set([
   'native/source/segments_process.cpp: GuestProcess::Read',
 ]);
 /** Folders whose comments are not all wrapped yet. */
-const LONG_COMMENTS: readonly string[] = [
-  'lib/memory/libvmi/',
-];
+const LONG_COMMENTS: readonly string[] = ['lib/memory/libvmi/'];
 
 const files = [...walk('lib', /\.ts$/), ...walk('native', /\.(cpp|h)$/)];
 const texts = new Map(files.map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]));
