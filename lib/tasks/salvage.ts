@@ -1,7 +1,7 @@
 import { wrap } from '../address.js';
 import { CorruptError, FaultError, hex } from '../errors.js';
 import { memberOffset } from '../memory/plan.js';
-import type { TaskColumn, TaskMembers, TaskRows } from './task-members.js';
+import { faultBits, type TaskMembers, type TaskRows } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
 import { walkThreads } from './threads.js';
 
@@ -16,8 +16,8 @@ export interface Misfit {
 const MAX_MISFITS = 1_000;
 const NEXT = 0n;
 const PREVIOUS = 8n;
-/** Members without which a row says nothing that could be checked. */
-const CHECKED = ['pid', 'tgid', 'startTime', 'threadPid'] as const satisfies readonly TaskColumn[];
+/** Faults of members without which a row says nothing that could be checked. */
+const CHECKED_FAULTS = faultBits('pid', 'tgid', 'startTime', 'threadPid');
 
 /** What could be shown of the tasks of a memory whose lists do not close. */
 export interface Salvage {
@@ -100,12 +100,11 @@ class Salvager {
   #proven(addresses: Iterable<bigint>): { address: bigint; pid: number; leader: boolean }[] {
     const all = BigUint64Array.from(addresses);
     const rows = this.#members.gather(all);
-    const mask = this.#members.mask(...CHECKED);
     const pids = rows.words('pid');
     const tasks: { address: bigint; pid: number; leader: boolean }[] = [];
     for (const [row, address] of all.entries()) {
       const why =
-        (rows.faults[row]! & mask) !== 0
+        (rows.faults[row]! & CHECKED_FAULTS) !== 0
           ? 'it cannot be read'
           : this.#disproof(address, pids[row]!, rows.longs('threadPid')[row]!);
       if (why !== undefined) this.#add(address, why);
