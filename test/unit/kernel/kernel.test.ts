@@ -389,7 +389,10 @@ describe('what is no running kernel', () => {
     ],
     [
       'whose list of tasks does not close',
-      (guest) => guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_task') + 0x100),
+      (guest) => {
+        guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_task') + 0x100);
+        guest.ram.writeBigUInt64LE(guest.virtual, guest.at('init_task') + 0x108);
+      },
       /task_struct.tasks at 256: the list of tasks at 0xffffffff8a601100 does not close: its neighbours point to/,
     ],
     [
