@@ -144,7 +144,9 @@ async function attachSource(
   let last: unknown;
   for (const candidate of source.candidates) {
     try {
-      return await attachCandidate(candidate, options);
+      const attached = await attachCandidate(candidate, options);
+      source.kept?.();
+      return attached;
     } catch (error) {
       if (options.signal?.aborted === true) throw aborted(options.signal);
       // Only what another layout could cure leads on to the next one.

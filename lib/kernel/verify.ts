@@ -97,8 +97,8 @@ export function verifyTasks(
 
 /**
  * Both neighbours of a list head point back. A task may be linked or unlinked just then: looked at
- * again. An image may have been copied while its guest ran, and has pages of different moments then:
- * there one of them suffices, or one whose page the image lacks.
+ * again. An image may have been copied while its guest ran, and has pages of different moments
+ * then: there one of them suffices, or one whose page the image lacks.
  */
 function verifyList(memory: VirtualMemory, head: bigint): void {
   let why = '';

@@ -32,8 +32,8 @@ export interface DumpContent {
    */
   readonly unpacked?: number | undefined;
   /**
-   * One bit a page frame number from 0 on, set where the dump holds the page; `undefined`: all of
-   * `ranges`.
+   * One bit a page of the unpacked file from its start on, set where the dump had the page;
+   * `undefined`: all of `ranges`.
    */
   readonly present?: Uint8Array | undefined;
 }

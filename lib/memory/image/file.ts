@@ -18,10 +18,13 @@ export class ImageFile implements Bytes {
   readonly fd: number;
   readonly size: bigint;
 
-  /** @throws {VmiError} `VMI_ATTACH`: no such file, no right to read it, no regular file */
-  constructor(path: string) {
+  /**
+   * @param fd of what the file unpacks to, where it was packed
+   * @throws {VmiError} `VMI_ATTACH`: no such file, no right to read it, no regular file
+   */
+  constructor(path: string, fd = openFile(path)) {
     this.path = path;
-    this.fd = openFile(path);
+    this.fd = fd;
     this.size = fstatSync(this.fd, { bigint: true }).size;
   }
 

@@ -1,4 +1,4 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import type { NativeSegment } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative } from '../../errors.js';
@@ -8,19 +8,18 @@ import { bitsOf, type DumpContent, pageRuns } from './content.js';
 const PAGE_SHIFT = 12n;
 
 /**
- * Opens what a dump holds as memory. Closes the unpacked file, if there is one: the mapping keeps
- * it.
+ * Opens what a dump holds as memory. Closes the descriptor: the mapping keeps the file.
+ * @param fd of the file that the offsets are of
  * @throws {VmiError} `VMI_ATTACH`: the host does not map the file
  */
-export function openContent(path: string, content: DumpContent): PhysicalMemory {
+export function openContent(fd: number, path: string, content: DumpContent): PhysicalMemory {
   const { format, ranges, registers, present } = content;
-  const fd = content.unpacked ?? openSync(path, 'r');
   try {
     const segments = pageRuns(ranges).map(({ physical, length, offset }): NativeSegment => {
       if (offset === undefined) return { physical, length, kind: 'absent' };
       const segment = { physical, length, kind: 'file' as const, fd, offset };
       if (present === undefined) return segment;
-      const first = Number(physical >> PAGE_SHIFT);
+      const first = Number(offset >> PAGE_SHIFT);
       return { ...segment, present: bitsOf(present, first, Number(length >> PAGE_SHIFT)) };
     });
     const native = addon().openMemory({ segments });

@@ -2,28 +2,37 @@
 // format=raw), or all addresses from 0 on, holes and all (pmemsave, LiME format=padded). Nothing in
 // the file says which.
 import { VmiError } from '../../errors.js';
-import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+import { otherSplits, ramSplits, splitRanges } from '../../ram-layout.js';
 import type { DumpRange } from './content.js';
 import type { ImageFile } from './file.js';
-import { openContent } from './open-content.js';
 
+/** No machine has a hole below this unless it was told to. */
+const LOWEST_HOLE = 1n << 30n;
 /** Smallest file that can hold a Linux guest's RAM; anything less is a mistake. */
 const MIN_IMAGE = 16n << 20n;
 
 const FOREIGN: readonly (readonly [magic: string, name: string, advice: string])[] = [
   ['QFI\xfb', 'a qcow2 disk', 'give a memory image: dump-guest-memory or a memory-backend-file'],
-  ['LibvirtQemudSave', 'a libvirt save file', "use 'virsh dump --memory-only --format elf'"],
-  ['\x1f\x8b', 'a gzip file', 'unpack it first'],
+  ['BZh', 'a bzip2 file', 'unpack it first'],
   ['\xfd7zXZ', 'an xz file', 'unpack it first'],
-  ['(\xb5/\xfd', 'a zstd file', 'unpack it first'],
+  ['\x04"M\x18', 'an lz4 file', 'unpack it first'],
+  ['\x89LZO\0', 'an lzop file', 'unpack it first'],
+  ['KDMV', 'a VMware disk', 'give its memory: the .vmem of a suspended or snapshot guest'],
+  ['<<< ', 'a VirtualBox disk', 'give its memory: vboxmanage debugvm NAME dumpvmcore'],
 ];
 
+/** One way in which a file without a header can be the RAM of a PC. */
+export interface RawLayout {
+  readonly assumption: string;
+  readonly proven: boolean;
+  readonly ranges: readonly DumpRange[];
+}
+
 /**
- * Every way in which a file without a header can be the RAM of a PC.
+ * Every such way.
  * @throws {VmiError} `VMI_ATTACH`: it is something else, or too small
  */
-export function rawSource(file: ImageFile, head: Buffer): Source {
-  const { path, size } = file;
+export function rawRam({ path, size }: ImageFile, head: Buffer): RawLayout[] {
   const start = head.toString('latin1', 0, 16);
   for (const [magic, name, advice] of FOREIGN) {
     if (start.startsWith(magic)) {
@@ -40,21 +49,23 @@ export function rawSource(file: ImageFile, head: Buffer): Source {
     );
   }
   const whole = size & ~0xfffn;
-  const open = (ranges: readonly DumpRange[]) =>
-    openContent(path, { format: 'raw RAM', ranges, registers: [] });
   const splits = ramSplits(whole);
-  const candidates: Candidate[] = splits.map(({ low, assumption }) => ({
-    assumption,
-    proven: splits.length === 1,
-    open: () => open(splitRanges(whole, low)),
-  }));
-  if (splits.length > 1) {
+  const layouts = splits.map(
+    ({ low, assumption }): RawLayout => ({
+      assumption,
+      proven: whole <= LOWEST_HOLE,
+      ranges: splitRanges(whole, low),
+    }),
+  );
+  if (whole > LOWEST_HOLE) {
     // A flat dump (pmemsave) holds the hole below 4 GiB as well.
-    candidates.push({
+    layouts.push({
       assumption: 'one flat image, the hole below 4 GiB included',
       proven: false,
-      open: () => open([{ physical: 0n, length: whole, offset: 0n }]),
+      ranges: [{ physical: 0n, length: whole, offset: 0n }],
     });
+    for (const { low, assumption } of otherSplits(whole))
+      layouts.push({ assumption, proven: false, ranges: splitRanges(whole, low) });
   }
-  return { candidates, close: async () => {} };
+  return layouts;
 }

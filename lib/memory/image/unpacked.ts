@@ -30,8 +30,13 @@ export class Unpacked {
 
   /** Puts whole pages at a page frame number; what is zero may stay a hole. */
   put(pfn: number, pages: Uint8Array): void {
+    this.putAt(BigInt(pfn * PAGE), pages);
+  }
+
+  /** Puts bytes at a physical address. */
+  putAt(address: bigint, bytes: Uint8Array): void {
     try {
-      writeSync(this.fd, pages, 0, pages.length, pfn * PAGE);
+      writeSync(this.fd, bytes, 0, bytes.length, Number(address));
     } catch (error) {
       throw this.#refused(error);
     }

@@ -5,6 +5,7 @@ import { fromNative, VmiError } from '../../errors.js';
 import { type Cr3WriteOptions, Cr3WriteStream } from '../../libvmi/cr3-writes.js';
 import { REGISTERS } from '../../libvmi/registers.js';
 import { LibvmiSession, openForEvents, withLog } from '../../libvmi/session.js';
+import { ramSplits, splitRanges } from '../../ram-layout.js';
 import type { LibvmiTarget } from '../../target.js';
 import { PauseGuard } from '../pause-guard.js';
 import {
@@ -14,7 +15,7 @@ import {
   type VcpuRegisters,
 } from '../physical-memory.js';
 import { isSuspended } from '../qemu/libvirt.js';
-import { type Candidate, ramSplits, type Source, splitRanges } from '../source.js';
+import type { Candidate, Source } from '../source.js';
 import { kvmRanges } from './kvm-ranges.js';
 
 const PAGE_SIZE = 0x1000n;

@@ -37,6 +37,8 @@ export interface QemuProcess {
   /** Bytes of `-m`; `undefined` when it cannot be told. */
   readonly memory: bigint | undefined;
   readonly machine: 'pc' | 'q35' | undefined;
+  /** Bytes of `-machine max-ram-below-4g`; `undefined`: the machine's own rule. */
+  readonly lowRam?: bigint | undefined;
   /**
    * Ids of the memory backends that are shared (`-object memory-backend-…,share=on`): the names of
    * their RAM blocks.
@@ -69,6 +71,7 @@ export function qemuProcess(pid: number): QemuProcess {
       `process ${pid} is no QEMU system emulator (it runs '${executable}'); 'vmi list' shows the guests that run here`,
     );
   }
+  const machine = option(args, 'machine') ?? option(args, 'M');
   return {
     pid,
     executable,
@@ -78,7 +81,8 @@ export function qemuProcess(pid: number): QemuProcess {
     libvirt: args.some((arg) => LIBVIRT_KEY.test(arg)),
     qmpSockets: qmpSockets(args, workingDirectory(pid)),
     memory: memorySize(option(args, 'm')),
-    machine: machineType(option(args, 'machine') ?? option(args, 'M')),
+    machine: machineType(machine),
+    lowRam: lowRam(machine),
     sharedBackends: sharedBackends(args),
   };
 }
@@ -329,6 +333,15 @@ function sharedBackends(args: readonly string[]): string[] {
     if (id !== undefined && property(value, 'share') === 'on') ids.push(id);
   }
   return ids;
+}
+
+/** The part of RAM below 4 GiB where the command line limits it. QEMU hw/i386/pc.c. */
+function lowRam(machine: string | undefined): bigint | undefined {
+  const value = property(machine ?? '', 'max-ram-below-4g');
+  const match = /^(\d+)([kKmMgG]?)$/.exec(value ?? '');
+  if (match === null) return undefined;
+  const shift = { k: 10n, m: 20n, g: 30n, '': 0n }[match[2]!.toLowerCase()]!;
+  return BigInt(match[1]!) << shift;
 }
 
 function machineType(value: string | undefined): 'pc' | 'q35' | undefined {

@@ -1,6 +1,7 @@
 import { hex, VmiError } from '../../errors.js';
+import { otherSplits, type RamSplit, ramSplits, splitRanges } from '../../ram-layout.js';
 import type { AbortOptions } from '../physical-memory.js';
-import { type Candidate, ramSplits, type Source, splitRanges, type Waiting } from '../source.js';
+import type { Candidate, Source, Waiting } from '../source.js';
 import { findDomain, type LibvirtTarget } from './libvirt.js';
 import { QemuMachine, REGISTERS } from './machine.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
@@ -201,7 +202,7 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
       `QEMU ${process.pid} has no mapping of ${size >> 20n} MiB, the size of its RAM: ${advice}`,
     );
   }
-  const splits = ramSplits(size, process.machine);
+  const splits = splitsOf(process, size);
   const candidates = blocks.flatMap((block) =>
     splits.map(({ low, assumption }) => ({
       assumption: blocks.length === 1 ? assumption : `${assumption}, mapped at ${hex(block)}`,
@@ -221,6 +222,14 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
     })),
   );
   return { candidates, close: async () => {} };
+}
+
+/** In order of likelihood: what the command line says, the machine's rule, what others have. */
+function splitsOf({ machine, lowRam }: QemuProcess, size: bigint): RamSplit[] {
+  const rest = [...ramSplits(size, machine), ...otherSplits(size, machine)];
+  if (lowRam === undefined || lowRam >= size) return rest;
+  const said = { low: lowRam, assumption: `RAM split at ${lowRam >> 20n} MiB (max-ram-below-4g)` };
+  return [said, ...rest.filter(({ low }) => low !== lowRam)];
 }
 
 function hasMemoryDevices(args: readonly string[]): boolean {

@@ -1,5 +1,6 @@
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FaultError } from '../../../../lib/errors.js';
+import type { PhysicalMemory } from '../../../../lib/memory/physical-memory.js';
 import { VirtualMemory } from '../../../../lib/memory/virtual-memory.js';
 import {
   DumpFolder,
@@ -37,7 +38,10 @@ const FORMATS: readonly (readonly [name: string, file: () => Buffer])[] = [
 ];
 
 describe.each(FORMATS)('a page that a dump lacks: %s', (_, file) => {
-  const memory = folder.open(file());
+  let memory: PhysicalMemory;
+  beforeAll(async () => {
+    memory = await folder.open(file());
+  });
   const address = (pfn: number) => BigInt(pfn * PAGE);
 
   it('has every other page, zeroes where the dump says zero', () => {
@@ -107,7 +111,7 @@ describe.each(FORMATS)('a page that a dump lacks: %s', (_, file) => {
   });
 });
 
-it('is a fault by a virtual address, too: the page, or a page of the page table', () => {
+it('is a fault by a virtual address, too: the page, or a page of the page table', async () => {
   // PML4 at page 1, down to page 4; page 5 is mapped and left out, page 6 is a table that was left
   // out.
   const entry = (pfn: number) => BigInt(pfn * PAGE) | 3n;
@@ -126,7 +130,7 @@ it('is a fault by a virtual address, too: the page, or a page of the page table'
   };
   const ram: Ram = { runs: [{ first: 1, count: 8 }], page: (pfn) => pages[pfn] };
   for (const file of [elfOf(ram), kdumpOf(ram)]) {
-    const space = new VirtualMemory(folder.open(file), BigInt(PAGE), 4);
+    const space = new VirtualMemory(await folder.open(file), BigInt(PAGE), 4);
     expect(space.read(0x1000n, 8).equals(pageOf(7).subarray(0, 8))).toBe(true);
     for (const address of [0n, 0x20_0000n]) {
       const message = /\(virtual, cr3 0x1000\): this page is not in the dump \(excluded\)/;

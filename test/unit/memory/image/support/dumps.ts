@@ -33,15 +33,17 @@ export class DumpFolder {
   readonly #opened: PhysicalMemory[] = [];
   #written = 0;
 
-  write(bytes: Uint8Array): string {
-    const path = join(this.path, `dump-${this.#written++}`);
+  write(bytes: Uint8Array, name = `dump-${this.#written++}`): string {
+    const path = join(this.path, name);
     writeFileSync(path, bytes);
     return path;
   }
 
   /** Opens a dump as its first candidate. */
-  open(bytes: Uint8Array): PhysicalMemory {
-    const memory = openImage(this.write(bytes)).candidates[0]!.open();
+  async open(bytes: Uint8Array, name?: string): Promise<PhysicalMemory> {
+    const source = await openImage(this.write(bytes, name));
+    const memory = source.candidates[0]!.open();
+    await source.close();
     this.#opened.push(memory);
     return memory;
   }
@@ -71,7 +73,7 @@ export interface Load {
   readonly virtual?: bigint;
 }
 
-export function elfCore(loads: readonly Load[], notes = Buffer.alloc(0)): Buffer {
+export function elfCore(loads: readonly Load[], notes: Buffer = Buffer.alloc(0)): Buffer {
   const head = Buffer.alloc(64);
   head.write('\x7fELF\x02\x01\x01', 'latin1');
   head.writeUInt16LE(4, 16);
@@ -228,4 +230,179 @@ export function flattened(file: Buffer, size: number): Buffer {
     records.push(record(BigInt(at), file.subarray(at, at + size)));
   records.reverse();
   return Buffer.concat([head, ...records.flat(), ...record(-1n, Buffer.alloc(0))]);
+}
+
+/** An AVML dump of version 1 (plain) or 2 (packed). */
+export function avmlOf(ram: Ram, version: 1 | 2): Buffer {
+  return Buffer.concat(
+    ram.runs.flatMap(({ first, count }) => {
+      const header = Buffer.alloc(32);
+      header.writeUInt32LE(version, 4);
+      header.writeBigUInt64LE(BigInt(first * PAGE), 8);
+      header.writeBigUInt64LE(BigInt((first + count) * PAGE - 1), 16);
+      header.writeUInt32LE(0x4c4d_5641, 0);
+      const pages = Array.from({ length: count }, (_, i) => ram.page(first + i)!);
+      if (version === 1) return [header, ...pages];
+      const chunk = (type: number, body: Uint8Array) => {
+        const head = Buffer.alloc(4);
+        head.writeUIntLE(body.length, 1, 3);
+        head[0] = type;
+        return Buffer.concat([head, body]);
+      };
+      const checksum = Buffer.alloc(4);
+      const chunks = pages.map((page, i) =>
+        i % 3 === 0
+          ? chunk(1, Buffer.concat([checksum, page]))
+          : chunk(0, Buffer.concat([checksum, PACK[4]!(page)])),
+      );
+      const frames = Buffer.concat([chunk(0xff, Buffer.from('sNaPpY')), ...chunks]);
+      const trailer = Buffer.alloc(8);
+      trailer.writeBigUInt64LE(BigInt(frames.length));
+      return [header, frames, trailer];
+    }),
+  );
+}
+
+/** A core of Xen of an HVM guest: its pages in descending order. */
+export function xenCoreOf(ram: Ram): Buffer {
+  const order = [...pfns(ram)].reverse();
+  const names = ['', '.shstrtab', '.note.Xen', '.xen_pages', '.xen_pfn'];
+  const strings = Buffer.from(`${names.join('\0')}\0`);
+  const header = Buffer.alloc(32);
+  header.writeBigUInt64LE(0xf00f_ebeen, 0);
+  header.writeBigUInt64LE(2n, 8);
+  header.writeBigUInt64LE(BigInt(order.length), 16);
+  header.writeBigUInt64LE(BigInt(PAGE), 24);
+  const numbers = Buffer.alloc(8 * order.length);
+  for (const [i, pfn] of order.entries()) numbers.writeBigUInt64LE(BigInt(pfn), 8 * i);
+  const parts = [
+    strings,
+    elfNote('Xen', 0x200_0002, header),
+    Buffer.concat(order.map((pfn) => ram.page(pfn)!)),
+    numbers,
+  ];
+  const head = Buffer.alloc(64);
+  head.write('\x7fELF\x02\x01\x01', 'latin1');
+  head.writeUInt16LE(4, 16);
+  head.writeUInt16LE(62, 18);
+  head.writeUInt16LE(64, 58);
+  head.writeUInt16LE(5, 60);
+  head.writeUInt16LE(1, 62);
+  const table = Buffer.alloc(5 * 64);
+  let offset = 64;
+  let name = 0;
+  for (const [i, part] of parts.entries()) {
+    name += names[i]!.length + 1;
+    table.writeUInt32LE(name, 64 * (i + 1));
+    table.writeBigUInt64LE(BigInt(offset), 64 * (i + 1) + 24);
+    table.writeBigUInt64LE(BigInt(part.length), 64 * (i + 1) + 32);
+    offset += part.length;
+  }
+  head.writeBigUInt64LE(BigInt(offset), 40);
+  return Buffer.concat([head, ...parts, table]);
+}
+
+/** A migration stream: RAM in two sections, and again in a third what a guest changed meanwhile. */
+export function migrationOf(ram: Ram, changed?: Ram): Buffer {
+  const out: Buffer[] = [];
+  const u8 = (value: number) => out.push(Buffer.of(value));
+  const u32 = (value: number) => {
+    const bytes = Buffer.alloc(4);
+    bytes.writeUInt32BE(value);
+    out.push(bytes);
+  };
+  const u64 = (value: number) => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64BE(BigInt(value));
+    out.push(bytes);
+  };
+  const text = (value: string) => out.push(Buffer.from(value));
+  const named = (value: string) => {
+    u8(value.length);
+    text(value);
+  };
+  const all = [...pfns(ram)];
+  u32(0x5145_564d);
+  u32(3);
+  u8(7);
+  u32('pc-i440fx-7.2'.length);
+  text('pc-i440fx-7.2');
+  u8(1);
+  u32(2);
+  named('ram');
+  u32(0);
+  u32(4);
+  u64(((all.length + 16) * PAGE) | 4);
+  named('pc.ram');
+  u64(all.length * PAGE);
+  named('vga.vram');
+  u64(16 * PAGE);
+  u64(0x10);
+  u8(0x7e);
+  u32(2);
+  const pages = (type: number, from: Ram) => {
+    u8(type);
+    u32(2);
+    let again = 0;
+    for (const pfn of all) {
+      const page = from.page(pfn);
+      if (page === undefined) continue;
+      const zero = page.every((byte) => byte === 0);
+      u64((pfn * PAGE) | (zero ? 2 : 8) | again);
+      if (again === 0) named('pc.ram');
+      again = 0x20;
+      if (zero) u8(0);
+      else out.push(Buffer.from(page));
+    }
+    u64(0x10);
+    u8(0x7e);
+    u32(2);
+  };
+  pages(2, ram);
+  pages(3, changed ?? ram);
+  u8(4);
+  return Buffer.concat(out);
+}
+
+export function libvirtSaveOf(ram: Ram): Buffer {
+  const xml = Buffer.from('<domain/>\0');
+  const head = Buffer.alloc(92);
+  head.write('LibvirtQemudSave', 'latin1');
+  head.writeUInt32LE(2, 16);
+  head.writeUInt32LE(xml.length, 20);
+  head.writeUInt32LE(1, 24);
+  return Buffer.concat([head, xml, migrationOf(ram)]);
+}
+
+/** What VMware leaves of a suspended guest: its runs one after the other, and where they belong. */
+export function vmwareOf(ram: Ram): { memory: Buffer; state: Buffer } {
+  const tag = (name: string, indices: readonly number[], value: number) => {
+    const head = Buffer.from([(indices.length << 6) | 4, name.length]);
+    const words = Buffer.alloc(4 * (indices.length + 1));
+    for (const [i, word] of [...indices, value].entries()) words.writeUInt32LE(word, 4 * i);
+    return Buffer.concat([head, Buffer.from(name), words]);
+  };
+  let page = 0;
+  const tags = ram.runs.flatMap(({ first, count }, i) => {
+    const at = page;
+    page += count;
+    return [
+      tag('regionPPN', [i], first),
+      tag('regionPageNum', [i], at),
+      tag('regionSize', [i], count),
+    ];
+  });
+  const head = Buffer.alloc(12 + 80);
+  head.writeUInt32LE(0xbed2_bed2, 0);
+  head.writeUInt32LE(8, 4);
+  head.writeUInt32LE(1, 8);
+  head.write('memory', 12);
+  head.writeBigUInt64LE(92n, 12 + 64);
+  const state = Buffer.concat([
+    head,
+    tag('regionsCount', [], ram.runs.length),
+    ...tags,
+    Buffer.alloc(2),
+  ]);
+  return { memory: Buffer.concat([...pfns(ram)].map((pfn) => ram.page(pfn)!)), state };
 }
