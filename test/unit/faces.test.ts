@@ -35,3 +35,14 @@ it('faces know the API only, and not each other', () => {
   }
   expect(wrong).toEqual([]);
 });
+
+it('commands load the API when they run, not for the help', () => {
+  const eager = (readdirSync(`${lib}cli`, { recursive: true }) as string[])
+    .filter((path) => path.endsWith('.ts'))
+    .filter((path) =>
+      /^import (?!type )[^;]*from '[./]*\/index\.js'/m.test(
+        readFileSync(`${lib}cli/${path}`, 'utf8'),
+      ),
+    );
+  expect(eager).toEqual([]);
+});

@@ -1,5 +1,6 @@
 import { VmiError } from '../../errors.js';
-import { frameText, type Guest, type Stack, type Task } from '../../index.js';
+import type { Guest, Stack, Task } from '../../index.js';
+import { frameText } from '../../text/frame.js';
 import { printable } from '../../text/printable.js';
 import { parsePid } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';

@@ -1,5 +1,5 @@
 import { hex } from '../../errors.js';
-import { type Guest, type Reference, StructObject, type StructType } from '../../index.js';
+import type { Guest, Reference, StructObject, StructType } from '../../index.js';
 import { printable } from '../../text/printable.js';
 import { structText } from '../../text/struct.js';
 import { parsePlace, UsageError } from '../arguments.js';
@@ -34,14 +34,15 @@ export const type: Command = {
     const [base, member] = split(name!);
     const place = address === undefined ? undefined : parsePlace(address);
     const format = has('hex') ? ({ base: 16 } as const) : {};
-    return withGuest((guest) => {
+    return withGuest(async (guest) => {
+      const api = await import('../../index.js');
+      const isStruct: IsStruct = (value) => value instanceof api.StructObject;
       if (place === undefined) layout(guest, base, member, has('json'), out);
       else {
         const whole = guest.object(base, place(guest)) as unknown;
-        const value = member === undefined ? whole : memberOf(whole, base, member).value;
-        if (has('json'))
-          out.json([value instanceof StructObject ? value : { value: plain(value) }]);
-        else if (value instanceof StructObject) {
+        const value = member === undefined ? whole : memberOf(whole, base, member, isStruct).value;
+        if (has('json')) out.json([isStruct(value) ? value : { value: plain(value) }]);
+        else if (isStruct(value)) {
           out.lines(value.$format({ offsets: true, ...format }).map(printable));
         } else out.line(printable(text(value, has('hex'))));
       }
@@ -49,6 +50,8 @@ export const type: Command = {
     });
   },
 };
+
+type IsStruct = (value: unknown) => value is StructObject;
 
 /** `task_struct.signal.flags` is a type and a member of it. @throws {UsageError} */
 function split(name: string): [string, string | undefined] {
@@ -101,8 +104,8 @@ function structJson({ kind, name, size, members }: StructType): unknown {
 }
 
 /** @throws {UsageError} the type has no members */
-function memberOf(value: unknown, base: string, member: string): Reference {
-  if (value instanceof StructObject) return value.$member(member);
+function memberOf(value: unknown, base: string, member: string, isStruct: IsStruct): Reference {
+  if (isStruct(value)) return value.$member(member);
   throw new UsageError(`${base} has no members, so there is no .${member}`);
 }
 

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { PACKAGE_ROOT } from '../../package-root.js';
 import type { MachineLook, PhysicalRange } from '../physical-memory.js';
 import type { MonitorWords } from './look-main.js';
 import { parseMemoryTree } from './memory-map.js';
@@ -7,6 +8,8 @@ import type { MonitorAccess } from './monitor.js';
 import { hostMappings } from './process.js';
 import { parseRegisters } from './registers.js';
 
+/** The program that asks, as it is built. */
+const MAIN = join(PACKAGE_ROOT, 'dist', 'memory', 'qemu', 'look-main.js');
 /** How long a monitor may take to be asked in passing, milliseconds. */
 const DEADLINE = 5_000;
 /** No memory device is smaller than this, and what a process maps for itself mostly is. */
@@ -61,11 +64,7 @@ export class QemuLook {
  * @returns `undefined` where it does not answer
  */
 function askNow(access: MonitorAccess): MonitorWords | undefined {
-  const main = fileURLToPath(new URL('./look-main.js', import.meta.url)).replace(
-    '/lib/memory/',
-    '/dist/memory/',
-  );
-  const { status, stdout } = spawnSync(process.execPath, [main, ...access.words], {
+  const { status, stdout } = spawnSync(process.execPath, [MAIN, ...access.words], {
     timeout: DEADLINE,
     stdio: ['ignore', 'pipe', 'ignore'],
     maxBuffer: 64 << 20,

@@ -1,0 +1,1 @@
+export { frameText } from '../stacks/frames.js';
