@@ -73,6 +73,7 @@ export {
   type WalkStep,
 } from './memory/virtual-memory.js';
 export { ClockTie } from './monitor/clock-tie.js';
+export type { PauseWhenOptions, RunningAt } from './monitor/pause-when.js';
 export type { SampleOptions, SampleStatistics } from './monitor/sampled-switches.js';
 export {
   RunningTask,
@@ -83,6 +84,20 @@ export {
   switchJson,
 } from './monitor/switch.js';
 export { type StreamOptions, SwitchStream } from './monitor/switch-stream.js';
+export { type TaskUsage, type Usage, UsageMeter } from './monitor/task-usage.js';
+export {
+  type TaskEvent,
+  type TaskFacts,
+  TaskWatch,
+  type TaskWatchOptions,
+  taskEventJson,
+} from './monitor/task-watch.js';
+export { HtmlWriter } from './monitor/trace/html.js';
+export { PerfettoWriter } from './monitor/trace/perfetto.js';
+export { type Slice, Slices } from './monitor/trace/slices.js';
+export { CsvWriter, JsonTraceWriter, NdjsonWriter } from './monitor/trace/text-writers.js';
+export type { TraceHeader, TraceWriter } from './monitor/trace/writer.js';
+export { type TrapOptions, TrappedSwitches } from './monitor/trapped-switches.js';
 export type { WatchOptions } from './monitor/watch.js';
 export { ArrayObject } from './objects/array.js';
 export { EnumValue } from './objects/enum-value.js';

@@ -274,7 +274,8 @@ export interface NativeSamplerOptions {
   windows: BigUint64Array;
   /**
    * Offsets in `task_struct`, multiples of 4: `sched_info.last_arrival` (-1: none), `pid`, `tgid`,
-   * `flags`, `mm`, `start_time`, `comm`.
+   * `flags`, `mm`, `start_time`, `comm`, and a word that is 0 unless somebody writes `comm`
+   * (-1: none).
    */
   task: Int32Array;
   /** Offset of `mm_struct.pgd`. */

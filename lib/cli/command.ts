@@ -1,6 +1,7 @@
 import type { Guest } from '../index.js';
 import { TARGET_FORMS } from '../target.js';
 import type { Output } from './output.js';
+import type { Terminal } from './screen.js';
 
 /** A word after the command that is no option. */
 export interface Operand {
@@ -44,6 +45,12 @@ export interface Invocation {
   has(option: string): boolean;
   /** The value of an option. */
   value(option: string): string | undefined;
+  /** The values of an option that may be given more than once. */
+  values(option: string): readonly string[];
+  /** The terminal that it was started from; `undefined`: input or output is something else. */
+  readonly terminal: Terminal | undefined;
+  /** Calls `interrupt` on Ctrl-C from now on; the function it returns stops that. */
+  onInterrupt(interrupt: () => void): () => void;
   /** Attaches to the first operand, and closes the guest whatever happens. */
   withGuest(
     use: (guest: Guest, attachMilliseconds: number) => Promise<number> | number,

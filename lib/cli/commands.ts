@@ -13,9 +13,12 @@ import { run } from './commands/run.js';
 import { search } from './commands/search.js';
 import { stacks } from './commands/stacks.js';
 import { sym } from './commands/sym.js';
+import { top } from './commands/top.js';
+import { trace } from './commands/trace.js';
 import { translate } from './commands/translate.js';
 import { type } from './commands/type.js';
 import { types } from './commands/types.js';
+import { watch } from './commands/watch.js';
 import { what } from './commands/what.js';
 import { who } from './commands/who.js';
 
@@ -28,6 +31,9 @@ export const COMMANDS: readonly Command[] = [
   explain,
   who,
   cpus,
+  watch,
+  top,
+  trace,
   info,
   sym,
   read,

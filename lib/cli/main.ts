@@ -22,6 +22,10 @@ const code = await run(process.argv.slice(2), {
     colours: process.stdout.isTTY === true && !process.env.NO_COLOR,
   },
   env: process.env,
+  terminal:
+    process.stdin.isTTY && process.stdout.isTTY
+      ? { input: process.stdin, output: process.stdout }
+      : undefined,
   // Loaded when it is needed: help, and a wrong option, cost a fraction of it.
   attach: async (target, options) => (await import('../index.js')).attach(target, options),
   onInterrupt(interrupt) {

@@ -9,12 +9,15 @@ import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
 import { commandHelp, GLOBAL_OPTIONS, generalHelp } from './help.js';
 import { Output, type Streams } from './output.js';
+import type { Terminal } from './screen.js';
 
 /** What a run of `vmi` needs from the world; a test gives its own. */
 export interface World {
   readonly streams: Streams;
   readonly env: NodeJS.ProcessEnv;
   attach(target: Target, options: AttachOptions): Promise<Guest>;
+  /** The terminal, where input and output are one. */
+  readonly terminal?: Terminal | undefined;
   /** Calls `interrupt` on ctrl-C from now on; the function it returns stops that. */
   onInterrupt(interrupt: () => void): () => void;
 }
@@ -79,6 +82,9 @@ async function runCommand(
       env: world.env,
       has: (name) => options[name] === true,
       value,
+      values: (name) => (Array.isArray(options[name]) ? (options[name] as string[]) : []),
+      terminal: world.terminal,
+      onInterrupt: (interrupt) => world.onInterrupt(interrupt),
       async withGuest(use) {
         const target = parseTargetOperand(operands[0]!);
         const profile = options.profile as string[] | undefined;

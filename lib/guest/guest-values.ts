@@ -1,18 +1,14 @@
 import { type AddressLike, toAddress } from '../address.js';
 import { editorTypes } from '../export/editor-types.js';
 import { type Fact, whatIs, whatIsUser } from '../helpers/what-is.js';
-import type { Kernel } from '../kernel/kernel.js';
 import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
 import type { ValueOf } from '../objects/kernel-types.js';
 import type { Place } from '../objects/struct-object.js';
-import type { Task } from '../tasks/task.js';
+import { GuestStreams } from './guest-streams.js';
 import { type Pattern, type SearchHit, type SearchOptions, search, userSpace } from './search.js';
 
 /** The side of a guest that is its kernel's values. */
-export abstract class GuestValues {
-  abstract get kernel(): Kernel;
-  abstract task(pid: number): Task;
-
+export abstract class GuestValues extends GuestStreams {
   /** Values of the kernel by their C types; {@link object} and its like are short for it. */
   get objects(): KernelObjects {
     return objectsOf(this.kernel);

@@ -8,8 +8,6 @@ import type { P2m } from '../kernel/xen-p2m.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
-import type { SwitchStream } from '../monitor/switch-stream.js';
-import { type WatchOptions, watchSwitches } from '../monitor/watch.js';
 import { checkName } from '../options.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
@@ -43,7 +41,6 @@ export class Guest extends GuestValues implements AsyncDisposable {
   #readers: Tasks | undefined;
   #pauses: Pauses;
   readonly #reopen: (() => Promise<Attached>) | undefined;
-  readonly #streams = new Set<{ return(): Promise<unknown> }>();
   #background: Promise<unknown> | undefined;
 
   /** @internal @param reopen opens and searches the same target anew */
@@ -89,7 +86,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
       throw new VmiError('VMI_UNSUPPORTED', `${this.target} was not attached by attach()`);
     const next = await this.#reopen();
     const { memory } = this;
-    for (const stream of this.#streams) await stream.return();
+    await this.endStreams();
     await this.#pauses.endAll();
     await this.#background;
     this.#attached = next;
@@ -310,27 +307,12 @@ export class Guest extends GuestValues implements AsyncDisposable {
   cr3Writes(options: Cr3WriteOptions = {}): Cr3WriteStream {
     const raw = this.memory.cr3Writes(options);
     const names = namesIn(this.kernel, this.#tasks);
-    const stream = new Cr3WriteStream(raw, names, () => this.#streams.delete(stream));
-    this.#streams.add(stream);
-    return stream;
-  }
-
-  /**
-   * What each CPU runs, from now on: every switch that a thread which looks at memory meets, and
-   * exactly how many it did not. The guest is not trapped and does not notice. Leaving the loop
-   * ends it, and so does `close()`.
-   * @throws {VmiError} `VMI_UNSUPPORTED`: the source is an image, libvmi, or has no linear memory
-   * @throws {RangeError} an option that is out of range
-   */
-  watchSwitches(options: WatchOptions = {}): SwitchStream {
-    const stream = watchSwitches(this, options, () => this.#streams.delete(stream));
-    this.#streams.add(stream);
-    return stream;
+    return this.stream((closed) => new Cr3WriteStream(raw, names, closed));
   }
 
   /** Ends streams, resumes the guest if it was paused here, and releases everything. Idempotent. */
   async close(): Promise<void> {
-    for (const stream of this.#streams) await stream.return();
+    await this.endStreams();
     await this.#pauses.endAll();
     await this.#background;
     await this.memory.close();

@@ -1,4 +1,5 @@
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
+import type { DebugStub } from './debug-stub.js';
 
 /** What a source can do beyond reading. */
 export interface Capabilities {
@@ -46,5 +47,7 @@ export interface Machine {
   resume?(): Promise<void>;
   /** Writes to CR3 as they happen; a stream of its own each time. */
   cr3Writes?(options?: Cr3WriteOptions): RawCr3Writes;
+  /** A debugger's way into the guest, which stops it. */
+  debugStub?(): Promise<DebugStub>;
   close(): Promise<void>;
 }

@@ -1,4 +1,5 @@
-import type { GuardWords } from './pause-guard.js';
+import type { AccessWords, GuardWords } from './pause-guard.js';
+import type { MonitorAccess } from './qemu/monitor.js';
 
 /**
  * How often a monitor that is still held by the process that ended is tried again, milliseconds.
@@ -26,14 +27,16 @@ async function main(words: GuardWords): Promise<void> {
 /** Loads only what it takes: a guard is to be ready soon. */
 async function resume(words: GuardWords): Promise<void> {
   switch (words[0]) {
-    case 'qmp': {
-      const { QmpSocket } = await import('./qemu/qmp.js');
-      await new QmpSocket(words[1]).use((monitor) => monitor.execute('cont'));
+    case 'qmp':
+    case 'libvirt': {
+      const access = await monitorOf(words);
+      await access.use((monitor) => monitor.execute('cont'));
       return;
     }
-    case 'libvirt': {
-      const { LibvirtDomain } = await import('./qemu/virsh.js');
-      await new LibvirtDomain(words[1], words[2]).execute('cont');
+    case 'stub': {
+      const { freeFromStub } = await import('./qemu/stub-control.js');
+      const [, path, ...rest] = words;
+      await freeFromStub(await monitorOf(rest), path);
       return;
     }
     case 'libvmi': {
@@ -48,6 +51,15 @@ async function resume(words: GuardWords): Promise<void> {
       }
     }
   }
+}
+
+async function monitorOf(words: AccessWords): Promise<MonitorAccess> {
+  if (words[0] === 'qmp') {
+    const { QmpSocket } = await import('./qemu/qmp.js');
+    return new QmpSocket(words[1]);
+  }
+  const { LibvirtDomain } = await import('./qemu/virsh.js');
+  return new LibvirtDomain(words[1], words[2]);
 }
 
 await main(process.argv.slice(2) as unknown as GuardWords);

@@ -8,10 +8,18 @@ const MAIN = join(PACKAGE_ROOT, 'dist', 'memory', 'pause-guard-main.js');
 /** How long the guard may take to start, milliseconds. */
 const START_DEADLINE = 10_000;
 
-/** How another process resumes a guest: a QMP socket, a libvirt domain, a guest of libvmi. */
-export type GuardWords =
+/** The way to a QEMU's monitor: a QMP socket, a libvirt domain. */
+export type AccessWords =
   | readonly ['qmp', path: string]
-  | readonly ['libvirt', uri: string, uuid: string]
+  | readonly ['libvirt', uri: string, uuid: string];
+
+/**
+ * How another process resumes a guest: by a monitor, a guest of libvmi, or a monitor and the socket
+ * of a debug stub.
+ */
+export type GuardWords =
+  | AccessWords
+  | readonly ['stub', path: string, ...monitor: AccessWords]
   | readonly ['libvmi', driver: 'xen' | 'kvm' | 'file', name: string, library: string];
 
 /**

@@ -9,6 +9,7 @@ import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.j
 import { FaultError, fromNative, VmiError } from '../errors.js';
 import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
+import type { DebugStub } from './debug-stub.js';
 import { type Engine, NATIVE } from './engine.js';
 import type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
 
@@ -311,6 +312,19 @@ export class PhysicalMemory implements AsyncDisposable {
       );
     }
     return this.#machine.cr3Writes(options);
+  }
+
+  /**
+   * @internal Opens a debugger's way into the running guest, which stops it.
+   * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none; `VMI_BUSY`: another has it
+   */
+  async debugStub(): Promise<DebugStub> {
+    this.checkOpen();
+    if (this.#machine?.debugStub !== undefined) return this.#machine.debugStub();
+    throw new VmiError(
+      'VMI_UNSUPPORTED',
+      `${this.description} has no debug stub that can be turned on: that takes QEMU's monitor`,
+    );
   }
 
   /**

@@ -154,6 +154,7 @@ export class SwitchSampler {
     return {
       time,
       began,
+      seenUntil: before === 0n ? null : before,
       cpu: this.layout.cpus[index]!,
       cr3: word(11) === 0n ? null : word(11),
       task,

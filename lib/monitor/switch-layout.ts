@@ -34,7 +34,7 @@ export function switchLayout(kernel: Kernel, wanted?: readonly number[]): Switch
     );
   }
   const cpus = chooseCpus(kernel, wanted);
-  const places = findPlaces(kernel);
+  const places = perCpuPlaces(kernel);
   const { types } = kernel;
   const task = (member: string) => types.offset('task_struct', member);
   const arrival = types.findOffset('task_struct', 'sched_info.last_arrival');
@@ -76,6 +76,7 @@ export function switchLayout(kernel: Kernel, wanted?: readonly number[]): Switch
         task('mm'),
         task('start_time'),
         task('comm'),
+        commLock(kernel),
       ),
       pgd: types.offset('mm_struct', 'pgd'),
     },
@@ -83,17 +84,31 @@ export function switchLayout(kernel: Kernel, wanted?: readonly number[]): Switch
 }
 
 /**
+ * Offset of the word of `task_struct.alloc_lock` that is 0 while it is free: it is held while
+ * `comm` is written. fs/exec.c, `__set_task_comm`, until commit 3a3f61ce5e0b (6.13); under
+ * PREEMPT_RT it is a mutex with an owner.
+ */
+function commLock({ types }: Kernel): number {
+  const spin = types.findOffset('task_struct', 'alloc_lock.rlock.raw_lock');
+  return spin ?? types.findOffset('task_struct', 'alloc_lock.lock.owner') ?? -1;
+}
+
+/**
  * Addresses of per-CPU words, to be moved by each CPU's offset; `undefined` where the kernel does
  * not show one.
  */
-interface Places {
+export interface Places {
   readonly count: bigint | undefined;
   readonly curr: bigint | undefined;
   readonly current: bigint | undefined;
   readonly loadedMm: bigint | undefined;
 }
 
-function findPlaces({ symbols, types }: Kernel): Places {
+/**
+ * Where this kernel keeps what its CPUs run.
+ * @throws {VmiError} `VMI_SYMBOL`: it shows neither run queues nor current tasks
+ */
+export function perCpuPlaces({ symbols, types }: Kernel): Places {
   const member = (symbol: string, struct: string, name: string) => {
     const base = symbols.find(symbol);
     const offset = base === undefined ? undefined : types.findOffset(struct, name);

@@ -104,6 +104,11 @@ export interface Switch {
   readonly began: bigint | null;
   readonly cpu: number;
   /**
+   * Host time of the last look that still saw the task before it, as `time`; `null` where there was
+   * none: the switch lies between the two.
+   */
+  readonly seenUntil: bigint | null;
+  /**
    * Page-table base that the CPU has loaded; a task without an mm borrows it. `null`: not known.
    */
   readonly cr3: bigint | null;

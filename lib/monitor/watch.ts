@@ -1,9 +1,10 @@
-import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
+import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import { cannotSample, type SampleOptions, SwitchSampler } from './sampled-switches.js';
-import type { SwitchSource } from './switch.js';
 import { type StreamOptions, SwitchStream } from './switch-stream.js';
+import { TaskWatch, type TaskWatchGuest, type TaskWatchOptions } from './task-watch.js';
+import { type TrapOptions, type TrappedGuest, TrappedSwitches } from './trapped-switches.js';
 
 /** A guest as watching needs it. */
 export interface WatchedGuest {
@@ -11,10 +12,17 @@ export interface WatchedGuest {
   readonly memory: PhysicalMemory;
 }
 
-export interface WatchOptions extends SampleOptions, StreamOptions {
-  /** How switches become known; default `sampled`. */
-  readonly by?: SwitchSource | undefined;
-}
+export interface WatchOptions extends SampleOptions, StreamOptions {}
+
+const WATCH: OptionNames<WatchOptions> = {
+  rate: true,
+  cpus: true,
+  queue: true,
+  pids: true,
+  signal: true,
+};
+const TRAP: OptionNames<TrapOptions> = { pids: true, signal: true };
+const TASKS: OptionNames<TaskWatchOptions> = { interval: true, threads: true, signal: true };
 
 /**
  * Begins to watch a guest's switches.
@@ -25,12 +33,43 @@ export function watchSwitches(
   options: WatchOptions,
   closed: () => void,
 ): SwitchStream {
-  const { by = 'sampled' } = options;
-  if (by !== 'sampled') {
-    throw new VmiError('VMI_UNSUPPORTED', `switches that are ${by} cannot be watched here`);
-  }
+  checkOptions(options, WATCH);
+  checkSignal(options.signal);
   checkPids(options.pids);
   return new SwitchStream(startSampling(guest, options), options, closed);
+}
+
+/**
+ * Every switch of a few threads.
+ * @param closed called once, when the stream has ended
+ * @throws as {@link TrappedSwitches}
+ */
+export function trapSwitches(
+  guest: TrappedGuest,
+  options: TrapOptions,
+  closed: () => void,
+): TrappedSwitches {
+  checkOptions(options, TRAP);
+  checkSignal(options.signal);
+  checkPids(options.pids);
+  return new TrappedSwitches(guest, options, closed);
+}
+
+/**
+ * Begins to watch a guest's tasks; with a sampler where it can be sampled.
+ * @param closed called once, when the stream has ended
+ */
+export function watchTasks(
+  guest: WatchedGuest & Pick<TaskWatchGuest, 'tasks'>,
+  options: TaskWatchOptions,
+  closed: () => void,
+): TaskWatch {
+  checkOptions(options, TASKS);
+  checkSignal(options.signal);
+  const { memory } = guest;
+  if (!memory.live) throw cannotSample(memory.description, 'it is an image, and does not run');
+  const sampler = memory.source === 'qemu' ? startSampling(guest, {}) : undefined;
+  return new TaskWatch(guest, options, sampler, closed);
 }
 
 /**
@@ -53,6 +92,8 @@ export function startSampling(guest: WatchedGuest, options: SampleOptions): Swit
 }
 
 function checkPids(pids: readonly number[] | undefined): void {
+  if (pids !== undefined && !Array.isArray(pids))
+    throw new TypeError(`Expected pids as an array but received ${typeof pids}`);
   for (const pid of pids ?? []) {
     if (!Number.isInteger(pid) || pid < 0 || pid > 0x7fff_ffff) {
       throw new RangeError(

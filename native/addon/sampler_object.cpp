@@ -14,7 +14,7 @@ namespace {
 // Of each CPU: rq.nr_switches, rq.curr, the current task, the loaded mm.
 constexpr size_t kCpuWords = 4;
 constexpr size_t kWindowWords = 3;
-constexpr size_t kTaskOffsets = 7;
+constexpr size_t kTaskOffsets = 8;
 constexpr int64_t kMaxInterval = 3'600'000'000'000;
 
 double ToShare(const Napi::Value& value) {
@@ -36,7 +36,7 @@ SwitchLayout ToLayout(Napi::Env env, const Elements<uint64_t>& cpus,
   if (windows.length % kWindowWords != 0)
     ThrowRange(env, "windows of three elements each", std::to_string(windows.length));
   if (task.length != kTaskOffsets)
-    ThrowRange(env, "task of seven offsets", std::to_string(task.length));
+    ThrowRange(env, "task of eight offsets", std::to_string(task.length));
   SwitchLayout layout;
   for (size_t i = 0; i < cpus.length; i += kCpuWords) {
     layout.cpus.push_back({cpus.data[i], cpus.data[i + 1], cpus.data[i + 2], cpus.data[i + 3]});
@@ -45,7 +45,7 @@ SwitchLayout ToLayout(Napi::Env env, const Elements<uint64_t>& cpus,
     layout.windows.push_back({windows.data[i], windows.data[i + 1], windows.data[i + 2]});
   layout.task = {Offset(task.data[0]), Offset(task.data[1]), Offset(task.data[2]),
                  Offset(task.data[3]), Offset(task.data[4]), Offset(task.data[5]),
-                 Offset(task.data[6])};
+                 Offset(task.data[6]), Offset(task.data[7])};
   return layout;
 }
 

@@ -91,7 +91,7 @@ struct Scheduler {
       layout.cpus.push_back({kCount + at, kCurr + at, kCurrent + at, kLoaded + at});
     }
     layout.windows = {{kDirect, kSize, 0}};
-    layout.task = {0, 8, 12, 32, 16, 24, 40};
+    layout.task = {0, 8, 12, 32, 16, 24, 40, 56};
     layout.pgd = 16;
     return layout;
   }
@@ -216,6 +216,27 @@ TEST(a_count_that_was_early_is_made_good) {
   for (uint64_t task = 5; task < 8; ++task) scheduler.Switch(task, 30 + task);
   look();
   EQUAL(told, scheduler.count[0]);
+}
+
+// strscpy() stores a word at a time, under task_lock().
+TEST(a_name_that_is_being_written_is_none) {
+  for (const bool is_mapped : {true, false}) {
+    Scheduler scheduler;
+    scheduler.guest->is_mapped = is_mapped;
+    const auto memory = Open(scheduler.guest);
+    SwitchLooker looker(memory.get(), Scheduler::Layout());
+    Look(&looker);
+    const uint64_t comm = Scheduler::TaskAt(2) + 40;
+    scheduler.Store(Scheduler::TaskAt(2) + 56, 1);
+    scheduler.Store(comm, 0x1111'1111'1111'1111);
+    scheduler.Switch(2, 10);
+    EQUAL(Look(&looker).size(), 0u);
+    scheduler.Store(comm + 8, 0x22);
+    scheduler.Store(Scheduler::TaskAt(2) + 56, 0);
+    const std::vector<SwitchRecord> records = Look(&looker);
+    EQUAL(records.size(), 1u);
+    EQUAL(records[0].comm[8], 0x22u);
+  }
 }
 
 TEST(a_foreign_mm_is_told) {

@@ -37,7 +37,8 @@ async function accessOf(words: GuardWords): Promise<MonitorAccess> {
       return new LibvirtDomain(words[1], words[2]);
     }
     case 'libvmi':
-      throw new Error('libvmi has no monitor');
+    case 'stub':
+      throw new Error('that is no monitor');
   }
 }
 

@@ -1,5 +1,7 @@
+import type { DebugStub } from '../debug-stub.js';
 import { PauseGuard } from '../pause-guard.js';
 import type { AbortOptions, Machine, VcpuRegisters } from '../physical-memory.js';
+import { QemuStub } from './gdb-stub.js';
 import type { MonitorAccess } from './monitor.js';
 import { parseRegisters } from './registers.js';
 
@@ -13,6 +15,7 @@ const FRESH = 50;
  * used: other tools, and other attachments to the same guest, find it free.
  */
 export class QemuMachine implements Machine {
+  readonly #pid: number;
   readonly access: MonitorAccess;
   /**
    * What the monitor says since it was asked for the map, and when that is: for whoever asks first,
@@ -22,7 +25,8 @@ export class QemuMachine implements Machine {
   /** Held while the guest is stopped by us. */
   #guard: PauseGuard | undefined;
 
-  constructor(access: MonitorAccess, registers: Promise<string | undefined>) {
+  constructor(pid: number, access: MonitorAccess, registers: Promise<string | undefined>) {
+    this.#pid = pid;
     this.access = access;
     this.#first = registers.then((text) => ({ text, time: performance.now() }));
   }
@@ -59,6 +63,13 @@ export class QemuMachine implements Machine {
     await this.access.use((monitor) => monitor.execute('cont'));
     this.#guard = undefined;
     guard.release();
+  }
+
+  debugStub(): Promise<DebugStub> {
+    const keepStopped = (guard: PauseGuard) => {
+      this.#guard = guard;
+    };
+    return QemuStub.open({ pid: this.#pid, access: this.access, keepStopped });
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,4 @@
-import type { GuardWords } from '../pause-guard.js';
+import type { AccessWords } from '../pause-guard.js';
 
 /** What answers for a QEMU while it is asked. */
 export interface Monitor {
@@ -16,5 +16,5 @@ export interface Monitor {
 export interface MonitorAccess {
   use<T>(work: (monitor: Monitor) => T | Promise<T>): Promise<T>;
   /** The same access for the guard of a pause, in another process. */
-  readonly words: GuardWords;
+  readonly words: AccessWords;
 }

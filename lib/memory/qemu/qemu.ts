@@ -108,7 +108,7 @@ async function fromMonitor(
   meanwhile?.();
   const [tree, first] = await map;
   const host = await hostRanges(process, monitor, parseMemoryTree(tree), mappings, first);
-  const machine = new QemuMachine(access, registers);
+  const machine = new QemuMachine(process.pid, access, registers);
   const candidate: Candidate = {
     assumption: "QEMU's own memory map",
     proven: true,

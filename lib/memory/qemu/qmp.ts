@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { VmiError } from '../../errors.js';
-import type { GuardWords } from '../pause-guard.js';
+import type { AccessWords } from '../pause-guard.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
 
 /** How long a monitor may take to greet or to answer, milliseconds. */
@@ -216,7 +216,7 @@ export class QmpSocket implements MonitorAccess {
     this.path = path;
   }
 
-  get words(): GuardWords {
+  get words(): AccessWords {
     return ['qmp', this.path];
   }
 

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { VmiError } from '../../errors.js';
-import type { GuardWords } from '../pause-guard.js';
+import type { AccessWords } from '../pause-guard.js';
 import type { AbortOptions } from '../physical-memory.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
 
@@ -158,7 +158,7 @@ export class LibvirtDomain implements MonitorAccess, Monitor {
     this.#alive = alive;
   }
 
-  get words(): GuardWords {
+  get words(): AccessWords {
     return ['libvirt', this.#uri, this.#uuid];
   }
 

@@ -47,8 +47,10 @@ Status SwitchLayout::Check() const {
     }
   }
   const bool has_arrival = task.last_arrival != kAbsent;
-  for (const uint64_t offset : {has_arrival ? task.last_arrival : 0, task.mm, task.start_time, pgd,
-                                task.pid, task.tgid, task.flags, task.comm}) {
+  const bool has_lock = task.lock != kAbsent;
+  for (const uint64_t offset :
+       {has_arrival ? task.last_arrival : 0, has_lock ? task.lock : 0, task.mm, task.start_time,
+        pgd, task.pid, task.tgid, task.flags, task.comm}) {
     if (offset > kMaxOffset || offset % 4 != 0)
       return Misuse("offsets that are multiples of 4 up to 2^20");
   }
@@ -124,8 +126,12 @@ bool SwitchLooker::ReadDetail(size_t cpu, const Head& head, Detail* detail, Head
   add(head.curr + task.flags, &detail->flags, 4);
   add(head.curr + task.mm, &detail->mm, 8);
   add(head.curr + task.start_time, &detail->start_time, 8);
-  add(head.curr + task.comm, detail->comm, 16);
   if (head.loaded_mm > kLoadedMmSwitching) add(head.loaded_mm + layout_.pgd, &detail->pgd, 8);
+  // A name that is being written is two words of two names for a moment, or for as long as the host
+  // keeps the CPU off its core. Free before and after the first look, equal in the second: whole.
+  if (task.lock != SwitchLayout::kAbsent) add(head.curr + task.lock, &detail->lock, 4);
+  add(head.curr + task.comm, detail->comm, 16);
+  if (task.lock != SwitchLayout::kAbsent) add(head.curr + task.lock, &detail->lock_again, 4);
   add(head.curr + task.comm, detail->comm_again, 16);
   count += HeadReads(cpu, after, reads + count);
   if (!is_there || !reader_.Read(reads, count)) return false;
@@ -136,6 +142,7 @@ bool SwitchLooker::ReadDetail(size_t cpu, const Head& head, Detail* detail, Head
 // Whether the tuple is of one moment and of one task.
 bool SwitchLooker::IsWhole(const State& state, const Head& head, const Detail& detail) const {
   if (head.current != head.curr || head.loaded_mm == kLoadedMmSwitching) return false;
+  if (detail.lock != 0 || detail.lock_again != 0) return false;
   if (std::memcmp(detail.comm, detail.comm_again, sizeof detail.comm) != 0) return false;
   if (!state.is_known || head.count == state.seen.count || head.curr != state.seen.curr)
     return true;

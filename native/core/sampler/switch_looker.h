@@ -39,7 +39,7 @@ struct SwitchLayout {
     uint64_t length = 0;
     uint64_t physical = 0;
   };
-  // Offsets in task_struct; only last_arrival may be absent.
+  // Offsets in task_struct; last_arrival and lock may be absent.
   struct Task {
     uint64_t last_arrival = kAbsent;
     uint64_t pid = 0;
@@ -48,6 +48,8 @@ struct SwitchLayout {
     uint64_t mm = 0;
     uint64_t start_time = 0;
     uint64_t comm = 0;
+    // A word that is not 0 while somebody writes comm: the lock that is held for it.
+    uint64_t lock = kAbsent;
   };
 
   std::vector<Cpu> cpus;
@@ -112,6 +114,8 @@ class SwitchLooker {
     uint32_t pid = 0;
     uint32_t tgid = 0;
     uint32_t flags = 0;
+    uint32_t lock = 0;
+    uint32_t lock_again = 0;
     uint8_t comm[16] = {};
     uint8_t comm_again[16] = {};
   };

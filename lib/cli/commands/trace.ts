@@ -1,0 +1,122 @@
+import { closeSync, openSync, writeSync } from 'node:fs';
+import {
+  CsvWriter,
+  type Guest,
+  HtmlWriter,
+  JsonTraceWriter,
+  NdjsonWriter,
+  PerfettoWriter,
+  Slices,
+  type TraceWriter,
+  VmiError,
+} from '../../index.js';
+import { parsePid, UsageError } from '../arguments.js';
+import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
+import { EXIT } from '../exit-code.js';
+import { parseCpus, parseRate, parseSeconds, stopping } from '../watching.js';
+
+/** Formats by name; the first word that a file's name ends with decides where none is given. */
+const FORMATS: Readonly<Record<string, () => TraceWriter>> = {
+  perfetto: () => new PerfettoWriter(),
+  json: () => new JsonTraceWriter(),
+  csv: () => new CsvWriter(),
+  ndjson: () => new NdjsonWriter(),
+  html: () => new HtmlWriter(),
+};
+const SECONDS = 5;
+
+export const trace: Command = {
+  name: 'trace',
+  summary: 'record what each CPU runs as a timeline',
+  operands: [TARGET],
+  options: {
+    output: { short: 'o', value: 'FILE', summary: 'where the trace goes' },
+    format: {
+      value: 'FORMAT',
+      summary: `${Object.keys(FORMATS).join(', ')}; default: by the file's name, else perfetto`,
+    },
+    html: { summary: 'the same as --format html: one page that needs nothing else' },
+    seconds: { value: 'N', summary: `how long; default ${SECONDS}, and Ctrl-C ends it sooner` },
+    pid: { value: 'PID', many: true, summary: 'only switches to or from this task or process' },
+    cpu: { value: 'CPU', many: true, summary: 'only this CPU' },
+    rate: { value: 'HZ', summary: "looks a second, or 'full'; default: what 5 % of a core allows" },
+    ...ATTACH_OPTIONS,
+  },
+  details: [
+    'perfetto is the protobuf of https://ui.perfetto.dev; json the trace events that chrome://tracing reads, too. Each CPU is a track, each slice a task with its PID, CR3 and whether its begin is exact; what was missed between two slices is a slice of its own that says how many.',
+    'csv and ndjson have a slice a line, with nanoseconds since the trace began.',
+  ],
+  examples: [
+    'vmi trace qemu:4242 -o guest.perfetto-trace',
+    'vmi trace qemu:4242 -o guest.html --seconds 2 --rate full',
+    'vmi trace qemu:4242 -o guest.csv --pid 812',
+  ],
+  run(invocation) {
+    const { out, value } = invocation;
+    const file = value('output');
+    if (file === undefined) throw new UsageError('missing -o FILE (where the trace goes)');
+    const writer = chooseWriter(file, invocation.has('html') ? 'html' : value('format'));
+    const seconds = parseSeconds(value('seconds')) ?? SECONDS;
+    const rate = parseRate(value('rate'));
+    const cpus = parseCpus(invocation.values('cpu'));
+    const pids = invocation.values('pid').map((text) => parsePid(text, '--pid'));
+    return invocation.withGuest(async (guest) => {
+      using stop = stopping(invocation, seconds);
+      const options = { rate, cpus, pids: pids.length === 0 ? undefined : pids };
+      const told = await record(guest, file, writer, { ...options, signal: stop.signal });
+      out.note(told);
+      return EXIT.done;
+    });
+  },
+};
+
+function chooseWriter(file: string, format: string | undefined): TraceWriter {
+  const name =
+    format ?? Object.keys(FORMATS).find((known) => file.endsWith(`.${known}`)) ?? 'perfetto';
+  const make = FORMATS[name];
+  if (make !== undefined) return make();
+  throw new UsageError(
+    `Expected --format as one of ${Object.keys(FORMATS).join(', ')} but received '${name}'`,
+  );
+}
+
+/** @returns what was recorded, for people */
+async function record(
+  guest: Guest,
+  file: string,
+  writer: TraceWriter,
+  options: Parameters<Guest['watchSwitches']>[0],
+): Promise<string> {
+  await using stream = guest.watchSwitches(options);
+  const descriptor = openSync(file, 'w');
+  let slices = 0;
+  const write = (data: string | Uint8Array) => {
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    for (let at = 0; at < bytes.length; ) at += writeSync(descriptor, bytes, at);
+  };
+  const made = new Slices(stream.clock);
+  try {
+    const name = `${guest.target} Linux ${guest.kernel.release}`;
+    write(writer.begin({ name, cpus: stream.cpus }));
+    try {
+      for await (const event of stream) {
+        for (const slice of made.add(event)) {
+          write(writer.slice(slice));
+          slices++;
+        }
+      }
+    } catch (error) {
+      // A guest that ends, and time that is up, end a trace as it is.
+      if (!(error instanceof VmiError) || !/^VMI_(ABORTED|CLOSED)$/.test(error.code)) throw error;
+    }
+    for (const slice of made.finish(process.hrtime.bigint())) {
+      write(writer.slice(slice));
+      slices++;
+    }
+    write(writer.end());
+  } finally {
+    closeSync(descriptor);
+  }
+  const { missed, statistics } = stream;
+  return `${slices} slices in ${file}: ${statistics.seen} switches seen, ${missed} missed`;
+}

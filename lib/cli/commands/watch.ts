@@ -1,0 +1,132 @@
+import { type Guest, type Switch, switchJson, taskEventJson, VmiError } from '../../index.js';
+import {
+  SWITCH_HEADINGS,
+  switchLine,
+  TASK_EVENT_HEADINGS,
+  taskEventLine,
+} from '../../text/switch.js';
+import { onlyOne, parsePid, UsageError } from '../arguments.js';
+import { ATTACH_OPTIONS, type Command, type Invocation, JSON_OPTION, TARGET } from '../command.js';
+import { EXIT } from '../exit-code.js';
+import { parseCpus, parseRate, parseSeconds, stopping } from '../watching.js';
+
+export const watch: Command = {
+  name: 'watch',
+  summary: 'what each CPU runs, as it switches; or tasks as they come and go',
+  operands: [TARGET],
+  options: {
+    tasks: { summary: 'births, execs and exits instead of switches' },
+    pid: { value: 'PID', many: true, summary: 'only switches to or from this task or process' },
+    cpu: { value: 'CPU', many: true, summary: 'only this CPU' },
+    trap: {
+      summary: "stop the guest at every switch of --pid, by QEMU's debug stub: none is missed",
+    },
+    rate: {
+      value: 'HZ',
+      summary: "looks a second, or 'full'; default: what 5 % of a core allows",
+    },
+    seconds: { value: 'N', summary: 'end after so many seconds; default: at Ctrl-C' },
+    ...JSON_OPTION,
+    ...ATTACH_OPTIONS,
+  },
+  details: [
+    'MISSED is how many switches of that CPU nobody saw since the line before of the same CPU, by the count that the kernel itself keeps: what is not seen is counted. BEFORE is the task that ran before, where none was missed.',
+    'CR3 is what the CPU has loaded; a kernel thread and an idle CPU run on what the task before them left.',
+    'With --tasks, LOST counts the tasks that were born and gone between two looks. With --trap up to four threads are watched: each switch stops the guest for as long as it takes to read a few words. However it ends, the guest runs on.',
+  ],
+  examples: [
+    'vmi watch qemu:4242',
+    'vmi watch qemu:4242 --pid 812 --json',
+    'vmi watch qemu:4242 --pid 812 --trap --seconds 5',
+    'vmi watch qemu:4242 --tasks',
+  ],
+  run(invocation) {
+    onlyOne(invocation, 'tasks', 'trap');
+    const pids = invocation.values('pid').map((text) => parsePid(text, '--pid'));
+    if (invocation.has('tasks') && pids.length > 0)
+      throw new UsageError('--tasks and --pid do not go together');
+    if (invocation.has('trap') && (pids.length < 1 || pids.length > 4))
+      throw new UsageError('--trap takes one to four --pid');
+    const seconds = parseSeconds(invocation.value('seconds'));
+    const rate = parseRate(invocation.value('rate'));
+    const cpus = parseCpus(invocation.values('cpu'));
+    return invocation.withGuest(async (guest) => {
+      using stop = stopping(invocation, seconds);
+      try {
+        if (invocation.has('tasks')) await showTasks(guest, invocation, stop.signal);
+        else if (invocation.has('trap')) await showTrapped(guest, invocation, pids, stop.signal);
+        else {
+          const chosen = pids.length === 0 ? undefined : pids;
+          await showSampled(guest, invocation, { pids: chosen, rate, cpus, signal: stop.signal });
+        }
+      } catch (error) {
+        if (!(error instanceof VmiError) || error.code !== 'VMI_ABORTED') throw error;
+      }
+      return EXIT.done;
+    });
+  },
+};
+
+async function showSampled(
+  guest: Guest,
+  invocation: Invocation,
+  options: Parameters<Guest['watchSwitches']>[0],
+): Promise<void> {
+  const { out } = invocation;
+  await using stream = guest.watchSwitches(options);
+  for (const limit of stream.limits) out.note(limit);
+  let shown = 0;
+  try {
+    shown = await showSwitches(stream, invocation, (count) => {
+      shown = count;
+    });
+  } finally {
+    const { seen, rate } = stream.statistics;
+    const pace = Number.isFinite(rate) ? `${Math.round(rate)} looks a second` : 'full speed';
+    out.note(`${shown} shown, ${seen} seen, ${stream.missed} missed, at ${pace}`);
+  }
+}
+
+async function showTrapped(
+  guest: Guest,
+  invocation: Invocation,
+  pids: readonly number[],
+  signal: AbortSignal,
+): Promise<void> {
+  await using stream = guest.trapSwitches({ pids, signal });
+  await showSwitches(stream, invocation, () => {});
+}
+
+/** @param told of the count after each line, since an abort ends this by an error */
+async function showSwitches(
+  stream: AsyncIterable<Switch>,
+  { out, has }: Invocation,
+  told: (count: number) => void,
+): Promise<number> {
+  let start: bigint | undefined;
+  let count = 0;
+  if (!has('json')) out.line(out.styles.bold(SWITCH_HEADINGS));
+  for await (const event of stream) {
+    start ??= event.time;
+    if (has('json')) out.json([switchJson(event)]);
+    else out.line(switchLine(event, start));
+    told(++count);
+    await out.drained();
+  }
+  return count;
+}
+
+async function showTasks(
+  guest: Guest,
+  { out, has }: Invocation,
+  signal: AbortSignal,
+): Promise<void> {
+  const start = process.hrtime.bigint();
+  await using stream = guest.watchTasks({ signal });
+  if (!has('json')) out.line(out.styles.bold(TASK_EVENT_HEADINGS));
+  for await (const event of stream) {
+    if (has('json')) out.json([taskEventJson(event)]);
+    else out.line(taskEventLine(event, start));
+    await out.drained();
+  }
+}

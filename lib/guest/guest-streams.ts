@@ -1,0 +1,94 @@
+import type { Kernel } from '../kernel/kernel.js';
+import type { PhysicalMemory } from '../memory/physical-memory.js';
+import { type PauseWhenOptions, type RunningAt, stopWhenRunning } from '../monitor/pause-when.js';
+import type { SwitchStream } from '../monitor/switch-stream.js';
+import type { TaskWatch, TaskWatchOptions } from '../monitor/task-watch.js';
+import type { TrapOptions, TrappedSwitches } from '../monitor/trapped-switches.js';
+import { trapSwitches, type WatchOptions, watchSwitches, watchTasks } from '../monitor/watch.js';
+import type { Task } from '../tasks/task.js';
+import type { Pause } from './pause.js';
+
+/** What goes on until somebody ends it. */
+export interface Ending {
+  return(): Promise<unknown>;
+}
+
+/**
+ * The side of a guest that is watched: streams of what happens in it, ended with it at the latest.
+ */
+export abstract class GuestStreams {
+  readonly #streams = new Set<Ending>();
+
+  abstract get kernel(): Kernel;
+  abstract get memory(): PhysicalMemory;
+  abstract task(pid: number): Task;
+  abstract tasks(options?: { readonly threads?: boolean }): readonly Task[];
+  abstract pause(): Promise<Pause>;
+
+  /**
+   * What each CPU runs, from now on: every switch that a thread which looks at memory meets, and
+   * exactly how many it did not. The guest is not trapped and does not notice. Leaving the loop
+   * ends it, and so does `close()`.
+   *
+   * With `by: 'trapped'` the same as {@link trapSwitches}.
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the source is an image, libvmi, or has no linear memory
+   * @throws {RangeError} an option that is out of range
+   */
+  watchSwitches(options: TrapOptions & { readonly by: 'trapped' }): TrappedSwitches;
+  watchSwitches(options?: WatchOptions & { readonly by?: 'sampled' }): SwitchStream;
+  watchSwitches({
+    by = 'sampled',
+    ...options
+  }: WatchOptions & { readonly by?: 'sampled' | 'trapped' } = {}): SwitchStream | TrappedSwitches {
+    if (by === 'trapped') {
+      const { pids = [], ...rest } = options;
+      return this.trapSwitches({ pids, ...rest });
+    }
+    if (by !== 'sampled') {
+      throw new RangeError(
+        `Expected by as 'sampled' or 'trapped' but received '${String(by)}'; what the hypervisor reports is told by cr3Writes()`,
+      );
+    }
+    return this.stream((closed) => watchSwitches(this, options, closed));
+  }
+
+  /**
+   * Every switch to and from up to four threads: QEMU's debug stub stops the guest at each for as
+   * long as it takes to read a few words. However it ends, as by SIGKILL, the guest runs on.
+   * @throws {VmiError} by the first `next()`: `VMI_NO_TASK`; `VMI_BUSY`: the guest is stopped, or
+   * another debugger's stub is on; `VMI_UNSUPPORTED`: the source has no such stub
+   */
+  trapSwitches(options: TrapOptions): TrappedSwitches {
+    return this.stream((closed) => trapSwitches(this, options, closed));
+  }
+
+  /**
+   * Births, execs and exits of tasks, from now on; `lost` counts those that lived unseen.
+   * @throws {RangeError} `interval`
+   */
+  watchTasks(options: TaskWatchOptions = {}): TaskWatch {
+    return this.stream((closed) => watchTasks(this, options, closed));
+  }
+
+  /**
+   * Waits until a task is on a CPU; the guest stands still there until `pause` is disposed of.
+   * @throws {VmiError} `VMI_NO_TASK`, `VMI_ABORTED`, and as {@link trapSwitches}
+   */
+  async pauseWhen(options: PauseWhenOptions): Promise<RunningAt & { readonly pause: Pause }> {
+    const found = await stopWhenRunning(this, options);
+    // It stands still already; this is who resumes it.
+    return { ...found, pause: await this.pause() };
+  }
+
+  /** @internal Makes a stream that {@link endStreams} ends if nobody has. */
+  protected stream<T extends Ending>(make: (closed: () => void) => T): T {
+    const stream = make(() => this.#streams.delete(stream));
+    this.#streams.add(stream);
+    return stream;
+  }
+
+  /** @internal */
+  protected async endStreams(): Promise<void> {
+    for (const stream of this.#streams) await stream.return();
+  }
+}

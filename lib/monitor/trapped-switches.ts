@@ -1,0 +1,278 @@
+import { wrap } from '../address.js';
+import { CorruptError, hex, VmiError } from '../errors.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { DebugStub, StubHit } from '../memory/debug-stub.js';
+import type { PhysicalMemory } from '../memory/physical-memory.js';
+import { pgdToCr3 } from '../tasks/cr3.js';
+import type { Task } from '../tasks/task.js';
+import { RunningTask, type Switch } from './switch.js';
+import { type Places, perCpuPlaces } from './switch-layout.js';
+
+/** What trapping needs of a guest. */
+export interface TrappedGuest {
+  readonly kernel: Kernel;
+  readonly memory: Pick<PhysicalMemory, 'debugStub'>;
+  task(pid: number): Task;
+}
+
+export interface TrapOptions {
+  /** The threads to watch, at most as many as a processor has watchpoints: four. */
+  readonly pids: readonly number[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A watched task. */
+interface Trap {
+  readonly task: Task;
+  /** Address of its `on_cpu`. */
+  readonly onCpu: bigint;
+  /** The CPU it runs on; `undefined`: none. */
+  cpu: number | undefined;
+}
+
+const COMM_LENGTH = 16;
+
+/**
+ * Every switch to and from a few threads, in order and with none missed: a hardware watchpoint on
+ * `task_struct.on_cpu` stops the virtual machine each time, for as long as it takes to read a few
+ * words. Nothing else is trapped. The scheduler sets it before it leaves the task that goes, and
+ * clears it on the stack of the one that comes (kernel/sched/core.c, `prepare_task`,
+ * `finish_task`).
+ */
+export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisposable {
+  readonly #guest: TrappedGuest;
+  readonly #options: TrapOptions;
+  readonly #closed: () => void;
+  readonly #reader: TaskReader;
+  #stub: DebugStub | undefined;
+  #traps: Trap[] = [];
+  #turn: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
+  #events = 0;
+
+  /**
+   * @param closed called once, when watching has ended
+   * @throws {RangeError} no task, or more than a processor can watch
+   * @throws {VmiError} `VMI_TYPE`: this kernel has no `task_struct.on_cpu`
+   */
+  constructor(guest: TrappedGuest, options: TrapOptions, closed: () => void) {
+    if (options.pids.length < 1 || options.pids.length > 4) {
+      throw new RangeError(
+        `Expected 1 to 4 pids to trap, as many as a processor has watchpoints, but received ${options.pids.length}`,
+      );
+    }
+    this.#guest = guest;
+    this.#options = options;
+    this.#closed = closed;
+    this.#reader = new TaskReader(guest.kernel);
+  }
+
+  /** Switches that were not reported: none ever is. */
+  get missed(): number {
+    return 0;
+  }
+
+  /** Stops of the virtual machine so far. */
+  get stops(): number {
+    return this.#events;
+  }
+
+  /**
+   * The next switch; `done` once the watched tasks have exited or watching has ended. The guest
+   * runs from one call to the next; while nobody waits for a switch, the first one that comes stops
+   * it until somebody does.
+   * @throws {VmiError} `VMI_NO_TASK`, `VMI_BUSY`, `VMI_UNSUPPORTED` from the first call;
+   * `VMI_ABORTED`, `VMI_CLOSED`
+   */
+  next(): Promise<IteratorResult<Switch, undefined>> {
+    const turn = this.#turn.then(() => this.#next());
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** Removes the watchpoints and lets the guest run. Idempotent. */
+  async return(): Promise<IteratorResult<Switch, undefined>> {
+    await this.#close();
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#close();
+  }
+
+  async #next(): Promise<IteratorResult<Switch, undefined>> {
+    const { signal } = this.#options;
+    const onAbort = () => this.#stub?.interrupt();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      for (;;) {
+        if (this.#closing !== undefined) break;
+        if (signal?.aborted)
+          throw new VmiError('VMI_ABORTED', 'watching was aborted', { cause: signal.reason });
+        this.#stub ??= await this.#open();
+        if (this.#traps.length === 0) break;
+        const hit = await this.#stub.run();
+        const event = hit === undefined ? undefined : await this.#take(this.#stub, hit);
+        if (event !== undefined) return { done: false, value: event };
+      }
+      await this.#close();
+      return { done: true, value: undefined };
+    } catch (error) {
+      const wasClosed = this.#closing !== undefined;
+      await this.#close();
+      if (wasClosed) return { done: true, value: undefined };
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async #open(): Promise<DebugStub> {
+    const tasks = this.#options.pids.map((pid) => this.#guest.task(pid));
+    const stub = await this.#guest.memory.debugStub();
+    this.#stub = stub;
+    for (const task of tasks) {
+      const onCpu = this.#reader.onCpu(task.address);
+      await stub.watch(onCpu, 4);
+      this.#traps.push({ task, onCpu, cpu: this.#reader.cpuOf(task.address) });
+    }
+    return stub;
+  }
+
+  /** What a stop means. `undefined`: the task is gone, and its memory another's. */
+  async #take(stub: DebugStub, hit: StubHit): Promise<Switch | undefined> {
+    this.#events++;
+    const trap = this.#traps.find(({ onCpu }) => onCpu === hit.address);
+    if (trap === undefined) return undefined;
+    const reader = this.#reader;
+    const time = process.hrtime.bigint();
+    if (!reader.isSame(trap.task)) {
+      await stub.unwatch(trap.onCpu);
+      this.#traps = this.#traps.filter((other) => other !== trap);
+      return undefined;
+    }
+    const task = reader.read(trap.task.address);
+    const isOn = reader.isOn(trap.onCpu);
+    const cpu = isOn ? (reader.cpuOf(trap.task.address) ?? hit.vcpu) : (trap.cpu ?? hit.vcpu);
+    trap.cpu = isOn ? cpu : undefined;
+    // The CPU's own word is still that of the task which goes, or that of the one which has come.
+    const other = reader.read(reader.current(cpu));
+    const running = isOn ? task : other;
+    return {
+      time,
+      seenUntil: time,
+      began: running.idle ? null : reader.arrival(running.address),
+      cpu,
+      cr3: reader.cr3(running, cpu),
+      task: running,
+      previous: isOn ? other : task,
+      missed: 0,
+      count: reader.count(cpu),
+      by: 'trapped',
+    };
+  }
+
+  #close(): Promise<void> {
+    this.#closing ??= (async () => {
+      try {
+        await this.#stub?.release();
+      } finally {
+        this.#closed();
+      }
+    })();
+    return this.#closing;
+  }
+}
+
+/** Reads what CPUs run, of a guest that stands still. */
+export class TaskReader {
+  readonly #kernel: Kernel;
+  readonly #places: Places;
+  readonly #onCpu: number;
+  readonly #arrival: number | undefined;
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+    this.#places = perCpuPlaces(kernel);
+    this.#onCpu = kernel.types.offset('task_struct', 'on_cpu');
+    this.#arrival = kernel.types.findOffset('task_struct', 'sched_info.last_arrival');
+  }
+
+  /** Address of a task's `on_cpu`. */
+  onCpu(task: bigint): bigint {
+    return wrap(task + BigInt(this.#onCpu));
+  }
+
+  isOn(onCpu: bigint): boolean {
+    return this.#kernel.memory.readU32(onCpu) !== 0;
+  }
+
+  /** Where a CPU keeps its current task. */
+  currentAt(cpu: number): bigint {
+    const place = this.#places.current ?? this.#places.curr!;
+    return wrap(place + this.#kernel.perCpuOffset(cpu));
+  }
+
+  current(cpu: number): bigint {
+    return this.#kernel.memory.readU64(this.currentAt(cpu));
+  }
+
+  /** The CPU whose run queue names a task; `undefined`: none does. */
+  cpuOf(task: bigint): number | undefined {
+    const place = this.#places.curr ?? this.#places.current!;
+    const { memory } = this.#kernel;
+    return this.#kernel
+      .onlineCpus()
+      .find((cpu) => memory.readU64(wrap(place + this.#kernel.perCpuOffset(cpu))) === task);
+  }
+
+  count(cpu: number): bigint | null {
+    const { count } = this.#places;
+    if (count === undefined) return null;
+    return this.#kernel.memory.readU64(wrap(count + this.#kernel.perCpuOffset(cpu)));
+  }
+
+  arrival(task: bigint): bigint | null {
+    if (this.#arrival === undefined) return null;
+    return this.#kernel.memory.readU64(wrap(task + BigInt(this.#arrival))) || null;
+  }
+
+  /** Whether the memory of a task is still that task's. */
+  isSame(task: Task): boolean {
+    const now = this.read(task.address);
+    return now.pid === task.pid && now.startTime === task.startTime;
+  }
+
+  read(address: bigint): RunningTask {
+    if (address % 8n !== 0n || address < 1n << 63n)
+      throw new CorruptError(`a CPU's current task is at ${hex(address)}, which is none`, address);
+    const { memory, types } = this.#kernel;
+    const at = (member: string) => wrap(address + BigInt(types.offset('task_struct', member)));
+    return new RunningTask({
+      address,
+      pid: memory.readU32(at('pid')),
+      tgid: memory.readU32(at('tgid')),
+      startTime: memory.readU64(at('start_time')),
+      mm: memory.readU64(at('mm')),
+      flags: memory.readU32(at('flags')),
+      comm: memory.read(at('comm'), COMM_LENGTH),
+    });
+  }
+
+  /** What CR3 holds while a task runs on a CPU: its own, or what the CPU has loaded. */
+  cr3(task: RunningTask, cpu: number): bigint | null {
+    const { memory, types } = this.#kernel;
+    const { loadedMm } = this.#places;
+    let mm = task.mm;
+    if (mm === null && loadedMm !== undefined)
+      mm = memory.readU64(wrap(loadedMm + this.#kernel.perCpuOffset(cpu)));
+    // 1: in the middle of a switch.
+    if (mm === null || mm <= 1n) return null;
+    const pgd = memory.readU64(wrap(mm + BigInt(types.offset('mm_struct', 'pgd'))));
+    return pgdToCr3(this.#kernel, pgd);
+  }
+}

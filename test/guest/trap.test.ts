@@ -1,0 +1,201 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { attach, type Guest, type Task } from '../../lib/index.js';
+import { bootGuest, type LabGuest } from '../lab/guest.mjs';
+
+const CHILD = fileURLToPath(new URL('../lifecycle/trap.mjs', import.meta.url));
+
+let lab: LabGuest;
+let guest: Guest;
+/** A task that forks and waits all the time. */
+let churn: Task;
+
+beforeAll(async () => {
+  lab = await bootGuest({ flavour: 'cloud', memory: 256, cpus: 1, tasks: 10, backend: 'memfd' });
+  await lab.command('churn on');
+  guest = await attach(`qemu:${lab.pid}`);
+  churn = guest.tasks().find(({ comm }) => comm === 'churn')!;
+});
+
+afterAll(async () => {
+  await guest?.close();
+  await lab?.close();
+});
+
+/** How often a task was switched away from, by the kernel's own account. */
+function switchesOf(task: Task): bigint {
+  const { memory, types } = guest.kernel;
+  const member = (name: string) =>
+    memory.readU64(task.address + BigInt(types.offset('task_struct', name)));
+  return member('nvcsw') + member('nivcsw');
+}
+
+/** The guest runs, no stub is on, and the task that was watched switches without stopping it. */
+async function expectFree(): Promise<void> {
+  const devices = (await lab.qmp('query-chardev')) as { label: string }[];
+  expect(devices.map(({ label }) => label)).not.toContain('gdb');
+  const before = switchesOf(churn);
+  for (let tries = 0; tries < 200 && switchesOf(churn) < before + 20n; tries++) await sleep(50);
+  expect(switchesOf(churn)).toBeGreaterThanOrEqual(before + 20n);
+  expect(await lab.qmp('query-status')).toMatchObject({ status: 'running' });
+}
+
+/** What {@link expectFree} expects may take a guard a moment. */
+async function untilFree(): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    const devices = (await lab.qmp('query-chardev')) as { label: string }[];
+    const { status } = (await lab.qmp('query-status')) as { status: string };
+    if (status === 'running' && !devices.some(({ label }) => label === 'gdb')) break;
+    await sleep(100);
+  }
+  await expectFree();
+}
+
+describe('trapped switches', () => {
+  it('are all that the kernel counts, one in and one out', async () => {
+    let away = 0n;
+    let base: bigint | undefined;
+    let wasOn: boolean | undefined;
+    let taken = 0;
+    for await (const { task, previous, missed, by } of guest.trapSwitches({ pids: [churn.pid] })) {
+      expect({ missed, by }).toEqual({ missed: 0, by: 'trapped' });
+      const isOn = task.pid === churn.pid;
+      expect(isOn ? task.pid : previous!.pid).toBe(churn.pid);
+      expect(isOn).not.toBe(wasOn);
+      wasOn = isOn;
+      if (!isOn) away++;
+      base ??= switchesOf(churn) - away;
+      expect(switchesOf(churn) - base).toBe(away);
+      if (++taken === 400) break;
+    }
+    await expectFree();
+  });
+
+  it('tell of up to four threads, and end when those have exited', async () => {
+    const child = async () => {
+      for (;;) {
+        const found = guest.tasks().find(({ comm }) => comm === 'churn-fork' || comm === 'exe');
+        if (found !== undefined) return found.pid;
+      }
+    };
+    const stream = guest.trapSwitches({ pids: [churn.pid, await child()] });
+    const pids = new Set<number>();
+    try {
+      for (let taken = 0; taken < 60; taken++) {
+        const { value } = await stream.next();
+        if (value !== undefined) pids.add(value.task.pid);
+      }
+    } catch (error) {
+      // It may have exited before it was looked up.
+      expect(error).toMatchObject({ code: 'VMI_NO_TASK' });
+    }
+    await stream.return();
+    await expectFree();
+    expect(() => guest.trapSwitches({ pids: [] })).toThrow(RangeError);
+    expect(() => guest.trapSwitches({ pids: [1, 2, 3, 4, 5] })).toThrow(RangeError);
+  });
+
+  it('are refused while another stub is on, which stays', async () => {
+    const path = `${lab.directory}/another-stub`;
+    const human = (line: string) =>
+      lab.qmp('human-monitor-command', { 'command-line': line }) as Promise<string>;
+    await human(`gdbserver unix:${path},server=on,wait=off`);
+    const stream = guest.trapSwitches({ pids: [churn.pid] });
+    await expect(stream.next()).rejects.toMatchObject({ code: 'VMI_BUSY' });
+    const devices = (await lab.qmp('query-chardev')) as { filename: string }[];
+    expect(devices.some(({ filename }) => filename.includes(path))).toBe(true);
+    await human('gdbserver none');
+    rmSync(path, { force: true });
+    await expectFree();
+  });
+
+  it('are refused while the guest is stopped, which stays so', async () => {
+    await using _ = await guest.pause();
+    const stream = guest.trapSwitches({ pids: [churn.pid] });
+    await expect(stream.next()).rejects.toMatchObject({ code: 'VMI_BUSY' });
+    expect(await lab.qmp('query-status')).toMatchObject({ running: false });
+  });
+});
+
+describe('pauseWhen', () => {
+  it('stops the guest when the task is on a CPU', async () => {
+    const { pause, cpu, task, registers } = await guest.pauseWhen({ pid: churn.pid });
+    expect(await lab.qmp('query-status')).toMatchObject({ running: false });
+    expect({ cpu, pid: task.pid }).toEqual({ cpu: 0, pid: churn.pid });
+    expect(guest.cr3Base(registers.cr3!)).toBe(guest.pidToCr3(churn.pid));
+    expect(guest.cpus()[0]!.task.pid).toBe(churn.pid);
+    const [held] = await guest.registers();
+    expect(held!.cr3).toBe(registers.cr3);
+    await pause.resume();
+    await expectFree();
+  });
+
+  it('can be given up, and leaves nothing behind', async () => {
+    const abort = new AbortController();
+    const sleeper = guest.tasks().find(({ comm }) => comm === 'filler')!;
+    setTimeout(() => abort.abort(), 300);
+    await expect(guest.pauseWhen({ pid: sleeper.pid, signal: abort.signal })).rejects.toMatchObject(
+      { code: 'VMI_ABORTED' },
+    );
+    await expectFree();
+  });
+});
+
+describe('after every ending the guest runs, and no watchpoint is left', () => {
+  /** Starts a child and waits until it has seen switches. */
+  async function start(ending: string): Promise<{ child: ChildProcess; output(): string }> {
+    const child = spawn(process.execPath, [CHILD, `qemu:${lab.pid}`, String(churn.pid), ending], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let text = '';
+    child.stdout!.on('data', (chunk) => {
+      text += chunk;
+    });
+    const ended = once(child, 'exit');
+    while (!text.includes('watching') && child.exitCode === null) {
+      await Promise.race([sleep(20), ended]);
+    }
+    return { child, output: () => text };
+  }
+
+  async function end(child: ChildProcess): Promise<void> {
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+  }
+
+  it.each(['break', 'throw', 'return', 'close', 'abort', 'exit', 'uncaught'])(
+    '%s',
+    async (ending) => {
+      const { child } = await start(ending);
+      await end(child);
+      expect(child.signalCode).toBeNull();
+      expect(child.exitCode).toBe(ending === 'uncaught' ? 1 : 0);
+      await untilFree();
+    },
+  );
+
+  it.each([
+    ['forever', 'SIGINT'],
+    ['forever', 'SIGTERM'],
+    ['forever', 'SIGKILL'],
+    ['idle', 'SIGKILL'],
+    ['forever', 'SIGHUP'],
+  ] as const)('%s, until %s', async (ending, signal) => {
+    const { child } = await start(ending);
+    child.kill(signal);
+    await end(child);
+    expect(child.signalCode).toBe(signal);
+    await untilFree();
+  });
+
+  it('a stub that somebody else takes away', async () => {
+    const { child, output } = await start('lost');
+    await lab.qmp('human-monitor-command', { 'command-line': 'gdbserver none' });
+    await end(child);
+    expect(output()).toContain('VMI_CLOSED');
+    await untilFree();
+  });
+});
