@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { wrap } from '../address.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { SymbolTable } from './symbols/table.js';
@@ -14,11 +15,40 @@ interface Clocked {
   readonly types: TypeTable;
 }
 
+/** Milliseconds that the clocks of a running guest are watched, and between two looks. */
+const WATCH = 2_000;
+const STEP = 20;
+
 /**
- * Of several kernels that all verify, the one that runs: a warm reset leaves the old one in RAM,
- * whole but with its clock stopped. Only without registers is there more than one.
+ * Of several kernels that all verify, the one that runs. A warm reset, a kexec and a crash leave
+ * the old one in RAM, whole but with its clock stopped: of a running guest, the one whose clock
+ * moves. Where none moves, or several do, and of an image, the one whose clock shows the latest
+ * time. Only without registers is there more than one.
  */
-export function newest<T extends Clocked>(all: readonly T[]): T | undefined {
+export async function running<T extends Clocked>(all: readonly T[]): Promise<T | undefined> {
+  if (all.length < 2 || !all[0]!.memory.physical.live) return newest(all);
+  const before = all.map(ticks);
+  for (let waited = 0; waited < WATCH; waited += STEP) {
+    await setTimeout(STEP);
+    all[0]!.memory.begin();
+    const moved = all.filter((parts, i) => {
+      const now = ticks(parts);
+      return now !== undefined && now !== before[i];
+    });
+    if (moved.length > 0) return newest(moved);
+  }
+  return newest(all);
+}
+
+/** `jiffies_64`, which each tick of the clock moves. kernel/time/timer.c. */
+function ticks({ memory, symbols }: Clocked): bigint | undefined {
+  return tryAnswer(() => {
+    const at = symbols.find('jiffies_64') ?? symbols.find('jiffies');
+    return at === undefined ? undefined : memory.readU64(at);
+  });
+}
+
+function newest<T extends Clocked>(all: readonly T[]): T | undefined {
   if (all.length < 2) return all[0];
   const aged = all.map((parts) => ({ parts, time: wallClock(parts) ?? -1n }));
   aged.sort((a, b) => (a.time > b.time ? -1 : a.time < b.time ? 1 : 0));

@@ -5,7 +5,7 @@ import { checkAborted } from './aborted.js';
 import { type BuildId, findBuildId } from './build-id.js';
 import type { CachedKernel, CacheEntry, KernelCache } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
-import { newest, runsNow } from './clock.js';
+import { running, runsNow } from './clock.js';
 import { KernelCpus } from './cpus.js';
 import { type GuestTables, tablesFromCache, tablesFromGuest } from './guest-tables.js';
 import { type KernelImage, mapKernel } from './kernel-image.js';
@@ -155,7 +155,7 @@ async function searchKernel(
   }
   checkAborted(signal);
   const whole = loaded.filter(({ lacking }) => lacking === undefined);
-  if (whole.length > 0) return newest(whole);
+  if (whole.length > 0) return running(whole);
   if (loaded.length > 1) {
     for (const { candidate, lacking } of loaded)
       log.note(`${candidate.label}: ${lacking?.message}`);
