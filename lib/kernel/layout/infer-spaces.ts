@@ -1,7 +1,7 @@
 import { PF_EXITING, PF_KTHREAD } from './case.js';
 import { isPointer } from './guest-words.js';
 import { kthreadd } from './infer-list.js';
-import { type Inference, nearly } from './inference.js';
+import { type Certainty, type Inference, nearly } from './inference.js';
 import type { SampledTask } from './task-sample.js';
 
 /** `task_struct.flags` of threads of a workqueue. include/linux/sched.h. */
@@ -41,19 +41,24 @@ export function inferSpaces(of: Inference): void {
 
 const SPACES = ['task_struct.mm', 'task_struct.active_mm'] as const;
 
-/** Both are the same, but for a task that has none and borrows one while it is on a CPU. */
+/**
+ * Both are the same, but for a task that has none and borrows one while it is on a CPU. Side by
+ * side they are as the kernel declares them, and a task that says otherwise leaves it open: one
+ * that lies must not swap the answers for all.
+ */
 function settleSpaces(of: Inference, one: number, other: number): void {
-  const borrows = (task: SampledTask, mm: number, active: number) =>
-    task.u64(mm) === 0n && task.u64(active) !== 0n;
-  const oneIsMm = of.tasks.some((task) => borrows(task, one, other));
-  const otherIsMm = of.tasks.some((task) => borrows(task, other, one));
-  if (oneIsMm !== otherIsMm) {
-    of.place('task_struct.mm', oneIsMm ? one : other);
-    of.place('task_struct.active_mm', oneIsMm ? other : one);
-  } else if (other - one === 8 && !oneIsMm) {
-    of.place('task_struct.mm', one, 'by order');
-    of.place('task_struct.active_mm', other, 'by order');
-  } else for (const name of SPACES) of.undecided.set(name, [one, other]);
+  const borrows = (mm: number, active: number) =>
+    of.tasks.some((task) => task.u64(mm) === 0n && task.u64(active) !== 0n);
+  const oneIsMm = borrows(one, other);
+  const otherIsMm = borrows(other, one);
+  const place = (mm: number, active: number, certainty: Certainty) => {
+    of.place('task_struct.mm', mm, certainty);
+    of.place('task_struct.active_mm', active, certainty);
+  };
+  if (!otherIsMm && oneIsMm) place(one, other, 'proven');
+  else if (!otherIsMm && other - one === 8) place(one, other, 'by order');
+  else if (otherIsMm && !oneIsMm && other - one !== 8) place(other, one, 'proven');
+  else for (const name of SPACES) of.undecided.set(name, [one, other]);
 }
 
 /**
