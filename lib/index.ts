@@ -73,6 +73,12 @@ export {
   type WalkStep,
 } from './memory/virtual-memory.js';
 export { ClockTie } from './monitor/clock-tie.js';
+export {
+  Cr3Index,
+  type Cr3IndexOptions,
+  type Cr3Name,
+  type Cr3Owner,
+} from './monitor/cr3-index.js';
 export type { PauseWhenOptions, RunningAt } from './monitor/pause-when.js';
 export type { SampleOptions, SampleStatistics } from './monitor/sampled-switches.js';
 export {

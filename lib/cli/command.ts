@@ -41,6 +41,8 @@ export interface Invocation {
   readonly operands: readonly string[];
   readonly out: Output;
   readonly env: NodeJS.ProcessEnv;
+  /** Standard input. */
+  readonly input: NodeJS.ReadableStream;
   /** Whether a switch was given. */
   has(option: string): boolean;
   /** The value of an option. */

@@ -1,4 +1,5 @@
 import type { Command } from './command.js';
+import { annotate } from './commands/annotate.js';
 import { cpus } from './commands/cpus.js';
 import { cr3 } from './commands/cr3.js';
 import { doctor } from './commands/doctor.js';
@@ -30,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   cr3,
   explain,
   who,
+  annotate,
   cpus,
   watch,
   top,

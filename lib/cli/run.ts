@@ -15,6 +15,8 @@ import type { Terminal } from './screen.js';
 export interface World {
   readonly streams: Streams;
   readonly env: NodeJS.ProcessEnv;
+  /** Standard input; the process's when left out. */
+  readonly input?: NodeJS.ReadableStream;
   attach(target: Target, options: AttachOptions): Promise<Guest>;
   /** The terminal, where input and output are one. */
   readonly terminal?: Terminal | undefined;
@@ -80,6 +82,7 @@ async function runCommand(
       operands,
       out,
       env: world.env,
+      input: world.input ?? process.stdin,
       has: (name) => options[name] === true,
       value,
       values: (name) => (Array.isArray(options[name]) ? (options[name] as string[]) : []),

@@ -105,7 +105,7 @@ export function namesIn(kernel: Kernel, tasks: Tasks): Cr3Names {
   return new Cr3Names({
     processes: () => tasks.list(),
     find: (pid) => tasks.find(pid),
-    sharing: (value) => tasks.withCr3(value),
+    sharing: (value) => tasks.withCr3s([value])[0]!,
     base: (value) => cr3Base(value, kernel.pti),
     kernel: kernel.cr3,
   });

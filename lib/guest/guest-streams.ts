@@ -1,5 +1,6 @@
 import type { Kernel } from '../kernel/kernel.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
+import { Cr3Index, type Cr3IndexOptions } from '../monitor/cr3-index.js';
 import { type PauseWhenOptions, type RunningAt, stopWhenRunning } from '../monitor/pause-when.js';
 import type { SwitchStream } from '../monitor/switch-stream.js';
 import type { TaskWatch, TaskWatchOptions } from '../monitor/task-watch.js';
@@ -22,6 +23,7 @@ export abstract class GuestStreams {
   abstract get kernel(): Kernel;
   abstract get memory(): PhysicalMemory;
   abstract task(pid: number): Task;
+  abstract findTask(pid: number): Task | undefined;
   abstract tasks(options?: { readonly threads?: boolean }): readonly Task[];
   abstract pause(): Promise<Pause>;
 
@@ -78,6 +80,19 @@ export abstract class GuestStreams {
     const found = await stopWhenRunning(this, options);
     // It stands still already; this is who resumes it.
     return { ...found, pause: await this.pause() };
+  }
+
+  /**
+   * Names CR3 values of a log, also by tasks that have exited since: from now on it keeps who has
+   * had each. Closing the guest ends it.
+   * @throws {RangeError} `interval`, `keep`
+   * @example
+   * await using index = guest.cr3Index({ interval: 10 });
+   * // … later:
+   * index.name(0x3acec005n).owners; // [{ pid: 412, comm: 'make', gone: true, … }]
+   */
+  cr3Index(options: Cr3IndexOptions = {}): Cr3Index {
+    return this.stream((closed) => new Cr3Index(this, options, closed));
   }
 
   /** @internal Makes a stream that {@link endStreams} ends if nobody has. */

@@ -156,14 +156,19 @@ export class Guest extends GuestValues implements AsyncDisposable {
   }
 
   /**
-   * Every task and thread that runs on an address space. Empty when no task does, as for the
-   * kernel's own page table.
+   * Every task and thread that runs on an address space. Empty when no task does; `kernel` says
+   * that it is the kernel's own page table.
    * @param cr3 any value that a CR3 register or event holds: PCID, no-flush and LAM bits, and the
-   *   user half of a pair
+   *   user half of a pair. Of several, the lists in their order, by one walk of all tasks
    */
-  cr3ToTasks(cr3: AddressLike): TaskList {
-    const value = toAddress(cr3, 'cr3');
-    return this.#watch.ask(() => this.#tasks.withCr3(value));
+  cr3ToTasks(cr3: AddressLike): TaskList;
+  cr3ToTasks(cr3s: readonly AddressLike[]): TaskList[];
+  cr3ToTasks(cr3: AddressLike | readonly AddressLike[]): TaskList | TaskList[] {
+    const many = Array.isArray(cr3);
+    const values = (many ? cr3 : [cr3 as AddressLike]).map((one) => toAddress(one, 'cr3'));
+    if (values.length === 0) return [];
+    const lists = this.#watch.ask(() => this.#tasks.withCr3s(values));
+    return many ? lists : lists[0]!;
   }
 
   /**

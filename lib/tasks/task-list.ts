@@ -14,6 +14,11 @@ export class TaskList extends Array<Task> {
    */
   mode: Consistency = 'live';
   /**
+   * Of a search by CR3: whether it is the kernel's own page table. A CPU without a task has it
+   * loaded, and kernel threads that have borrowed no other.
+   */
+  kernel = false;
+  /**
    * Of a search by CR3: tasks that name an address space which is none (their `cr3` throws), so
    * that nobody can say whether they belong here. Empty in a sane guest.
    */

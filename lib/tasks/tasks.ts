@@ -2,7 +2,8 @@ import { CorruptError, FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type TaskColumns, toColumns } from './columns.js';
 import type { Cpu } from './cpus.js';
-import { cr3Base, pgdToCr3 } from './cr3.js';
+import { pgdToCr3 } from './cr3.js';
+import { Cr3Tasks } from './cr3-tasks.js';
 import { type CrossRow, crossView } from './cross-view.js';
 import { Listing } from './listing.js';
 import { Task } from './task.js';
@@ -102,31 +103,16 @@ export class Tasks {
   }
 
   /**
-   * Every task and thread that runs on the address space of a CR3 value: threads, `vfork`ed and
-   * `CLONE_VM` children, kernel threads that borrow it, and the idle task of a CPU that has it
-   * loaded.
-   * @param value any value a CR3 register can hold
+   * Every task and thread that runs on the address space of each CR3 value, by one walk: threads,
+   * `vfork`ed and `CLONE_VM` children, kernel threads that borrow it, and the idle task of a CPU
+   * that has it loaded.
+   * @param values any values that a CR3 register can hold
    */
-  withCr3(value: bigint): TaskList {
-    const base = cr3Base(value, this.#kernel.pti);
-    // The two tables of an address space are not to be told from each other's addresses there.
-    const machine = this.#kernel.p2m !== undefined;
-    const corrupt: Task[] = [];
-    const runsOnIt = (task: Task) => {
-      try {
-        return task.cr3 === base || (machine && task.userCr3 === base);
-      } catch (error) {
-        if (!(error instanceof CorruptError || error instanceof FaultError)) throw error;
-        corrupt.push(task);
-        return false;
-      }
-    };
-    const tasks = toTasks(this.#walk.walk({ threads: true }), runsOnIt);
-    for (const { task } of this.cpus()) {
-      if (task.pid === 0 && runsOnIt(task)) tasks.push(task);
-    }
-    tasks.corrupt = corrupt;
-    return tasks;
+  withCr3s(values: readonly bigint[]): TaskList[] {
+    const tasks = new Cr3Tasks(this.#readers, values);
+    const listing = this.#walk.walk({ threads: true });
+    const idle = this.cpus().flatMap(({ task }) => (task.pid === 0 ? [task] : []));
+    return tasks.of(listing, idle);
   }
 
   /** Every task that any view of the kernel has, and the views that lack it. */

@@ -21,8 +21,9 @@ export const who: Command = {
     const values = operands.slice(1).map((text) => parseAddressOperand(text, 'CR3'));
     return withGuest((guest) => {
       let code: number = EXIT.done;
-      const found = values.flatMap((value) => {
-        const running = guest.cr3ToTasks(value);
+      const lists = guest.cr3ToTasks(values);
+      const found = values.flatMap((value, i) => {
+        const running = lists[i]!;
         const tasks = running.map((task) => task.toJSON());
         if (running.corrupt.length > 0) {
           const pids = running.corrupt.map((task) => task.pid);
@@ -34,7 +35,7 @@ export const who: Command = {
           code = EXIT.no;
           const base = guest.cr3Base(value);
           out.error(
-            base === guest.kernel.cr3
+            running.kernel
               ? `no task runs on ${hex(value)}: it is the kernel's own page table, which a CPU without a task has loaded`
               : `no task runs on ${hex(value)} (page table at ${hex(base)})`,
           );

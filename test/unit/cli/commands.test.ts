@@ -361,3 +361,55 @@ describe('vmi translate', () => {
     ]);
   });
 });
+
+describe('vmi annotate', () => {
+  const annotate = (input: readonly string[], ...options: string[]) =>
+    vmi(['annotate', TARGET, ...options], () => {}, input);
+
+  it('names every CR3 value, and leaves all else as it is', async () => {
+    const { code, stdout, stderr } = await annotate([
+      'vcpu 0 cr3=0000000002c10005 rip=ffffffff81000000\n',
+      'CR3 2c10000, then 0x1a10000; 2c10000 alone\t0x77770000\nlast 0x80000000',
+      '02c10000',
+    ]);
+    expect(stdout).toBe(
+      [
+        'vcpu 0 cr3=0000000002c10005 [1 init] rip=ffffffff81000000',
+        'CR3 2c10000 [1 init], then 0x1a10000 [kernel]; 2c10000 alone\t0x77770000',
+        'last 0x8000000002c10000 [1 init]',
+        '',
+      ].join('\n'),
+    );
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  });
+
+  it('lets no byte of a name or of the text reach the terminal as a command', async () => {
+    const { stdout } = await annotate(['\x1b[2Jcr3 0x3000000\n']);
+    expect(stdout).toBe('\\x1b[2Jcr3 0x3000000 [7 bad\\x1b[31m\\nname]\n');
+  });
+
+  it('marks what is not certain, and who is gone', async () => {
+    const { stdout } = await vmi(
+      ['annotate', TARGET],
+      (guest) => guest.tasksNow.splice(0, 4, fakeTask({ pid: 9, comm: 'gone', cr3: '0x5000000' })),
+      ['0x5000000\n'],
+    );
+    expect(stdout).toBe('0x5000000 [9 gone, gone?]\n');
+  });
+
+  it('prints one object a line', async () => {
+    const { stdout } = await annotate(['a 0x2c10000\n', 'none\n'], '--json');
+    const rows = json(stdout);
+    expect(rows.map(({ line, cr3s }) => [line, cr3s.length])).toEqual([
+      ['a 0x2c10000', 1],
+      ['none', 0],
+    ]);
+    expect(rows[0].cr3s[0]).toMatchObject({
+      value: '0x2c10000',
+      cr3: '0x2c10000',
+      kernel: false,
+      certain: true,
+      owners: [{ pid: 1, comm: 'init', gone: false }],
+    });
+  });
+});

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { run, type World } from '../../../lib/cli/run.js';
 import { CorruptError, FaultError, hex, VmiError } from '../../../lib/errors.js';
 import type { AttachOptions, Guest, GuestCpu, SpaceOptions } from '../../../lib/index.js';
@@ -180,12 +181,35 @@ export class FakeGuest {
   /** Tasks whose address space is none, as a search by CR3 reports them. */
   corrupt: Task[] = [];
 
-  cr3ToTasks(cr3: bigint): TaskList {
+  cr3Index() {
     this.#check();
-    const found = new TaskList();
-    found.push(...this.tasks({ threads: true }).filter((task) => task.cr3 === this.cr3Base(cr3)));
-    found.corrupt = this.corrupt;
-    return found;
+    return {
+      look: () => {},
+      name: (value: bigint) => {
+        const cr3 = this.cr3Base(value);
+        const tasks = this.tasks({ threads: true }).filter((task) => task.cr3 === cr3);
+        const owners = tasks.map((task) => {
+          const { pid, tgid, comm } = task;
+          const startTime = BigInt(task.toJSON().startTime);
+          const gone = comm === 'gone';
+          return { pid, tgid, comm, startTime, cr3, first: 1, last: 2, gone };
+        });
+        return { value, cr3, kernel: cr3 === KERNEL_CR3, owners, certain: !owners[0]?.gone };
+      },
+      [Symbol.asyncDispose]: async () => {},
+    };
+  }
+
+  cr3ToTasks(cr3s: readonly bigint[]): TaskList[] {
+    this.#check();
+    return cr3s.map((cr3) => {
+      const base = this.cr3Base(cr3);
+      const found = new TaskList();
+      found.push(...this.tasks({ threads: true }).filter((task) => task.cr3 === base));
+      found.corrupt = this.corrupt;
+      found.kernel = base === KERNEL_CR3;
+      return found;
+    });
   }
 
   cr3Base(cr3: bigint): bigint {
@@ -267,6 +291,7 @@ export interface Ran {
 export async function vmi(
   args: readonly string[],
   change: (guest: FakeGuest) => void = () => {},
+  input: readonly string[] = [],
 ): Promise<Ran> {
   const guest = new FakeGuest();
   change(guest);
@@ -278,6 +303,7 @@ export async function vmi(
   const world: World = {
     streams: { stdout: sink('stdout'), stderr: sink('stderr'), colours: false },
     env: {},
+    input: Readable.from(input),
     async attach(target, options) {
       attached = { target, options };
       if (formatTarget(target) !== guest.target) {

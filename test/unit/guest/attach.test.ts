@@ -289,6 +289,8 @@ describe('every call of a guest says what it was given', () => {
       for (const value of wrong) {
         // A name that is text, but none of the kernel's, is an answer.
         if (value === 'x' && (name === 'symbol' || name === 'type')) continue;
+        // A list of no values.
+        if (Array.isArray(value) && name === 'cr3ToTasks') continue;
         let error: unknown;
         try {
           call(untyped(value));

@@ -146,7 +146,7 @@ describe('the tasks of a CR3', () => {
   const pids = (guest: MadeGuest, value: bigint) =>
     guest
       .tasks()
-      .withCr3(value)
+      .withCr3s([value])[0]!
       .map(({ pid }) => pid);
 
   function shared() {
@@ -195,7 +195,7 @@ describe('the tasks of a CR3', () => {
   it('name those of which nobody can tell', () => {
     const { guest, mm } = shared();
     guest.task({ pid: 26, mm: guest.mm({ text: 0n }) });
-    const found = guest.tasks().withCr3(mm.cr3);
+    const found = guest.tasks().withCr3s([mm.cr3])[0]!;
     expect(found.map(({ pid }) => pid)).toEqual([20, 21, 22, 23]);
     expect(found.corrupt.map(({ pid }) => pid)).toEqual([26]);
   });

@@ -106,6 +106,7 @@ export class MadeGuest {
     memory.setWindows([{ virtual: PAGE_OFFSET, length: BigInt(RAM), physical: 0n }]);
     for (const [name, at] of Object.entries(PER_CPU)) this.#symbols.set(name, at);
     this.#symbols.set('init_pid_ns', this.#allocate(64));
+    this.#symbols.set('total_forks', this.#allocate(8));
     this.#perCpu = Array.from({ length: cpus }, () => this.#allocate(0x4000));
     this.idle = this.#perCpu.map(() => this.#idleTask());
     this.#symbols.set('init_task', this.idle[0]!.address);
@@ -163,6 +164,8 @@ export class MadeGuest {
   task(options: TaskOptions): MadeTask {
     const { pid, of, mm, activeMm = mm, kthread = false, inner = [] } = options;
     const task = this.#allocate(SIZES.task_struct!);
+    const forks = this.#symbols.get('total_forks')!;
+    this.write(forks, this.read(forks) + 1n);
     const set = (member: string, value: bigint) =>
       this.write(task + at(`task_struct.${member}`), value);
     this.write32(task + at('task_struct.pid'), pid);
@@ -192,6 +195,17 @@ export class MadeGuest {
     if (of === undefined)
       this.link(this.idle[0]!.address + at('task_struct.tasks'), task + at('task_struct.tasks'));
     return { address: task, pid };
+  }
+
+  /** Takes a process of one thread off every list: it was reaped. */
+  reap(task: MadeTask): void {
+    for (const member of ['tasks', 'thread_node']) {
+      const node = task.address + at(`task_struct.${member}`);
+      const [next, prev] = [this.read(node), this.read(node + 8n)];
+      this.write(prev, next);
+      this.write(next + 8n, prev);
+    }
+    this.setPid(task.pid, 0n);
   }
 
   /** Puts a task on a CPU, all of the way. */
