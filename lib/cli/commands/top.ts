@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Guest, type Usage, UsageMeter } from '../../index.js';
+import type { Guest, Usage, UsageMeter } from '../../index.js';
 import { type TopSort, topFrame, topRows } from '../../text/top.js';
 import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, type Invocation, TARGET } from '../command.js';
@@ -49,7 +49,7 @@ export const top: Command = {
         scroll: 0,
       };
       if (once) await printOnce(guest, invocation, view, every);
-      else await new Top(guest, invocation, view).run(every);
+      else await new Top(guest, invocation, view, await meterOf(guest)).run(every);
       return EXIT.done;
     });
   },
@@ -72,7 +72,8 @@ function parseSort(text: string): TopSort {
   );
 }
 
-function meterOf(guest: Guest): UsageMeter {
+async function meterOf(guest: Guest): Promise<UsageMeter> {
+  const { UsageMeter } = await import('../../index.js');
   return new UsageMeter(guest.kernel, (options) => guest.tasks(options));
 }
 
@@ -84,7 +85,7 @@ async function printOnce(
   view: Chosen,
   every: number,
 ): Promise<void> {
-  const meter = meterOf(guest);
+  const meter = await meterOf(guest);
   meter.look(view.threads);
   await sleep(every * 1_000);
   const usage = meter.look(view.threads);
@@ -106,11 +107,11 @@ class Top {
   #count = 0;
   #quit = new AbortController();
 
-  constructor(guest: Guest, invocation: Invocation, view: Chosen) {
+  constructor(guest: Guest, invocation: Invocation, view: Chosen, meter: UsageMeter) {
     this.#guest = guest;
     this.#invocation = invocation;
     this.#view = view;
-    this.#meter = meterOf(guest);
+    this.#meter = meter;
     this.#usage = this.#meter.look(view.threads);
   }
 

@@ -1,28 +1,13 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
-import {
-  CsvWriter,
-  type Guest,
-  HtmlWriter,
-  JsonTraceWriter,
-  NdjsonWriter,
-  PerfettoWriter,
-  Slices,
-  type TraceWriter,
-  VmiError,
-} from '../../index.js';
+import type { Guest, TraceWriter } from '../../index.js';
 import { parsePid, UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
 import { parseCpus, parseRate, parseSeconds, stopping } from '../watching.js';
 
-/** Formats by name; the first word that a file's name ends with decides where none is given. */
-const FORMATS: Readonly<Record<string, () => TraceWriter>> = {
-  perfetto: () => new PerfettoWriter(),
-  json: () => new JsonTraceWriter(),
-  csv: () => new CsvWriter(),
-  ndjson: () => new NdjsonWriter(),
-  html: () => new HtmlWriter(),
-};
+/** Formats by name; the one that a file's name ends with is taken where none is given. */
+const FORMATS = ['perfetto', 'json', 'csv', 'ndjson', 'html'] as const;
+type Format = (typeof FORMATS)[number];
 const SECONDS = 5;
 
 export const trace: Command = {
@@ -33,7 +18,7 @@ export const trace: Command = {
     output: { short: 'o', value: 'FILE', summary: 'where the trace goes' },
     format: {
       value: 'FORMAT',
-      summary: `${Object.keys(FORMATS).join(', ')}; default: by the file's name, else perfetto`,
+      summary: `${FORMATS.join(', ')}; default: by the file's name, else perfetto`,
     },
     html: { summary: 'the same as --format html: one page that needs nothing else' },
     seconds: { value: 'N', summary: `how long; default ${SECONDS}, and Ctrl-C ends it sooner` },
@@ -55,7 +40,7 @@ export const trace: Command = {
     const { out, value } = invocation;
     const file = value('output');
     if (file === undefined) throw new UsageError('missing -o FILE (where the trace goes)');
-    const writer = chooseWriter(file, invocation.has('html') ? 'html' : value('format'));
+    const format = chooseFormat(file, invocation.has('html') ? 'html' : value('format'));
     const seconds = parseSeconds(value('seconds')) ?? SECONDS;
     const rate = parseRate(value('rate'));
     const cpus = parseCpus(invocation.values('cpu'));
@@ -63,6 +48,7 @@ export const trace: Command = {
     return invocation.withGuest(async (guest) => {
       using stop = stopping(invocation, seconds);
       const options = { rate, cpus, pids: pids.length === 0 ? undefined : pids };
+      const writer = await writerOf(format);
       const told = await record(guest, file, writer, { ...options, signal: stop.signal });
       out.note(told);
       return EXIT.done;
@@ -70,14 +56,27 @@ export const trace: Command = {
   },
 };
 
-function chooseWriter(file: string, format: string | undefined): TraceWriter {
-  const name =
-    format ?? Object.keys(FORMATS).find((known) => file.endsWith(`.${known}`)) ?? 'perfetto';
-  const make = FORMATS[name];
-  if (make !== undefined) return make();
-  throw new UsageError(
-    `Expected --format as one of ${Object.keys(FORMATS).join(', ')} but received '${name}'`,
-  );
+function chooseFormat(file: string, given: string | undefined): Format {
+  const name = given ?? FORMATS.find((known) => file.endsWith(`.${known}`)) ?? 'perfetto';
+  const found = FORMATS.find((known) => known === name);
+  if (found !== undefined) return found;
+  throw new UsageError(`Expected --format as one of ${FORMATS.join(', ')} but received '${name}'`);
+}
+
+async function writerOf(format: Format): Promise<TraceWriter> {
+  const api = await import('../../index.js');
+  switch (format) {
+    case 'perfetto':
+      return new api.PerfettoWriter();
+    case 'json':
+      return new api.JsonTraceWriter();
+    case 'csv':
+      return new api.CsvWriter();
+    case 'ndjson':
+      return new api.NdjsonWriter();
+    case 'html':
+      return new api.HtmlWriter();
+  }
 }
 
 /** @returns what was recorded, for people */
@@ -94,6 +93,7 @@ async function record(
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
     for (let at = 0; at < bytes.length; ) at += writeSync(descriptor, bytes, at);
   };
+  const { Slices } = await import('../../index.js');
   const made = new Slices(stream.clock);
   try {
     const name = `${guest.target} Linux ${guest.kernel.release}`;
@@ -107,7 +107,7 @@ async function record(
       }
     } catch (error) {
       // A guest that ends, and time that is up, end a trace as it is.
-      if (!(error instanceof VmiError) || !/^VMI_(ABORTED|CLOSED)$/.test(error.code)) throw error;
+      if (!/^VMI_(ABORTED|CLOSED)$/.test(String((error as { code?: unknown }).code))) throw error;
     }
     for (const slice of made.finish(process.hrtime.bigint())) {
       write(writer.slice(slice));

@@ -1,4 +1,4 @@
-import { type Guest, type Switch, switchJson, taskEventJson, VmiError } from '../../index.js';
+import type { Guest, Switch } from '../../index.js';
 import {
   SWITCH_HEADINGS,
   switchLine,
@@ -60,7 +60,7 @@ export const watch: Command = {
           await showSampled(guest, invocation, { pids: chosen, rate, cpus, signal: stop.signal });
         }
       } catch (error) {
-        if (!(error instanceof VmiError) || error.code !== 'VMI_ABORTED') throw error;
+        if ((error as { code?: unknown }).code !== 'VMI_ABORTED') throw error;
       }
       return EXIT.done;
     });
@@ -103,6 +103,7 @@ async function showSwitches(
   { out, has }: Invocation,
   told: (count: number) => void,
 ): Promise<number> {
+  const { switchJson } = await import('../../index.js');
   let start: bigint | undefined;
   let count = 0;
   if (!has('json')) out.line(out.styles.bold(SWITCH_HEADINGS));
@@ -121,6 +122,7 @@ async function showTasks(
   { out, has }: Invocation,
   signal: AbortSignal,
 ): Promise<void> {
+  const { taskEventJson } = await import('../../index.js');
   const start = process.hrtime.bigint();
   await using stream = guest.watchTasks({ signal });
   if (!has('json')) out.line(out.styles.bold(TASK_EVENT_HEADINGS));
