@@ -379,7 +379,7 @@ TEST(closing_the_memory_ends_it) {
     options.layout = Scheduler::Layout();
     options.interval = interval;
     auto sampler = std::move(Sampler::Start(memory, std::move(options)).value());
-    usleep(2000);
+    while (sampler->statistics().records == 0) usleep(100);
     memory->Close();
     std::vector<uint64_t> words(kRecordWords * 8);
     // What it saw comes first.

@@ -32,8 +32,9 @@ struct Chain {
                                      uint64_t* end) {
   const AddressSpace::FlatFinder finder(space->WidestFlat(), 0, sizeof(ListLink));
   const uint64_t head = chain.head;
-  const uint64_t* hints = chain.expected + kAhead;
-  const size_t hint_count = chain.expected_count < kAhead ? 0 : chain.expected_count - kAhead;
+  const size_t skipped = std::min(chain.expected_count, kAhead);
+  const uint64_t* hints = chain.expected + skipped;
+  const size_t hint_count = chain.expected_count - skipped;
   uint64_t at = chain.at;
   uint64_t next = chain.next;
   size_t count = 0;
