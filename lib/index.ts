@@ -22,6 +22,7 @@ export { Guest } from './guest/guest.js';
 export type { GuestCpu } from './guest/guest-cpu.js';
 export type { GuestValues } from './guest/guest-values.js';
 export { Pause } from './guest/pause.js';
+export { Recorder } from './guest/recorder.js';
 export type { Pattern, SearchHit, SearchOptions } from './guest/search.js';
 export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';

@@ -53,6 +53,12 @@ export interface Invocation {
   readonly terminal: Terminal | undefined;
   /** Calls `interrupt` on Ctrl-C from now on; the function it returns stops that. */
   onInterrupt(interrupt: () => void): () => void;
+  /**
+   * Runs another command, given as its words without TARGET, on what `attach` gives; closes that
+   * whatever happens.
+   * @returns the exit code
+   */
+  runOn(words: readonly string[], attach: () => Promise<Guest>): Promise<number>;
   /** Attaches to the first operand, and closes the guest whatever happens. */
   withGuest(
     use: (guest: Guest, attachMilliseconds: number) => Promise<number> | number,

@@ -9,6 +9,7 @@ import { list } from './commands/list.js';
 import { profile } from './commands/profile.js';
 import { ps } from './commands/ps.js';
 import { read } from './commands/read.js';
+import { record } from './commands/record.js';
 import { repl } from './commands/repl.js';
 import { run } from './commands/run.js';
 import { search } from './commands/search.js';
@@ -45,6 +46,7 @@ export const COMMANDS: readonly Command[] = [
   type,
   types,
   stacks,
+  record,
   profile,
   repl,
   run,

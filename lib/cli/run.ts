@@ -88,6 +88,11 @@ async function runCommand(
       values: (name) => (Array.isArray(options[name]) ? (options[name] as string[]) : []),
       terminal: world.terminal,
       onInterrupt: (interrupt) => world.onInterrupt(interrupt),
+      async runOn([name = '', ...rest], attach) {
+        const other = COMMANDS.find((one) => one.name === name);
+        if (other === undefined) throw new UsageError(`unknown command '${name}'`);
+        return runCommand(other, [operands[0]!, ...rest], { ...world, attach });
+      },
       async withGuest(use) {
         const target = parseTargetOperand(operands[0]!);
         const profile = options.profile as string[] | undefined;

@@ -135,11 +135,9 @@ const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
 
 type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal'>;
 
-async function attachSource(
-  target: string,
-  source: Source,
-  options: LoadOptions,
-): Promise<Attached> {
+async function attachSource(target: string, source: Source, given: LoadOptions): Promise<Attached> {
+  const options =
+    source.cacheable === false ? { ...given, cache: false, opened: undefined } : given;
   const refusals: string[] = [];
   let last: unknown;
   for (const candidate of source.candidates) {

@@ -11,6 +11,7 @@ export { rbtree } from '../objects/rbtree.js';
 export { idr, type XarrayEntry, xarray } from '../objects/xarray.js';
 export * from './boot.js';
 export * from './files.js';
+export * from './interrupts.js';
 export * from './mm.js';
 export * from './modules.js';
 export { type Mount, mounts } from './mounts.js';

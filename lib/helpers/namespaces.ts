@@ -45,8 +45,8 @@ export function namespaces(task: StructObject): Namespaces {
  * A task's cgroup in the unified hierarchy: `/proc/PID/cgroup`, `0::/…`.
  *
  * Source: kernel/cgroup/cgroup.c, task_dfl_cgroup; `struct css_set *task_struct.cgroups`,
- * `struct kernfs_node { const char *name; struct kernfs_node *parent; }` (`__parent` since 6.15,
- * commit 741c10b096bc). `undefined` for a kernel without cgroups.
+ * `struct kernfs_node { const char *name; struct kernfs_node *parent; }` (`__parent` since 6.15).
+ * `undefined` for a kernel without cgroups.
  */
 export function cgroup(task: StructObject): string | undefined {
   if (!task.$has('cgroups')) return undefined;

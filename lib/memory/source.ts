@@ -19,6 +19,11 @@ export interface Source {
   readonly candidates: readonly Candidate[];
   /** Called when a candidate is kept: releases what only the others would need. */
   readonly kept?: (() => void) | undefined;
+  /**
+   * Whether what a cache knows of the kernel may be used; default true. `false`: only what was read
+   * when this was made can be.
+   */
+  readonly cacheable?: boolean;
   /** Releases what `candidates` share, when none of them is kept. */
   close(): Promise<void>;
 }

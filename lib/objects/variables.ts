@@ -50,7 +50,7 @@ export const KNOWN_VARIABLES: ReadonlyMap<string, string> = new Map([
   ['__cpu_online_mask', 'struct cpumask'],
   ['__cpu_possible_mask', 'struct cpumask'],
   // kernel/irq/irqdesc.c
-  ['irq_desc_tree', 'struct radix_tree_root'],
+  ['irq_desc_tree', 'struct xarray'],
   ['sparse_irqs', 'struct maple_tree'],
   ['nr_irqs', 'int'],
   // block/genhd.c

@@ -81,6 +81,7 @@ export function explorer(guest: Guest) {
     slabCaches: () => [...library.slabCaches(objects)],
     commandLine: () => library.commandLine(objects),
     loadAverage: () => library.loadAverage(objects),
+    interrupts: () => [...library.interrupts(objects)],
     runQueues: () => library.runQueues(objects),
   };
 }

@@ -9,6 +9,7 @@ import {
   environ,
   exe,
   files,
+  interrupts,
   modules,
   mounts,
   namespaces,
@@ -210,6 +211,18 @@ describe.each(['bullseye', 'bookworm', 'trixie', 'sid'])('a running guest of %s'
     expect([...sockets(objects)].filter(({ family }) => family === 'inet6')).toMatchObject([
       { protocol: 'TCPv6', state: 'LISTEN', local: '[::]:1234' },
     ]);
+    // The serial port's go on while they are printed.
+    const taken = (lines: string[]) => lines.filter((line) => !line.includes('ttyS'));
+    const counted = [...interrupts(objects)].map(
+      ({ irq, counts, actions }) => `${irq}: ${counts.join(' ')} ${actions.join(', ')}`,
+    );
+    const told = (await lab.shell('cat /proc/interrupts')).split('\n').flatMap((line) => {
+      const match = /^ *(\d+): +(\d+) +\S+ +\S+ +(\S.*)$/.exec(line);
+      return match === null ? [] : [`${match[1]}: ${match[2]} ${match[3]}`];
+    });
+    expect(told.length).toBeGreaterThan(3);
+    expect(taken(counted)).toEqual(taken(told));
+
     expect(runQueues(objects)).toMatchObject([{ cpu: 0 }]);
   });
 

@@ -79,6 +79,20 @@ describe('exploring a running guest', () => {
     }
   });
 
+  it('runs the commands of docs/exploring.md', () => {
+    const lines = blocks
+      .filter(({ language }) => language === 'sh')
+      .flatMap(({ text }) => text.trimEnd().split('\n'));
+    expect(lines.length).toBeGreaterThan(1);
+    for (const line of lines) {
+      const words = line.replace(/^vmi /, '').replaceAll('qemu:4242', target).split(' ');
+      const done = spawnSync(process.execPath, [vmiPath, ...words], { cwd: folder });
+      expect(done.status, `${line}\n${done.stderr}`).toBe(0);
+    }
+    const kinds = new Set(blocks.map(({ language }) => language));
+    expect([...kinds].sort()).toEqual(['console', 'js', 'sh']);
+  });
+
   it('explains every task to the answer that the oracle has', async () => {
     const guest = await attach(target);
     try {

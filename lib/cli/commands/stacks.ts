@@ -1,8 +1,9 @@
-import { VmiError } from '../../errors.js';
+import { hex, VmiError } from '../../errors.js';
 import type { Guest, Stack, Task } from '../../index.js';
+import { flameGraph } from '../../text/flame.js';
 import { frameText } from '../../text/frame.js';
 import { printable } from '../../text/printable.js';
-import { parsePid } from '../arguments.js';
+import { onlyOne, parsePid } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { answerEach } from '../each.js';
 import { EXIT } from '../exit-code.js';
@@ -22,6 +23,7 @@ export const stacks: Command = {
     folded: {
       summary: 'one line for each different stack with its number, as flame graphs take it',
     },
+    html: { summary: 'a flame graph of all stacks, as an HTML page' },
     ...JSON_OPTION,
     ...ATTACH_OPTIONS,
   },
@@ -30,9 +32,12 @@ export const stacks: Command = {
   ],
   examples: [
     'vmi stacks qemu:4242 1',
+    'vmi stacks qemu:4242 --html > stacks.html',
     'vmi stacks qemu:4242 --folded | flamegraph.pl > stacks.svg',
   ],
-  run({ operands, has, out, withGuest }) {
+  run(invocation) {
+    const { operands, has, out, withGuest } = invocation;
+    onlyOne(invocation, 'folded', 'html', 'json');
     const pids = operands.slice(1).map((text) => parsePid(text));
     return withGuest((guest) => {
       const found: Found[] = [];
@@ -45,7 +50,9 @@ export const stacks: Command = {
             });
       if (has('json')) out.json(found.map(toJson));
       else if (has('folded')) out.lines(folded(found));
-      else print(out, found);
+      else if (has('html')) {
+        out.text(flameGraph(`Kernel stacks of ${guest.target}`, counted(found).values()));
+      } else print(out, found);
       return code;
     });
   },
@@ -73,25 +80,34 @@ function print(out: Output, found: readonly Found[]): void {
   }
 }
 
-/** `comm;outermost;…;innermost count`, the most frequent first. */
-function folded(found: readonly Found[]): string[] {
-  const counts = new Map<string, number>();
+/** Stacks that are alike, with their number: name of the task, then the outermost frame. */
+function counted(found: readonly Found[]): Map<string, { frames: string[]; count: number }> {
+  const counts = new Map<string, { frames: string[]; count: number }>();
   for (const { task, stack } of found) {
     if (stack === undefined) continue;
-    const names = stack.map(({ symbol, address }) => symbol ?? `0x${address.toString(16)}`);
+    const names = stack.map(({ symbol, address }) => symbol ?? hex(address));
     // A semicolon in a name would be a frame of its own.
-    const parts = [task.comm, ...names.reverse()].map((name) => printable(name).replace(/;/g, ':'));
-    const line = parts.join(';');
-    counts.set(line, (counts.get(line) ?? 0) + 1);
+    const frames = [task.comm, ...names.reverse()].map((name) =>
+      printable(name).replace(/;/g, ':'),
+    );
+    const line = frames.join(';');
+    const known = counts.get(line);
+    if (known === undefined) counts.set(line, { frames, count: 1 });
+    else known.count++;
   }
-  return [...counts]
-    .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-    .map(([line, count]) => `${line} ${count}`);
+  return counts;
+}
+
+/** `comm;outermost;…;innermost count`, the most frequent first. */
+function folded(found: readonly Found[]): string[] {
+  return [...counted(found)]
+    .sort(([a, m], [b, n]) => n.count - m.count || (a < b ? -1 : 1))
+    .map(([line, { count }]) => `${line} ${count}`);
 }
 
 function toJson({ task, stack, why }: Found): unknown {
   const { pid, tgid, comm } = task;
-  const frames = stack?.map((frame) => ({ ...frame, address: `0x${frame.address.toString(16)}` }));
+  const frames = stack?.map((frame) => ({ ...frame, address: hex(frame.address) }));
   const incomplete = why ?? stack?.incomplete;
   return { pid, tgid, comm, frames: frames ?? null, ...(incomplete ? { incomplete } : {}) };
 }

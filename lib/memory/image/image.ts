@@ -10,6 +10,7 @@ import { isLime, readLime } from './lime.js';
 import { isMigration, type Migration, readMigration } from './migration.js';
 import { openContent } from './open-content.js';
 import { rawRam } from './raw.js';
+import { isRecording, recordingSource } from './recording.js';
 import { isVmwareState, readVmware, vmwareStateOf } from './vmware.js';
 import { packedWith, unwrap } from './wrapped.js';
 import { isXenCore, readXenCore } from './xen-core.js';
@@ -56,6 +57,11 @@ export async function openImage(path: string): Promise<Source> {
     if (file !== packed || how !== undefined) packed.close();
   }
   try {
+    if (isRecording(file.read(0n, HEAD))) {
+      const source = recordingSource(file);
+      file.close();
+      return source;
+    }
     return sourceOf(file, layouts(file));
   } catch (error) {
     file.close();
