@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Cr3Index, type Guest, hex } from '../../index.js';
+import { hex } from '../../errors.js';
+import type { Cr3Index, Guest } from '../../index.js';
 import { annotated, type FoundCr3, numbersOf } from '../../text/annotate.js';
 import { printable } from '../../text/printable.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';

@@ -1,4 +1,5 @@
-import { type Guest, hex, type TaskJson, type TaskList } from '../../index.js';
+import { hex } from '../../errors.js';
+import type { Guest, TaskJson, TaskList } from '../../index.js';
 import { type CrossJson, taskTable } from '../../text/task.js';
 import { onlyOne } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
