@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Member, StructType, TypeRef, TypeTable } from '../kernel/types/table.js';
 import { linkedSymbols } from './linked.js';
@@ -102,6 +103,13 @@ export function* exportIsf(
   producer: { readonly version: string },
 ): Iterable<string> {
   const { symbols, types, memory } = kernel;
+  if (types.findSize('task_struct') === undefined) {
+    throw new VmiError(
+      'VMI_UNSUPPORTED',
+      'a symbol file for Volatility holds every structure with its size, and of this kernel only ' +
+        'the members by which tasks are read are known: it has no BTF',
+    );
+  }
   const metadata = {
     linux: {
       symbols: [{ kind: 'symtab', name: `${symbols.source} of Linux ${kernel.release}` }],

@@ -48,7 +48,8 @@ export function* exportJson(kernel: Kernel): Iterable<string> {
   for (const name of STRUCTS) {
     const members = memberOffsets(kernel, name);
     if (members === undefined) continue;
-    const size = types.findSize(name) ?? 0;
+    // Of a structure whose members were inferred the size is not known, and left out.
+    const size = types.findSize(name);
     yield `${separator}${JSON.stringify(name)}:${JSON.stringify({ size, members })}`;
     separator = ',\n';
   }

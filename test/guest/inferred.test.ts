@@ -1,8 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { exportIsf } from '../../lib/export/isf.js';
+import { exportJson } from '../../lib/export/json.js';
 import { attach, type Guest } from '../../lib/index.js';
 import { KernelCpus } from '../../lib/kernel/cpus.js';
 import { inferLayout } from '../../lib/kernel/layout/infer.js';
@@ -79,5 +89,19 @@ describe.each(suites)('the layout of a real kernel of %s, with its BTF hidden', 
       expect(plain.kernel.provenance).toMatchObject({ types: 'inferred', cached });
       expect(answers(plain) === right).toBe(true);
     }
+  });
+
+  it('can be written, and read again', async ({ skip }) => {
+    if (guest === undefined) return skip(`no image of a guest of ${suite} is in the lab's cache`);
+    const profile = join(folder, 'profile.json');
+    {
+      await using plain = await attach(`image:${ram}`, { cache: false });
+      writeFileSync(profile, [...exportJson(plain.kernel)].join(''));
+      const symbolFile = () => [...exportIsf(plain.kernel, { version: '0' })];
+      expect(symbolFile).toThrow(expect.objectContaining({ code: 'VMI_UNSUPPORTED' }));
+    }
+    await using again = await attach(`image:${ram}`, { cache: false, profile });
+    expect(again.kernel.provenance.types).toBe(profile);
+    expect(answers(again) === right).toBe(true);
   });
 });
