@@ -1,4 +1,3 @@
-import { pathToFileURL } from 'node:url';
 import type { GuardWords } from '../pause-guard.js';
 import type { MonitorAccess } from './monitor.js';
 
@@ -42,6 +41,4 @@ async function accessOf(words: GuardWords): Promise<MonitorAccess> {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  await main(process.argv.slice(2) as unknown as GuardWords);
-}
+await main(process.argv.slice(2) as unknown as GuardWords);

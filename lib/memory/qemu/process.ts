@@ -1,6 +1,7 @@
 import {
   type BigIntStats,
   closeSync,
+  existsSync,
   fstatSync,
   openSync,
   readdirSync,
@@ -32,7 +33,7 @@ export interface QemuProcess {
   readonly uuid: string | undefined;
   /** Whether the system's libvirtd started it: then `name` is the domain's. */
   readonly libvirt: boolean;
-  /** QMP sockets on the command line that have a path, in order. */
+  /** QMP sockets on the command line, in order: paths, and `tcp:HOST:PORT`. */
   readonly qmpSockets: readonly string[];
   /** Bytes of `-m`; `undefined` when it cannot be told. */
   readonly memory: bigint | undefined;
@@ -126,7 +127,7 @@ export function qemuProcesses(): QemuProcess[] {
  * @returns `undefined` when no process that this user may look at holds it
  */
 export function listenerOf(socketPath: string): number | undefined {
-  const inodes = new Set<string>();
+  const inodes = new Set<string>(tcpListeners(socketPath));
   for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
     const fields = line.trim().split(/\s+/);
     if (fields.length >= 8 && fields.slice(7).join(' ') === socketPath)
@@ -144,6 +145,23 @@ export function listenerOf(socketPath: string): number | undefined {
     }
   }
   return undefined;
+}
+
+/** `TCP_LISTEN` in /proc/net/tcp. include/net/tcp_states.h. */
+const LISTENS = '0A';
+
+/** Sockets of this host that listen on the port of `tcp:HOST:PORT`. proc_pid_net(5). */
+function tcpListeners(socket: string): string[] {
+  const port = /^tcp:.*:(\d+)$/.exec(socket)?.[1];
+  if (port === undefined) return [];
+  const wanted = Number(port).toString(16).toUpperCase().padStart(4, '0');
+  const lines = ['/proc/net/tcp', '/proc/net/tcp6'].flatMap((table) =>
+    existsSync(table) ? readFileSync(table, 'utf8').split('\n').slice(1) : [],
+  );
+  return lines
+    .map((line) => line.trim().split(/\s+/))
+    .filter((fields) => fields[1]?.endsWith(`:${wanted}`) === true && fields[3] === LISTENS)
+    .map((fields) => `socket:[${fields[9]}]`);
 }
 
 const MAPPING = /^([0-9a-f]+)-([0-9a-f]+) r.-([sp]) ([0-9a-f]+) (\S+) (\d+) *(.*)$/;
@@ -290,14 +308,19 @@ function qmpSockets(args: readonly string[], directory: string): string[] {
     if (/^--?chardev$/.test(arg) && value.startsWith('socket,')) {
       const id = property(value, 'id');
       const path = property(value, 'path');
+      const port = property(value, 'port');
       if (id !== undefined && path !== undefined) chardevs.set(id, absolute(path));
+      else if (id !== undefined && port !== undefined)
+        chardevs.set(id, `tcp:${property(value, 'host') ?? ''}:${port}`);
     }
   }
   for (const [i, arg] of args.entries()) {
     const value = args[i + 1] ?? '';
     if (/^--?qmp(-pretty)?$/.test(arg)) {
       const match = /^unix:([^,]+)/.exec(value);
+      const tcp = /^(?:tcp|telnet):[^,]+/.exec(value);
       if (match !== null) paths.push(absolute(match[1]!));
+      else if (tcp !== null) paths.push(tcp[0].replace(/^telnet/, 'tcp'));
       else if (value.startsWith('chardev:')) paths.push(chardevs.get(value.slice(8)) ?? '');
     } else if (/^--?mon$/.test(arg) && property(value, 'mode') === 'control') {
       const id = property(value, 'chardev') ?? value.split(',')[0] ?? '';

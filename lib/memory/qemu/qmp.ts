@@ -43,6 +43,8 @@ export class QmpClient implements Monitor {
   /** Commands without an answer yet, the first one sent first. */
   readonly #pending: Pending[] = [];
   #buffer = '';
+  /** Lines of a message that is laid out for people: `-qmp-pretty`. */
+  #lines: string[] | undefined;
   #failure: VmiError | undefined;
   #greeted: ((error?: VmiError) => void) | undefined;
 
@@ -65,7 +67,7 @@ export class QmpClient implements Monitor {
    * it
    */
   static async open(socketPath: string): Promise<QmpClient> {
-    const socket = connect({ path: socketPath });
+    const socket = connect(addressOf(socketPath));
     const client = new QmpClient(socketPath, socket);
     // QEMU may as well read it while it greets. Answers come in order, so nobody waits for this
     // one: should it be refused, all that follows is, with the reason.
@@ -147,7 +149,8 @@ export class QmpClient implements Monitor {
 
   #receive(text: string): void {
     this.#buffer += text;
-    if (this.#buffer.length > MAX_LINE) {
+    const waiting = this.#lines?.reduce((sum, { length }) => sum + length, 0) ?? 0;
+    if (this.#buffer.length + waiting > MAX_LINE) {
       this.#fail(
         new VmiError(
           'VMI_ATTACH',
@@ -160,9 +163,14 @@ export class QmpClient implements Monitor {
     for (;;) {
       const end = this.#buffer.indexOf('\n');
       if (end < 0) return;
-      const line = this.#buffer.slice(0, end).trim();
+      const line = this.#buffer.slice(0, end).trimEnd();
       this.#buffer = this.#buffer.slice(end + 1);
-      if (line !== '') this.#handle(line);
+      if (line === '{') this.#lines = [];
+      this.#lines?.push(line);
+      if (this.#lines === undefined ? line === '' : line !== '}') continue;
+      const message = this.#lines?.join('\n') ?? line;
+      this.#lines = undefined;
+      this.#handle(message);
     }
   }
 
@@ -229,6 +237,16 @@ export class QmpSocket implements MonitorAccess {
       client.close();
     }
   }
+}
+
+/** `tcp:HOST:PORT`, with brackets around an IPv6 address, or the path of a UNIX socket. */
+const TCP = /^tcp:(\[[^\]]+\]|[^:]*):(\d+)$/;
+
+function addressOf(socket: string): { path: string } | { host: string; port: number } {
+  const match = TCP.exec(socket);
+  if (match === null) return { path: socket };
+  const host = match[1]!.replace(/^\[|\]$/g, '');
+  return { host: host === '' ? 'localhost' : host, port: Number(match[2]) };
 }
 
 function describeConnect(socketPath: string, error: NodeJS.ErrnoException): VmiError {
