@@ -1,6 +1,7 @@
 export type { AddressLike } from './address.js';
 export { diagnose } from './discover/diagnosis.js';
 export { fixEvents } from './discover/events.js';
+export { findTarget } from './discover/find-target.js';
 export type { Finding } from './discover/finding.js';
 export { type ListedGuest, listGuests } from './discover/list-guests.js';
 export {

@@ -59,6 +59,8 @@ export interface Invocation {
    * @returns the exit code
    */
   runOn(words: readonly string[], attach: () => Promise<Guest>): Promise<number>;
+  /** Operands from this one on; `-` among them stands for the words of standard input. */
+  words(from: number): Promise<string[]>;
   /** Attaches to the first operand, and closes the guest whatever happens. */
   withGuest(
     use: (guest: Guest, attachMilliseconds: number) => Promise<number> | number,
@@ -94,5 +96,5 @@ export const SPACE_OPTIONS = {
 
 export const TARGET: Operand = {
   name: 'TARGET',
-  summary: TARGET_FORMS,
+  summary: `${TARGET_FORMS}; or the name or PID of a guest on this host`,
 };

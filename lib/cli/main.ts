@@ -28,6 +28,7 @@ const code = await run(process.argv.slice(2), {
       : undefined,
   // Loaded when it is needed: help, and a wrong option, cost a fraction of it.
   attach: async (target, options) => (await import('../index.js')).attach(target, options),
+  find: async (word) => (await import('../index.js')).findTarget(word),
   onInterrupt(interrupt) {
     // Once: a second ctrl-C ends the process the hard way.
     process.once('SIGINT', interrupt);

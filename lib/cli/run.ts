@@ -4,7 +4,7 @@ import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
 import { version } from '../version.js';
 import { checkOperands, parseLine, UsageError } from './arguments.js';
-import type { Command, Invocation } from './command.js';
+import { type Command, type Invocation, TARGET } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
 import { commandHelp, GLOBAL_OPTIONS, generalHelp } from './help.js';
@@ -20,6 +20,8 @@ export interface World {
   attach(target: Target, options: AttachOptions): Promise<Guest>;
   /** The terminal, where input and output are one. */
   readonly terminal?: Terminal | undefined;
+  /** What a word that is no target means on this host; without one, the only guest. */
+  find(word: string | undefined): Promise<Target>;
   /** Calls `interrupt` on ctrl-C from now on; the function it returns stops that. */
   onInterrupt(interrupt: () => void): () => void;
 }
@@ -72,7 +74,8 @@ async function runCommand(
       out.lines(commandHelp(command));
       return EXIT.done;
     }
-    checkOperands(command, operands);
+    // A command that asks nothing but for a guest finds the only one by itself.
+    if (operands.length > 0 || !asksForGuestOnly(command)) checkOperands(command, operands);
     out = new Output(world.streams, options.quiet === true);
     const value = (name: string) => {
       const given = options[name];
@@ -93,8 +96,9 @@ async function runCommand(
         if (other === undefined) throw new UsageError(`unknown command '${name}'`);
         return runCommand(other, [operands[0]!, ...rest], { ...world, attach });
       },
+      words: (from) => readWords(operands.slice(from), world),
       async withGuest(use) {
-        const target = parseTargetOperand(operands[0]!);
+        const target = await toTarget(operands[0], world);
         const profile = options.profile as string[] | undefined;
         attaching = true;
         const started = performance.now();
@@ -132,12 +136,35 @@ async function attachInterruptibly(
   }
 }
 
-function parseTargetOperand(text: string): Target {
+function asksForGuestOnly({ operands: [first, ...rest] }: Command): boolean {
+  return first === TARGET && rest.every(({ optional }) => optional === true);
+}
+
+/** A target; or the name or PID of a guest, which is looked up. */
+async function toTarget(text: string | undefined, world: World): Promise<Target> {
   try {
-    return parseTarget(text);
+    const isName = text === undefined || !text.includes(':') || /^qemu:(?![0-9-])./.test(text);
+    return isName ? await world.find(text) : parseTarget(text);
   } catch (error) {
+    if (error instanceof VmiError) throw error;
     throw new UsageError((error as Error).message);
   }
+}
+
+/** Most that is taken from standard input. */
+const MAX_INPUT = 64 << 20;
+
+/** Operands, and for `-` the words of standard input. @throws {UsageError} there is none in it */
+async function readWords(operands: readonly string[], world: World): Promise<string[]> {
+  if (!operands.includes('-')) return [...operands];
+  let text = '';
+  for await (const chunk of world.input ?? process.stdin) {
+    text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString('latin1');
+    if (text.length > MAX_INPUT) throw new UsageError('standard input is too long');
+  }
+  const words = text.split(/\s+/).filter((word) => word !== '');
+  if (words.length === 0) throw new UsageError("'-' stands for standard input, which has no words");
+  return operands.flatMap((operand) => (operand === '-' ? words : [operand]));
 }
 
 function report(error: unknown, out: Output, command: Command, attaching: boolean): number {

@@ -11,7 +11,11 @@ export const cr3: Command = {
   summary: 'PID to CR3: the value CR3 holds while a task runs',
   operands: [
     TARGET,
-    { name: 'PID', many: true, summary: 'PID or TID in the initial PID namespace' },
+    {
+      name: 'PID',
+      many: true,
+      summary: 'PID or TID in the initial PID namespace; - for those on standard input',
+    },
   ],
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   details: [
@@ -24,8 +28,8 @@ export const cr3: Command = {
     'vmi cr3 qemu:4242 1 2 871',
     'vmi cr3 image:/tmp/guest.elf 1 --json',
   ],
-  run({ operands, has, out, withGuest }) {
-    const pids = operands.slice(1).map((text) => parsePid(text));
+  async run({ words, has, out, withGuest }) {
+    const pids = (await words(1)).map((text) => parsePid(text));
     return withGuest((guest) => {
       const found: { task: Task; value: bigint | null }[] = [];
       const code = answerEach(out, pids, (pid) => {

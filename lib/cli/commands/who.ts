@@ -9,7 +9,11 @@ export const who: Command = {
   summary: 'CR3 to tasks: every task that runs on an address space',
   operands: [
     TARGET,
-    { name: 'CR3', many: true, summary: 'any value a CR3 register or event can hold' },
+    {
+      name: 'CR3',
+      many: true,
+      summary: 'any value a CR3 register or event can hold; - for standard input',
+    },
   ],
   options: { ...JSON_OPTION, ...ATTACH_OPTIONS },
   details: [
@@ -17,8 +21,8 @@ export const who: Command = {
     'With --json each task has the field "value": the CR3 it was asked for by.',
   ],
   examples: ['vmi who qemu:4242 0x3acec000', 'vmi who qemu:4242 $(vmi cr3 qemu:4242 1)'],
-  run({ operands, has, out, withGuest }) {
-    const values = operands.slice(1).map((text) => parseAddressOperand(text, 'CR3'));
+  async run({ words, has, out, withGuest }) {
+    const values = (await words(1)).map((text) => parseAddressOperand(text, 'CR3'));
     return withGuest((guest) => {
       let code: number = EXIT.done;
       const lists = guest.cr3ToTasks(values);

@@ -1,5 +1,7 @@
 import { Readable } from 'node:stream';
 import { run, type World } from '../../../lib/cli/run.js';
+import { targetAmong } from '../../../lib/discover/find-target.js';
+import type { ListedGuest } from '../../../lib/discover/list-guests.js';
 import { CorruptError, FaultError, hex, VmiError } from '../../../lib/errors.js';
 import type { AttachOptions, Guest, GuestCpu, SpaceOptions } from '../../../lib/index.js';
 import type { WalkResult } from '../../../lib/memory/virtual-memory.js';
@@ -12,6 +14,20 @@ import { TaskList } from '../../../lib/tasks/task-list.js';
 export const KERNEL_CR3 = 0x1a10000n;
 /** Where the fake guest has its page of memory. */
 export const DATA = 0xffff888000001000n;
+
+/** What runs on the host of these tests. */
+const GUESTS: readonly ListedGuest[] = [
+  { pid: 4242, name: 'vm', targets: ['qemu:4242', 'qmp:/run/vm'] },
+  { pid: 4300, name: 'web', targets: ['qemu:4300'] },
+  { pid: 4301, name: 'web', targets: ['qemu:4301'] },
+].map((guest) => ({
+  ...guest,
+  domain: null,
+  memory: 512 << 20,
+  machine: 'q35',
+  qmpSockets: [],
+  readable: true,
+}));
 
 /** A task with the getters that faces use. */
 export function fakeTask(json: Partial<TaskJson> & { pid: number; comm: string }): Task {
@@ -314,6 +330,7 @@ export async function vmi(
       }
       return guest as unknown as Guest;
     },
+    find: async (word) => targetAmong(word, GUESTS),
     onInterrupt: () => () => {},
   };
   const code = await run(args, world);

@@ -12,11 +12,11 @@ describe('usage', () => {
     [['--jsn'], "vmi: unknown option '--jsn'; see 'vmi --help'\n"],
     [
       ['cr3'],
-      "vmi: missing TARGET (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH); see 'vmi cr3 --help'\n",
+      "vmi: missing TARGET (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH; or the name or PID of a guest on this host); see 'vmi cr3 --help'\n",
     ],
     [
       ['cr3', TARGET],
-      "vmi: missing PID (PID or TID in the initial PID namespace); see 'vmi cr3 --help'\n",
+      "vmi: missing PID (PID or TID in the initial PID namespace; - for those on standard input); see 'vmi cr3 --help'\n",
     ],
     [
       ['cr3', TARGET, '-5'],
@@ -42,8 +42,8 @@ describe('usage', () => {
     [['ps', TARGET, '-x'], "vmi: unknown option '-x'; see 'vmi ps --help'\n"],
     [['ps', TARGET, '--json=1'], "vmi: option '--json' takes no value; see 'vmi ps --help'\n"],
     [
-      ['ps', 'vm1'],
-      "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH but received 'vm1'; see 'vmi ps --help'\n",
+      ['ps', 'imge:/x'],
+      "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH but received 'imge:/x'; did you mean image?; see 'vmi ps --help'\n",
     ],
     [
       ['ps', 'qemu:-1'],
@@ -175,6 +175,7 @@ describe('exit codes', () => {
         colours: false,
       },
       env: {},
+      find: () => Promise.reject(new Error('not asked')),
       attach: (_target, { signal }) =>
         new Promise((_resolve, reject) => {
           signal!.addEventListener('abort', () =>
