@@ -216,8 +216,9 @@ export class FakeGuest {
     };
   }
 
-  cr3ToTasks(cr3s: readonly bigint[]): TaskList[] {
+  cr3ToTasks(cr3s: bigint | readonly bigint[]): TaskList | TaskList[] {
     this.#check();
+    if (typeof cr3s === 'bigint') return (this.cr3ToTasks([cr3s]) as TaskList[])[0]!;
     return cr3s.map((cr3) => {
       const base = this.cr3Base(cr3);
       const found = new TaskList();
