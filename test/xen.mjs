@@ -2,11 +2,14 @@
 /**
  * Holds guests of a real Xen against the oracle inside them.
  *
- *   npm run --silent test:xen [-- --suite SUITE]… [--type pvh|pv]… [--markdown FILE] [--keep]
+ *   npm run --silent test:xen [-- --part tasks|events]… [--suite SUITE]… [--type pvh|pv]… [--endings REGEX]
+ *     [--markdown FILE] [--keep]
  *
  * Boots Debian's Xen with a dom0 in QEMU, by emulation; in it a PVH and a PV guest; and runs `vmi` in dom0. A guest agrees when every
  * task and thread has, from outside, each fact that the kernel module inside tells, and CR3 leads back to the same
- * tasks. Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest.
+ * tasks. Then it listens to writes to CR3 and ends that in every way there is: the guest must run afterwards, each time.
+ * Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest, and 15 for
+ * the ends. `--part` chooses one of the two; `--markdown` is for one of them.
  */
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,6 +17,7 @@ import { parseArgs } from 'node:util';
 import { compareTasks, expectedCr3, expectedSharers } from './lab/compare.mjs';
 import { run as runProgram } from './lab/run.mjs';
 import { quoted, startDomain } from './lab/xen/domain.mjs';
+import { eventsMarkdown, hasFailed, hearAll } from './lab/xen/events.mjs';
 import { bootXen } from './lab/xen/machine.mjs';
 import { setUpProject } from './setup.mjs';
 
@@ -21,6 +25,8 @@ const { values } = parseArgs({
   options: {
     suite: { type: 'string', multiple: true, default: ['bookworm'] },
     type: { type: 'string', multiple: true, default: ['pvh', 'pv'] },
+    part: { type: 'string', multiple: true, default: ['tasks', 'events'] },
+    endings: { type: 'string', default: '.' },
     markdown: { type: 'string' },
     keep: { type: 'boolean', default: false },
   },
@@ -59,7 +65,10 @@ try {
   log(`Xen ${machine.version}, dom0 ${machine.release}: ready in ${machine.bootSeconds} s`);
   if (machine.libvmi === undefined)
     console.log('skipped: this host has no libvmi to take into dom0');
-  else await compareAll(machine);
+  else {
+    if (values.part.includes('tasks')) await compareAll(machine);
+    if (values.part.includes('events')) await listenTo(machine);
+  }
 } catch (error) {
   failed = true;
   console.error(error);
@@ -83,9 +92,20 @@ async function compareAll(xen) {
       log(`${type} ${result.kernel} "${name}": ${result.verdict}`);
       results.push(result);
     }
-  failed = results.some(({ verdict }) => verdict !== AGREES);
+  failed ||= results.some(({ verdict }) => verdict !== AGREES);
   console.log(table(results));
   if (values.markdown !== undefined) writeFileSync(values.markdown, await markdown(xen, results));
+}
+
+/** @param {XenMachine} xen */
+async function listenTo(xen) {
+  const rows = await hearAll(xen, { log, endings: new RegExp(values.endings) });
+  failed ||= hasFailed(rows);
+  for (const { cpus, what, verdict, said } of rows)
+    console.log(`${cpus} vCPU  ${what.padEnd(46)}  ${verdict}  ${said}`.trimEnd());
+  if (values.markdown === undefined) return;
+  const setting = `Debian's Xen ${xen.version} with dom0 ${xen.release}, emulated by QEMU (AMD SVM with nested paging); PVH guests.`;
+  writeFileSync(values.markdown, eventsMarkdown(rows, setting));
 }
 
 /** @param {XenMachine} xen @param {string} suite @param {'pv' | 'pvh'} type @param {string} name @returns {Promise<Result>} */
@@ -290,7 +310,7 @@ async function markdown(xen, results) {
     `| ${words.map((word) => word.replaceAll('|', '\\|')).join(' | ')} |`;
   return `# Runs on Xen
 
-Made by \`npm run --silent test:xen -- --suite bookworm --suite trixie --suite sid --markdown docs/xen-runs.md\`; do not edit.
+Made by \`npm run --silent test:xen -- --part tasks --suite bookworm --suite trixie --suite sid --markdown docs/xen-runs.md\`; do not edit.
 
 Debian's Xen ${xen.version} with dom0 ${xen.release}, emulated by QEMU ${qemu}; dom0 was ready after ${xen.bootSeconds} s. Times are those of
 emulated processors: real ones take a small part of them. \`attach\` knows nothing of the kernel, \`again\` has it in its cache;

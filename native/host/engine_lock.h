@@ -1,44 +1,53 @@
 // Exclusive use of libvmi among the threads of its process.
 #pragma once
 
-#include <sched.h>
-
-#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <mutex>
 
 namespace host {
 
-// A mutex that a thread which locks it again and again can be polite with: std::timed_mutex alone
-// gives it back to whoever runs, which would always be that thread.
+// A lock that a thread which takes it again and again can be polite with: a mutex would be given
+// back to whoever runs, which would always be that thread.
 class EngineLock {
  public:
   void lock() {
+    std::unique_lock<std::mutex> guard(mutex_);
     ++waiting_;
-    mutex_.lock();
+    changed_.wait(guard, [this] { return !held_; });
     --waiting_;
+    held_ = true;
   }
   bool try_lock_for(std::chrono::milliseconds patience) {
+    std::unique_lock<std::mutex> guard(mutex_);
     ++waiting_;
-    const bool locked = mutex_.try_lock_for(patience);
+    const bool free = changed_.wait_for(guard, patience, [this] { return !held_; });
     --waiting_;
-    return locked;
+    held_ = held_ || free;
+    // Whoever stood back for this one may go on now that it has given up.
+    if (!free) changed_.notify_all();
+    return free;
   }
-  void unlock() { mutex_.unlock(); }
+  void unlock() {
+    {
+      const std::lock_guard<std::mutex> guard(mutex_);
+      held_ = false;
+    }
+    changed_.notify_all();
+  }
 
   // The same as lock(), behind all others.
   void LockLast() {
-    for (;;) {
-      while (waiting_.load() > 0) sched_yield();
-      mutex_.lock();
-      if (waiting_.load() == 0) return;
-      mutex_.unlock();
-    }
+    std::unique_lock<std::mutex> guard(mutex_);
+    changed_.wait(guard, [this] { return !held_ && waiting_ == 0; });
+    held_ = true;
   }
 
  private:
-  std::timed_mutex mutex_;
-  std::atomic<int> waiting_{0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool held_ = false;
+  int waiting_ = 0;
 };
 
 }  // namespace host

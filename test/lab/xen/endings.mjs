@@ -76,7 +76,7 @@ export const ENDINGS = [
   },
   {
     name: 'a second listener',
-    act: `node /lab/listen.mjs "$NAME" break 2> /tmp/second.err | tee /tmp/second | grep -q VMI_EVENTS_TAKEN || echo UNTOLD; moves || echo FROZEN; runs || echo ENDED; kill -INT $NODE`,
+    act: `node /lab/listen.mjs "$NAME" break 2> /tmp/second.err | tee /tmp/second | grep -q VMI_EVENTS_TAKEN || echo UNTOLD; vmi doctor --fix | grep -q 'who may listen: libvmi_host' || echo UNTOLD; moves || echo FROZEN; runs || echo ENDED; kill -INT $NODE`,
     code: 130,
   },
   {
