@@ -105,7 +105,7 @@ export async function endOne(domain, { name, end = 'hold', act = '', says, gone,
   const script = `
 ID=${domain.id} NAME=${quoted(domain.name)}
 runs() { kill -0 $NODE 2> /dev/null; }
-time_of() { xl list $ID 2> /dev/null | awk 'NR == 2 { print $6 }'; }
+time_of() { xl list $ID 2> /dev/null | awk 'NR == 2 { print $NF }'; }
 moves() { before=$(time_of); sleep 2; [ "$before" != "$(time_of)" ]; }
 node /lab/listen.mjs "$NAME" ${end} > /tmp/listener 2> /tmp/listener.err &
 NODE=$!

@@ -15,6 +15,9 @@ const BLOCKED = 4;
 /** A queue that is too small for what comes while the event loop is blocked. */
 const SMALL = 16;
 
+/** What a listener says that this host was too slow for, before it came to its end. */
+const SLOW = /VMI_BUSY.*vmi_read_pa of libvmi has not returned/;
+
 /** Keeps every vCPU switching between processes that stay. @param {number} cpus */
 const spinners = (cpus) =>
   `shell for i in ${Array.from({ length: 2 * cpus }, (_, i) => i).join(' ')}; do sh -c 'while :; do :; done' & done`;
@@ -40,7 +43,11 @@ export async function hearAll(machine, { log, endings }) {
     add(await timed(cpus, `${LISTEN} s of writes`, () => hear(domain)));
     add(await timed(cpus, `a queue of ${SMALL}`, () => overflow(domain)));
     for (const ending of cpus === 2 ? ENDINGS.filter(({ name }) => endings.test(name)) : []) {
-      const { verdict, said, seconds } = await endOne(domain, ending);
+      let { verdict, said, seconds } = await endOne(domain, ending);
+      if (said.some((line) => SLOW.test(line))) {
+        log(`${ending.name}: once more, since a read of the guest took longer than 5 s`);
+        ({ verdict, said, seconds } = await endOne(domain, ending));
+      }
       add({ cpus, what: ending.name, verdict, seconds, said: sentence(said) });
       if (ending.gone === true) return rows;
       // One that was frozen or lost is no base for the next.
@@ -56,6 +63,7 @@ export async function hearAll(machine, { log, endings }) {
 
 /** @param {import('./machine.mjs').XenMachine} machine @param {number} cpus @param {import('../run.mjs').Log} log */
 async function hearable(machine, cpus, log) {
+  // A console's log outlives its domain: each has a name of its own.
   const name = `heard ${cpus} ${Date.now()}`;
   const domain = await startDomain(machine, { name, type: 'pvh', cpus, log });
   const order = spinners(cpus);
