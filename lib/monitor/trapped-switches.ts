@@ -2,7 +2,6 @@ import { wrap } from '../address.js';
 import { CorruptError, hex, VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { DebugStub, StubHit } from '../memory/debug-stub.js';
-import type { PhysicalMemory } from '../memory/physical-memory.js';
 import { pgdToCr3 } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 import { RunningTask, type Switch } from './switch.js';
@@ -11,7 +10,7 @@ import { type Places, perCpuPlaces } from './switch-layout.js';
 /** What trapping needs of a guest. */
 export interface TrappedGuest {
   readonly kernel: Kernel;
-  readonly memory: Pick<PhysicalMemory, 'debugStub'>;
+  readonly memory: { debugStub(): Promise<DebugStub> };
   task(pid: number): Task;
 }
 
