@@ -32,7 +32,7 @@ async function loadOne(text: string): Promise<Profile> {
   const [, path = text, entry] = /^(.*?)(?:#([^#/]+))?$/.exec(text) ?? [];
   const bytes = await read(path);
   const head = bytes.toString('latin1', 0, 4096);
-  if (isPlain(head)) return parsePlain(bytes, path);
+  if (isPlain(bytes)) return parsePlain(bytes, path);
   if (/^[0-9a-f]{8,16} [a-zA-Z?] /m.test(head)) return parseSystemMap(bytes.toString('utf8'), path);
   if (/^\s*([#"]|[^\s{}=;"#]+\s*\{)/.test(head) && !/^\s*\{/.test(head)) {
     const profile = confProfile(parseConf(bytes.toString('utf8'), path), entry, path);

@@ -26,9 +26,17 @@ interface RawProfile {
   }[];
 }
 
-/** Whether a file starts like one of this format. */
-export function isPlain(head: string): boolean {
-  return head.startsWith(`{"format":"${PLAIN_FORMAT}"`);
+/**
+ * Whether a file is JSON that names this format. Tools that re-format JSON add spaces and sort keys,
+ * so the name is looked for where it stands, not at the start.
+ */
+export function isPlain(bytes: Buffer): boolean {
+  if (!/^\s*\{/.test(bytes.toString('latin1', 0, 64))) return false;
+  const name = `"${PLAIN_FORMAT}"`;
+  for (let at = bytes.indexOf(name); at >= 0; at = bytes.indexOf(name, at + 1)) {
+    if (/"format"\s*:\s*$/.test(bytes.toString('latin1', Math.max(0, at - 64), at))) return true;
+  }
+  return false;
 }
 
 /**

@@ -110,6 +110,22 @@ describe('an exported profile', () => {
     );
   });
 
+  it('in JSON is read however another tool has formatted it', async () => {
+    const kernel = await load();
+    const path = join(folder, 'p.json');
+    const written = JSON.parse(text(kernel, 'json')) as Record<string, unknown>;
+    const sorted = Object.fromEntries(Object.entries(written).sort().reverse());
+    for (const again of [
+      JSON.stringify(written, undefined, 2),
+      JSON.stringify(sorted),
+      `\n ${JSON.stringify(sorted, undefined, '\t')}`,
+    ]) {
+      await writeFile(path, again);
+      const { types } = await loadProfile(path);
+      expect(types?.offset('task_struct', 'pid')).toBe(kernel.types.offset('task_struct', 'pid'));
+    }
+  });
+
   it('is refused when it was changed into something else', async () => {
     const path = join(folder, 'p.json');
     await writeFile(path, '{"format":"node-libvmi-profile-1"}');
