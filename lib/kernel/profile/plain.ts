@@ -27,8 +27,8 @@ interface RawProfile {
 }
 
 /**
- * Whether a file is JSON that names this format. Tools that re-format JSON add spaces and sort keys,
- * so the name is looked for where it stands, not at the start.
+ * Whether a file is JSON that names this format. Tools that re-format JSON add spaces and sort
+ * keys, so the name is looked for where it stands, not at the start.
  */
 export function isPlain(bytes: Buffer): boolean {
   if (!/^\s*\{/.test(bytes.toString('latin1', 0, 64))) return false;
