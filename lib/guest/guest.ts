@@ -286,10 +286,18 @@ export class Guest extends GuestValues implements AsyncDisposable {
   }
 
   /**
-   * Every level of the page walk for an address, and where it ends; in a PV guest of Xen, at
-   * machine addresses.
+   * Physical address of a virtual one; in a PV guest of Xen, the machine's.
+   * @throws {FaultError} with the level that was not present
    */
-  translate(address: AddressLike, space: SpaceOptions = {}): WalkResult {
+  translate(address: AddressLike, space: SpaceOptions = {}): bigint {
+    return this.#watch.ask(() => this.#space(space).translate(address));
+  }
+
+  /**
+   * Every level of the page walk for an address, and where it ends; in a PV guest of Xen, at
+   * machine addresses. An address that is not mapped is an answer, not an error.
+   */
+  walk(address: AddressLike, space: SpaceOptions = {}): WalkResult {
     return this.#watch.ask(() => this.#space(space).walk(address));
   }
 

@@ -6,11 +6,11 @@ const MAX = 200;
 
 /**
  * Completes what is inside the helpers' parentheses: symbols in `sym('…`, `read('…` and
- * `translate('…`, structures in `type('…`, PIDs in `task(…` and `cr3(…`.
+ * `translate('…`, `walk('…`, structures in `type('…`, PIDs in `task(…` and `cr3(…`.
  * @returns `undefined` where Node's own completer knows better
  */
 export function completeArgument(line: string, guest: Guest): CompleterResult | undefined {
-  const name = /\b(sym|symbol|read|translate|type)\((['"`])([^'"`]*)$/.exec(line);
+  const name = /\b(sym|symbol|read|translate|walk|type)\((['"`])([^'"`]*)$/.exec(line);
   if (name !== null) {
     const [, helper, , prefix] = name;
     return [

@@ -13,7 +13,8 @@ Look inside:
   sym(0xffffffff81e0a590n)      an address's symbol
   read('linux_banner', 64)      memory, by symbol or address
   read(0x400000n, 64, { pid: 1 })    … in a process
-  translate('init_task')        every level of the page walk
+  translate('init_task')        its physical address
+  walk('init_task')             every level of the page walk
   type('task_struct')           a structure of this kernel, with offsets
   type('mm_struct').member('pgd').offset
 

@@ -25,7 +25,10 @@ export interface Helpers {
   /** A name's address, or an address's name. */
   sym(what: Place): bigint | string;
   read(place: Place, length?: number, space?: SpaceOptions): Buffer;
-  translate(place: Place, space?: SpaceOptions): WalkResult;
+  /** Physical address of a virtual one. */
+  translate(place: Place, space?: SpaceOptions): bigint;
+  /** Every level of the page walk. */
+  walk(place: Place, space?: SpaceOptions): WalkResult;
   type(name: string): StructType;
   hex(value: bigint | number | null): string | null;
 }
@@ -63,6 +66,9 @@ export function helpers(guest: Guest, origins: WeakMap<Uint8Array, bigint>): Hel
     },
     translate(place, space = {}) {
       return guest.translate(addressOf(place), space);
+    },
+    walk(place, space = {}) {
+      return guest.walk(addressOf(place), space);
     },
     type(name) {
       return guest.type(name);

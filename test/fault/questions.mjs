@@ -64,7 +64,7 @@ export function questions(guest) {
     {
       name: 'translate',
       ask: (it) => {
-        const { physical, unreadable } = it.translate(address);
+        const { physical, unreadable } = it.walk(address);
         return unreadable === undefined
           ? answerOf(physical)
           : new Map([['value', { unreadable: ['value'] }]]);

@@ -151,7 +151,7 @@ describe('wrong input, as a new user would try it', () => {
     expect(await failure(() => guest.read(-1n, 1))).toBeInstanceOf(RangeError);
     expect(await failure(() => guest.read(2 ** 53, 1))).toBeInstanceOf(RangeError);
     expect((await failure(() => guest.readPhysical(2n ** 63n, 1))).code).toBe('VMI_FAULT');
-    expect(guest.translate(2n ** 64n - 1n).physical).toBeUndefined();
+    expect(guest.walk(2n ** 64n - 1n).physical).toBeUndefined();
   });
 
   it('symbols and types that are not there', async () => {

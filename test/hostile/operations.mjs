@@ -194,9 +194,9 @@ export function operations(survey, random, asking) {
     {
       name: 'translate',
       run: (guest) => {
-        const { steps } = guest.translate(random.chance(50) ? address : random.u64(), { cr3 });
+        const { steps } = guest.walk(random.chance(50) ? address : random.u64(), { cr3 });
         must(steps.length <= guest.kernel.levels, () => `a walk of ${steps.length} levels`);
-        guest.translate(address);
+        guest.walk(address);
         return undefined;
       },
     },

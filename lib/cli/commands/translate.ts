@@ -46,7 +46,7 @@ export const translate: Command = {
     if (has('machine') || has('physical')) return translateFrame(invocation, has('machine'));
     const place = parsePlace(operands[1]!);
     return withGuest((guest) => {
-      const walk = guest.translate(place(guest), space);
+      const walk = guest.walk(place(guest), space);
       const own =
         walk.physical === undefined || guest.kernel.p2m === undefined
           ? undefined

@@ -279,7 +279,7 @@ export class FakeGuest {
     return Buffer.alloc(length, 0xff);
   }
 
-  translate(address: bigint): WalkResult {
+  walk(address: bigint): WalkResult {
     if (address === WALK.address) return WALK;
     if (address === 1n << 63n)
       return { address, root: KERNEL_CR3, steps: [], physical: undefined, pageSize: undefined };

@@ -53,7 +53,7 @@ describe('attach({ memory })', () => {
     expect(guest.capabilities.registers).toBe(options.registers !== undefined);
     const banner = guest.symbol('linux_banner');
     expect(guest.readString(banner)).toContain('Linux version 6.1.0-test');
-    expect(guest.translate(banner).physical).toBe(BigInt(built.at('linux_banner')));
+    expect(guest.translate(banner)).toBe(BigInt(built.at('linux_banner')));
     const rows = guest.tasks().map(({ pid, comm, kthread, cr3 }) => [pid, comm, kthread, cr3]);
     expect(rows).toEqual([
       [1, 'init', false, built.root],
@@ -283,6 +283,7 @@ describe('every call of a guest says what it was given', () => {
       ['readPhysical', (value) => guest.readPhysical(value, 8)],
       ['readString', (value) => guest.readString(value)],
       ['translate', (value) => guest.translate(value)],
+      ['walk', (value) => guest.walk(value)],
       ['read space', (value) => guest.read(0x1000, 8, { pid: value, cr3: value })],
     ];
     for (const [name, call] of calls) {
@@ -313,6 +314,7 @@ describe('every call of a guest says what it was given', () => {
       ['read', (value) => guest.read(0x1000, 8, value)],
       ['readString', (value) => guest.readString(0x1000, 8, value)],
       ['translate', (value) => guest.translate(0x1000, value)],
+      ['walk', (value) => guest.walk(0x1000, value)],
       ['registers', (value) => guest.registers(value)],
       ['cr3Writes', (value) => guest.cr3Writes(value)],
       ['scan', (value) => guest.memory.scan(Buffer.of(1), value)],

@@ -52,7 +52,7 @@ describe('lines that are piped in', () => {
     expect(await piped(`read(0x${DATA.toString(16)}n, 4)\n`)).toBe(
       '0xffff888000001000  41 42 43 44                                       |ABCD|\n',
     );
-    expect(await piped("translate('init_task')\n")).toContain(
+    expect(await piped("walk('init_task')\n")).toContain(
       'pd        0x1a16078           0x80000000020001e3  PRESENT',
     );
   });
