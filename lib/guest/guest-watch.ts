@@ -88,12 +88,17 @@ export class GuestWatch {
     if (changed !== undefined) throw changed;
   }
 
-  /** Whether the kernel's image and page table are where they were. */
+  /**
+   * Whether the kernel's image and page table are where they were. A read that fails says nothing
+   * of a reset: the question itself fails then, and says where.
+   */
   #isWhole(): boolean {
     try {
       const entry = this.#entryOf(this.#kernel.root);
+      if (entry === undefined) return true;
+      if (entry !== this.#textEntry) return false;
       const banner = this.#readBanner();
-      return entry === this.#textEntry && banner?.equals(this.#identity!) === true;
+      return banner === undefined || banner.equals(this.#identity!);
     } catch (error) {
       // The guest has ended: whoever asks is told by the question itself.
       if (error instanceof VmiError) return true;

@@ -57,6 +57,11 @@ export class FakeMemory {
     this.segments = [...segments].sort((a, b) => (a.physical < b.physical ? -1 : 1));
   }
 
+  /** A fake has all of its RAM. */
+  absent(_address: bigint): boolean {
+    return false;
+  }
+
   get ranges(): BigUint64Array {
     return BigUint64Array.from(
       this.segments.flatMap(({ physical, bytes }) => [physical, BigInt(bytes.length)]),
