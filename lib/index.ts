@@ -21,6 +21,7 @@ export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
 export type { ExplainStep, Explanation } from './guest/explain.js';
 export { Guest } from './guest/guest.js';
 export type { GuestCpu } from './guest/guest-cpu.js';
+export type { GuestStreams } from './guest/guest-streams.js';
 export type { GuestValues } from './guest/guest-values.js';
 export { Pause } from './guest/pause.js';
 export { Recorder } from './guest/recorder.js';
@@ -54,6 +55,8 @@ export type {
   ProcessSegment,
   SegmentPlace,
 } from './memory/custom/segments.js';
+export type { StubRegisters } from './memory/debug-stub.js';
+export type { HostProcess, XenEvents } from './memory/libvmi/xen-events.js';
 export { type OpenOptions, openSource } from './memory/open.js';
 export {
   type AbortOptions,

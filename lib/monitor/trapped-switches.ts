@@ -50,6 +50,7 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
   #events = 0;
 
   /**
+   * @internal
    * @param closed called once, when watching has ended
    * @throws {RangeError} no task, or more than a processor can watch
    * @throws {VmiError} `VMI_TYPE`: this kernel has no `task_struct.on_cpu`
