@@ -150,8 +150,11 @@ export class Guest extends GuestValues implements AsyncDisposable {
    */
   pidToCr3(pid: number): bigint | null {
     const checked = checkPid(pid);
-    const cr3 = this.#watch.ask(() => this.#tasks.cr3(checked));
-    if (cr3 === undefined) throw noTask(pid);
+    const cr3 = this.#watch.askQuick(() => this.#tasks.cr3(checked));
+    if (cr3 === undefined) {
+      this.#watch.check();
+      throw noTask(pid);
+    }
     return cr3;
   }
 
