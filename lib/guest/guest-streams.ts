@@ -56,7 +56,8 @@ export abstract class GuestStreams {
 
   /**
    * Every switch to and from up to four threads: QEMU's debug stub stops the guest at each for as
-   * long as it takes to read a few words. However it ends, as by SIGKILL, the guest runs on.
+   * long as it takes to read a few words. However it ends, as by SIGKILL, the guest runs on; so it
+   * does while nobody reads, and once `queue` switches wait the stream ends with `VMI_BUSY`.
    * @throws {VmiError} by the first `next()`: `VMI_NO_TASK`; `VMI_BUSY`: the guest is stopped, or
    * another debugger's stub is on; `VMI_UNSUPPORTED`: the source has no such stub
    */

@@ -17,6 +17,10 @@ export interface TrappedGuest {
 export interface TrapOptions {
   /** The threads to watch, at most as many as a processor has watchpoints: four. */
   readonly pids: readonly number[];
+  /**
+   * Switches that may wait to be read, 1 to 2^20; 16,384 by default. With one more the stream ends.
+   */
+  readonly queue?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -31,43 +35,68 @@ interface Trap {
 
 const COMM_LENGTH = 16;
 
+/** Switches that wait for their reader, unless the options say otherwise. */
+const QUEUE = 16_384;
+const MAX_QUEUE = 1 << 20;
+
 /**
  * Every switch to and from a few threads, in order and with none missed: a hardware watchpoint on
  * `task_struct.on_cpu` stops the virtual machine each time, for as long as it takes to read a few
  * words. Nothing else is trapped. The scheduler sets it before it leaves the task that goes, and
  * clears it on the stack of the one that comes (kernel/sched/core.c, `prepare_task`,
  * `finish_task`).
+ *
+ * From the first `next()` on the guest is let go at once after each stop, whether anybody asks for
+ * the switch or not: a reader that is slow or has forgotten the stream must not hold the guest. So
+ * switches wait in a queue. When that is full the watchpoints are removed and the stream ends with
+ * an error, once the switches in it have been handed out. It could drop switches instead and go on,
+ * but then the guest would pay for stops that nobody learns of, for as long as the reader sleeps,
+ * and a stream that is there for telling every switch would not tell every one.
  */
 export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisposable {
   readonly #guest: TrappedGuest;
   readonly #options: TrapOptions;
+  readonly #capacity: number;
   readonly #closed: () => void;
   readonly #reader: TaskReader;
+  readonly #queue: Switch[] = [];
   #stub: DebugStub | undefined;
   #traps: Trap[] = [];
   #turn: Promise<unknown> = Promise.resolve();
-  #closing: Promise<void> | undefined;
+  /** Takes stops, and lets go of the guest at its end. */
+  #watching: Promise<void> | undefined;
+  #hasEnded = false;
+  #isClosed = false;
+  #failure: unknown;
+  #wake: (() => void) | undefined;
   #events = 0;
 
   /**
    * @internal
    * @param closed called once, when watching has ended
-   * @throws {RangeError} no task, or more than a processor can watch
+   * @throws {RangeError} no task, or more than a processor can watch; `queue`
    * @throws {VmiError} `VMI_TYPE`: this kernel has no `task_struct.on_cpu`
    */
   constructor(guest: TrappedGuest, options: TrapOptions, closed: () => void) {
-    if (options.pids.length < 1 || options.pids.length > 4) {
+    const { pids, queue = QUEUE } = options;
+    if (pids.length < 1 || pids.length > 4) {
       throw new RangeError(
-        `Expected 1 to 4 pids to trap, as many as a processor has watchpoints, but received ${options.pids.length}`,
+        `Expected 1 to 4 pids to trap, as many as a processor has watchpoints, but received ${pids.length}`,
+      );
+    }
+    if (!Number.isInteger(queue) || queue < 1 || queue > MAX_QUEUE) {
+      throw new RangeError(
+        `Expected queue as an integer between 1 and ${MAX_QUEUE} but received ${String(queue)}`,
       );
     }
     this.#guest = guest;
     this.#options = options;
+    this.#capacity = queue;
     this.#closed = closed;
     this.#reader = new TaskReader(guest.kernel);
   }
 
-  /** Switches that were not reported: none ever is. */
+  /** Switches between those handed out that were not: none ever is; the stream ends before. */
   get missed(): number {
     return 0;
   }
@@ -77,12 +106,16 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
     return this.#events;
   }
 
+  /** Switches that wait to be read. */
+  get waiting(): number {
+    return this.#queue.length;
+  }
+
   /**
-   * The next switch; `done` once the watched tasks have exited or watching has ended. The guest
-   * runs from one call to the next; while nobody waits for a switch, the first one that comes stops
-   * it until somebody does.
+   * The next switch; `done` once the watched tasks have exited or watching has ended. The first
+   * call begins to watch; from then on the guest runs, whether anybody waits for a switch or not.
    * @throws {VmiError} `VMI_NO_TASK`, `VMI_BUSY`, `VMI_UNSUPPORTED` from the first call;
-   * `VMI_ABORTED`, `VMI_CLOSED`
+   * `VMI_BUSY`: the queue was full, and the guest has been let go; `VMI_ABORTED`, `VMI_CLOSED`
    */
   next(): Promise<IteratorResult<Switch, undefined>> {
     const turn = this.#turn.then(() => this.#next());
@@ -105,29 +138,70 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
   }
 
   async #next(): Promise<IteratorResult<Switch, undefined>> {
+    if (this.#watching === undefined && !this.#isClosed) {
+      this.#watching = this.#watch();
+      // Whoever ends the stream is told; nobody need.
+      this.#watching.catch(() => {});
+    }
+    for (;;) {
+      if (this.#isClosed) break;
+      const value = this.#options.signal?.aborted ? undefined : this.#queue.shift();
+      if (value !== undefined) return { done: false, value };
+      if (this.#hasEnded) {
+        await this.#close();
+        if (this.#failure !== undefined) throw this.#failure;
+        break;
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    await this.#close();
+    return { done: true, value: undefined };
+  }
+
+  /** Takes stops until watching ends. Never waits for the reader. */
+  async #watch(): Promise<void> {
     const { signal } = this.#options;
     const onAbort = () => this.#stub?.interrupt();
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      for (;;) {
-        if (this.#closing !== undefined) break;
-        if (signal?.aborted)
-          throw new VmiError('VMI_ABORTED', 'watching was aborted', { cause: signal.reason });
-        this.#stub ??= await this.#open();
-        if (this.#traps.length === 0) break;
-        const hit = await this.#stub.run();
-        const event = hit === undefined ? undefined : await this.#take(this.#stub, hit);
-        if (event !== undefined) return { done: false, value: event };
-      }
-      await this.#close();
-      return { done: true, value: undefined };
+      await this.#takeAll();
     } catch (error) {
-      const wasClosed = this.#closing !== undefined;
-      await this.#close();
-      if (wasClosed) return { done: true, value: undefined };
-      throw error;
+      // Whoever closed the stream is told that it is closed, and of nothing else.
+      if (!this.#isClosed) this.#failure = error;
+    }
+    try {
+      await this.#stub?.release();
     } finally {
       signal?.removeEventListener('abort', onAbort);
+      this.#hasEnded = true;
+      this.#wake?.();
+      this.#closed();
+    }
+  }
+
+  async #takeAll(): Promise<void> {
+    const { signal } = this.#options;
+    const checkAborted = () => {
+      if (signal?.aborted)
+        throw new VmiError('VMI_ABORTED', 'watching was aborted', { cause: signal.reason });
+    };
+    checkAborted();
+    const stub = await this.#open();
+    while (!this.#isClosed && this.#traps.length > 0) {
+      checkAborted();
+      const hit = await stub.run();
+      const event = hit === undefined ? undefined : await this.#take(stub, hit);
+      if (event === undefined) continue;
+      if (this.#queue.length >= this.#capacity) {
+        throw new VmiError(
+          'VMI_BUSY',
+          `${this.#capacity} switches waited to be read when the next one came: the guest was let go, and is not watched any more (read faster, or set queue)`,
+        );
+      }
+      this.#queue.push(event);
+      this.#wake?.();
     }
   }
 
@@ -176,15 +250,15 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
     };
   }
 
-  #close(): Promise<void> {
-    this.#closing ??= (async () => {
-      try {
-        await this.#stub?.release();
-      } finally {
-        this.#closed();
-      }
-    })();
-    return this.#closing;
+  /** @throws what letting go of the guest throws */
+  async #close(): Promise<void> {
+    const wasClosed = this.#isClosed;
+    this.#isClosed = true;
+    this.#queue.length = 0;
+    this.#stub?.interrupt();
+    this.#wake?.();
+    if (this.#watching !== undefined) await this.#watching;
+    else if (!wasClosed) this.#closed();
   }
 }
 

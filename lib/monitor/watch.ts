@@ -21,7 +21,7 @@ const WATCH: OptionNames<WatchOptions> = {
   pids: true,
   signal: true,
 };
-const TRAP: OptionNames<TrapOptions> = { pids: true, signal: true };
+const TRAP: OptionNames<TrapOptions> = { pids: true, queue: true, signal: true };
 const TASKS: OptionNames<TaskWatchOptions> = { interval: true, threads: true, signal: true };
 
 /**

@@ -65,7 +65,7 @@ const endings = {
     await some();
     for await (const _ of stream);
   },
-  /** The same, while the guest stands still and nobody asks for more. */
+  /** The same, while nobody asks for more. */
   async idle() {
     await some();
     setInterval(() => {}, 1_000);

@@ -116,11 +116,7 @@ export class QemuStub implements DebugStub {
         this.#isInterrupted = false;
         return undefined;
       }
-      this.#isRunning = true;
-      this.#socket.send('vCont;c');
-      const stop = await this.#socket.receive().finally(() => {
-        this.#isRunning = false;
-      });
+      const stop = await this.#untilStop();
       const match = /^T05thread:p[0-9a-f]+\.([0-9a-f]+);(?:a|r)?watch:([0-9a-f]+);/.exec(stop);
       if (match !== null) {
         const [, thread, address] = match;
@@ -130,6 +126,18 @@ export class QemuStub implements DebugStub {
       if (/^[WX]/.test(stop)) {
         throw new VmiError('VMI_CLOSED', 'the guest has ended while its switches were watched');
       }
+    }
+  }
+
+  /** Lets the guest run until the stub tells of a stop. */
+  async #untilStop(): Promise<string> {
+    // The connection may have been lost since the last stop: then nothing is sent, nor runs.
+    this.#socket.send('vCont;c');
+    this.#isRunning = true;
+    try {
+      return await this.#socket.receive();
+    } finally {
+      this.#isRunning = false;
     }
   }
 
