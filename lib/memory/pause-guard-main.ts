@@ -1,3 +1,5 @@
+import { rmSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { AccessWords, GuardWords } from './pause-guard.js';
 import type { MonitorAccess } from './qemu/monitor.js';
 
@@ -14,6 +16,15 @@ async function main(words: GuardWords): Promise<void> {
   let said = '';
   for await (const chunk of process.stdin) said += String(chunk);
   if (said.startsWith('resumed')) return;
+  try {
+    await insist(words);
+  } finally {
+    // Nobody else is there to do it. The folder is of the stub that this guards, and of that alone.
+    if (words[0] === 'stub') rmSync(dirname(words[1]), { recursive: true, force: true });
+  }
+}
+
+async function insist(words: GuardWords): Promise<void> {
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     try {
       await resume(words);
