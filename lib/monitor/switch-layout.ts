@@ -85,8 +85,9 @@ export function switchLayout(kernel: Kernel, wanted?: readonly number[]): Switch
 
 /**
  * Offset of the word of `task_struct.alloc_lock` that is 0 while it is free: it is held while
- * `comm` is written. fs/exec.c, `__set_task_comm`, until commit 3a3f61ce5e0b (6.13); under
- * PREEMPT_RT it is a mutex with an owner.
+ * `comm` is written, under PREEMPT_RT as a mutex with an owner. Since commit 3a3f61ce5e0b, merged
+ * for 6.14, `__set_task_comm` (fs/exec.c) writes it without the lock: a free one says nothing then,
+ * and only the second look at the name does.
  */
 function commLock({ types }: Kernel): number {
   const spin = types.findOffset('task_struct', 'alloc_lock.rlock.raw_lock');
