@@ -193,6 +193,11 @@ TEST(a_switch_under_way_has_no_name) {
   EQUAL(records.size(), 1u);
   EQUAL(TaskOf(records[0]), 4u);
   EQUAL(records[0].missed, 0u);
+  // One switch cannot lead from a task to itself, not even where the task's arrival is another one:
+  // the count is up, and the next task not named yet.
+  scheduler.Step(0, 7, 40);
+  scheduler.Store(Scheduler::TaskAt(4), 30);
+  EQUAL(Look(&looker).size(), 0u);
 }
 
 // Where nothing was known of the task that goes, the count is one too high for a moment.
