@@ -4,7 +4,7 @@
  * Entries share their code, so that an error is of one class wherever it was imported from. dist/ keeps the modules
  * themselves, for the programs that the library starts and for whoever reads them.
  */
-import { rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { build } from 'esbuild';
 
 rmSync(new URL('../dist/bundle', import.meta.url), { recursive: true, force: true });
@@ -28,3 +28,9 @@ await build({
   logLevel: 'warning',
   keepNames: true,
 });
+
+// The manual page, which npm puts where `man vmi` finds it when the package is installed globally.
+const { COMMANDS } = await import('../dist/cli/commands.js');
+const { manPage } = await import('../dist/cli/man-page.js');
+mkdirSync(new URL('../dist/man', import.meta.url), { recursive: true });
+writeFileSync(new URL('../dist/man/vmi.1', import.meta.url), manPage(COMMANDS));

@@ -46,11 +46,23 @@ export function parseLine(
       ]),
     ),
   });
-  for (const token of parsed.tokens) if (token.kind === 'option') checkOption(token, known);
+  const given = new Set<string>();
+  for (const token of parsed.tokens) {
+    if (token.kind !== 'option') continue;
+    const { value, many } = checkOption(token, known);
+    // Of two values the first would be forgotten without a word.
+    if (value !== undefined && many !== true && given.has(token.name))
+      throw new UsageError(`option '${token.rawName}' was given twice`);
+    given.add(token.name);
+  }
   const options = Object.fromEntries(
     Object.entries(parsed.values).map(([name, value]) => [
       name,
-      typeof value === 'string' ? unguard(value) : value,
+      Array.isArray(value)
+        ? value.map((one) => (typeof one === 'string' ? unguard(one) : one))
+        : typeof value === 'string'
+          ? unguard(value)
+          : value,
     ]),
   ) as ParsedLine['options'];
   return { operands: parsed.positionals.map(unguard), options };
@@ -64,8 +76,11 @@ interface OptionToken {
   readonly inlineValue?: boolean | undefined;
 }
 
-/** @throws {UsageError} there is none of this name, or its value is missing or one too many */
-function checkOption(token: OptionToken, known: Readonly<Record<string, Option>>): void {
+/**
+ * The option that was written.
+ * @throws {UsageError} there is none of this name, or its value is missing or one too many
+ */
+function checkOption(token: OptionToken, known: Readonly<Record<string, Option>>): Option {
   const { name, rawName, value } = token;
   const option = Object.hasOwn(known, name) ? known[name]! : undefined;
   if (option === undefined) {
@@ -75,11 +90,12 @@ function checkOption(token: OptionToken, known: Readonly<Record<string, Option>>
   }
   if (option.value === undefined) {
     if (value !== undefined) throw new UsageError(`option '${rawName}' takes no value`);
-    return;
+    return option;
   }
   // A word that looks like an option is one that follows, and the value was forgotten.
   if (value === undefined || (token.inlineValue !== true && /^-./.test(value)))
     throw new UsageError(`option '${rawName} ${option.value}' needs its value`);
+  return option;
 }
 
 /** @throws {UsageError} too few or too many operands */

@@ -3,6 +3,9 @@ import { TARGET_FORMS } from '../target.js';
 import type { Output } from './output.js';
 import type { Terminal } from './screen.js';
 
+/** What a value is taken from: a closed set, or what can be listed when one is typed. */
+export type Values = readonly string[] | 'files' | 'targets' | 'commands';
+
 /** A word after the command that is no option. */
 export interface Operand {
   readonly name: string;
@@ -11,6 +14,7 @@ export interface Operand {
   readonly many?: boolean;
   /** Whether it may be left out; only the last operand may. */
   readonly optional?: boolean;
+  readonly values?: Values;
 }
 
 export interface Option {
@@ -18,6 +22,7 @@ export interface Option {
   readonly short?: string;
   /** Name of its value in the help; a switch when left out. */
   readonly value?: string;
+  readonly values?: Values;
   /** Whether it may be given more than once. */
   readonly many?: boolean;
 }
@@ -41,6 +46,8 @@ export interface Invocation {
   readonly operands: readonly string[];
   readonly out: Output;
   readonly env: NodeJS.ProcessEnv;
+  /** Every command of `vmi`, for those that tell of the others. */
+  readonly commands: readonly Command[];
   /** Standard input. */
   readonly input: NodeJS.ReadableStream;
   /** Whether a switch was given. */
@@ -67,6 +74,18 @@ export interface Invocation {
   ): Promise<number>;
 }
 
+/** Options that every command takes. */
+export const GLOBAL_OPTIONS: Readonly<Record<string, Option>> = {
+  quiet: { short: 'q', summary: 'print results and errors only, no remarks' },
+  help: { short: 'h', summary: 'show this help' },
+};
+
+/** What may stand where a command does. */
+export const INSTEAD: Readonly<Record<string, Option>> = {
+  help: { short: 'h', summary: 'show this help, or that of the command that follows' },
+  version: { short: 'V', summary: 'print the version of vmi' },
+};
+
 export const JSON_OPTION = {
   json: { summary: 'print one JSON object a line; addresses are hex strings' },
 } as const;
@@ -75,6 +94,7 @@ export const JSON_OPTION = {
 export const ATTACH_OPTIONS = {
   profile: {
     value: 'FILE',
+    values: 'files',
     many: true,
     summary:
       'take symbols and types from a file: System.map, Volatility ISF, libvmi.conf[#ENTRY]; may be repeated',
@@ -97,4 +117,15 @@ export const SPACE_OPTIONS = {
 export const TARGET: Operand = {
   name: 'TARGET',
   summary: `${TARGET_FORMS}; or the name or PID of a guest on this host`,
+  values: 'targets',
 };
+
+/** `cr3 TARGET PID…` */
+export function operandsText(command: Command): string {
+  return [command.name, ...command.operands.map(operandText)].join(' ');
+}
+
+function operandText(operand: Operand): string {
+  const text = operand.many === true ? `${operand.name}…` : operand.name;
+  return operand.optional === true ? `[${text}]` : text;
+}

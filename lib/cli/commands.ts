@@ -1,11 +1,13 @@
 import type { Command } from './command.js';
 import { annotate } from './commands/annotate.js';
+import { completion } from './commands/completion.js';
 import { cpus } from './commands/cpus.js';
 import { cr3 } from './commands/cr3.js';
 import { doctor } from './commands/doctor.js';
 import { explain } from './commands/explain.js';
 import { info } from './commands/info.js';
 import { list } from './commands/list.js';
+import { man } from './commands/man.js';
 import { profile } from './commands/profile.js';
 import { ps } from './commands/ps.js';
 import { read } from './commands/read.js';
@@ -50,4 +52,6 @@ export const COMMANDS: readonly Command[] = [
   profile,
   repl,
   run,
+  completion,
+  man,
 ];

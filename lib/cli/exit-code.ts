@@ -12,14 +12,19 @@ export const EXIT = {
   memory: 4,
   /** A bug in this program (EX_SOFTWARE, sysexits.h). */
   bug: 70,
+  /** The result cannot be written (EX_IOERR, sysexits.h). */
+  output: 74,
   /** Ended by ctrl-C (128 + SIGINT). */
   interrupted: 130,
 } as const;
 
 /** The exit codes as `--help` shows them. */
 export const EXIT_HELP: readonly (readonly [code: number, meaning: string])[] = [
-  [EXIT.done, 'done'],
-  [EXIT.no, "the guest's answer is no: no such task, no such symbol, address not mapped"],
+  [EXIT.done, 'done; or whoever reads the result wanted no more of it'],
+  [
+    EXIT.no,
+    "the guest's answer is no: no such task, symbol or type, nothing mapped or found there, or not to be had of this guest",
+  ],
   [EXIT.usage, 'usage: an unknown option, an argument that is no PID or no address'],
   [
     EXIT.attach,
@@ -29,6 +34,9 @@ export const EXIT_HELP: readonly (readonly [code: number, meaning: string])[] = 
     EXIT.memory,
     "the guest's memory made an answer impossible: not readable, or not what a kernel keeps there",
   ],
+  [EXIT.bug, 'a bug in vmi, which prints where it is'],
+  [EXIT.output, 'the result cannot be written: no space, or no right to that file'],
+  [EXIT.interrupted, 'ended by Ctrl-C before there was an answer'],
 ];
 
 /** The exit code for a failure after the guest was attached. */

@@ -1,14 +1,8 @@
 import { TARGETS } from '../target.js';
 import { pairs } from '../text/table.js';
-import type { Command, Operand, Option } from './command.js';
+import { type Command, GLOBAL_OPTIONS, INSTEAD, type Option, operandsText } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT_HELP } from './exit-code.js';
-
-/** Options that every command takes. */
-export const GLOBAL_OPTIONS: Readonly<Record<string, Option>> = {
-  quiet: { short: 'q', summary: 'print results and errors only, no remarks' },
-  help: { short: 'h', summary: 'show this help' },
-};
 
 const WIDTH = 92;
 
@@ -25,10 +19,13 @@ export function generalHelp(): string[] {
     ...pairs(TARGETS.map(({ prefix, name, summary }) => [`  ${prefix}:${name}`, summary])),
     '',
     'Options of every command:',
-    ...optionLines({ ...GLOBAL_OPTIONS, version: { summary: 'print the version of vmi' } }),
+    ...optionLines(GLOBAL_OPTIONS),
+    '',
+    'Instead of a command:',
+    ...optionLines(INSTEAD),
     '',
     'Exit codes:',
-    ...pairs(EXIT_HELP.map(([code, meaning]) => [`  ${code}`, meaning])),
+    ...pairs(EXIT_HELP.map(([code, meaning]) => [String(code).padStart(5), meaning])),
     '',
     "Start with 'vmi doctor' and 'vmi list'; 'vmi COMMAND --help' says more of each.",
   ];
@@ -52,16 +49,6 @@ export function commandHelp(command: Command): string[] {
   for (const paragraph of command.details ?? []) lines.push(...wrapText(paragraph), '');
   lines.push('Examples:', ...command.examples.map((example) => `  ${example}`));
   return lines;
-}
-
-/** `cr3 TARGET PID…` */
-export function operandsText(command: Command): string {
-  return [command.name, ...command.operands.map(operandText)].join(' ');
-}
-
-function operandText(operand: Operand): string {
-  const text = operand.many === true ? `${operand.name}…` : operand.name;
-  return operand.optional === true ? `[${text}]` : text;
 }
 
 function optionLines(options: Readonly<Record<string, Option>>): string[] {

@@ -5,15 +5,14 @@ import { run } from './run.js';
 /** Milliseconds that the process may take to end after its command did and its output was read. */
 const GRACE = 500;
 
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    // The reader has seen enough: `vmi ps … | head`.
-    if (error.code === 'EPIPE') process.exit(EXIT.done);
-    if (stream === process.stdout)
-      process.stderr.write(`vmi: cannot write the result: ${error.message}\n`);
-    process.exit(EXIT.bug);
-  });
-}
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // The reader has seen enough: `vmi ps … | head`.
+  if (error.code === 'EPIPE') process.exit(EXIT.done);
+  process.stderr.write(`vmi: cannot write the result: ${error.message}\n`);
+  process.exit(EXIT.output);
+});
+// A result is whole without its remarks, and the exit code says how it went.
+process.stderr.on('error', () => {});
 
 const code = await run(process.argv.slice(2), {
   streams: {

@@ -15,6 +15,15 @@ export interface Streams {
   readonly colours: boolean;
 }
 
+/** A file that was asked for cannot be written. */
+export class OutputError extends Error {
+  override readonly name = 'OutputError';
+
+  constructor(file: string, cause: unknown) {
+    super(`cannot write ${file}: ${(cause as Error).message}`, { cause });
+  }
+}
+
 /**
  * Everything a command prints: results on standard output, messages as `vmi: …` on standard error.
  */

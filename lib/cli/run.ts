@@ -4,11 +4,11 @@ import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
 import { version } from '../version.js';
 import { checkOperands, parseLine, UsageError } from './arguments.js';
-import { type Command, type Invocation, TARGET } from './command.js';
+import { type Command, GLOBAL_OPTIONS, type Invocation, TARGET } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
-import { commandHelp, GLOBAL_OPTIONS, generalHelp } from './help.js';
-import { Output, type Streams } from './output.js';
+import { commandHelp, generalHelp } from './help.js';
+import { Output, OutputError, type Streams } from './output.js';
 import type { Terminal } from './screen.js';
 
 /** What a run of `vmi` needs from the world; a test gives its own. */
@@ -37,28 +37,36 @@ export async function run(args: readonly string[], world: World): Promise<number
     for (const line of generalHelp()) world.streams.stderr.write(`${line}\n`);
     return EXIT.usage;
   }
-  if (first === '--version' || first === '-V') {
-    out.line(version());
-    return EXIT.done;
+  const isVersion = first === '--version' || first === '-V';
+  const isHelp = first === '--help' || first === '-h' || first === 'help';
+  if (!isVersion && !isHelp) {
+    const command = COMMANDS.find(({ name }) => name === first);
+    return command === undefined ? refuse(first, out) : runCommand(command, rest, world);
   }
-  if (first === '--help' || first === '-h' || first === 'help') {
-    const command = COMMANDS.find(({ name }) => name === rest[0]);
-    out.lines(command === undefined ? generalHelp() : commandHelp(command));
-    return EXIT.done;
-  }
-  const command = COMMANDS.find(({ name }) => name === first);
-  if (command === undefined) {
-    const hint = didYouMean(
-      first,
-      COMMANDS.map(({ name }) => name),
-    );
-    const what = first.startsWith('-') ? 'option' : 'command';
-    out.error(
-      `unknown ${what} '${first}'${hint === '' ? '' : hint.replace(/\?$/, '')}; see 'vmi --help'`,
-    );
+  const surplus = rest[isHelp ? 1 : 0];
+  if (surplus !== undefined) {
+    out.error(`unexpected argument '${surplus}'; see 'vmi --help'`);
     return EXIT.usage;
   }
-  return runCommand(command, rest, world);
+  if (isVersion) out.line(version());
+  else if (rest[0] === undefined) out.lines(generalHelp());
+  else {
+    const command = COMMANDS.find(({ name }) => name === rest[0]);
+    if (command === undefined) return refuse(rest[0], out);
+    out.lines(commandHelp(command));
+  }
+  return EXIT.done;
+}
+
+/** A word where a command stands that is none. @returns the exit code */
+function refuse(word: string, out: Output): number {
+  const hint = didYouMean(
+    word,
+    COMMANDS.map(({ name }) => name),
+  );
+  const what = word.startsWith('-') ? 'option' : 'command';
+  out.error(`unknown ${what} '${word}'${hint.replace(/\?$/, '')}; see 'vmi --help'`);
+  return EXIT.usage;
 }
 
 async function runCommand(
@@ -85,6 +93,7 @@ async function runCommand(
       operands,
       out,
       env: world.env,
+      commands: COMMANDS,
       input: world.input ?? process.stdin,
       has: (name) => options[name] === true,
       value,
@@ -171,6 +180,10 @@ function report(error: unknown, out: Output, command: Command, attaching: boolea
   if (error instanceof UsageError) {
     out.error(`${error.message}; see 'vmi ${command.name} --help'`);
     return EXIT.usage;
+  }
+  if (error instanceof OutputError) {
+    out.error(error.message);
+    return EXIT.output;
   }
   if (error instanceof VmiError) {
     out.error(error.message);

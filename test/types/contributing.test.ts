@@ -124,6 +124,8 @@ describe('to add', () => {
     const help = await vmi('--help');
     expect(help.stdout).toContain('toy TARGET');
     expect(help.stdout).toMatch(/toy:FILE +a toy/);
+    expect((await vmi('completion', 'bash')).stdout).toContain("'toy 0') REPLY='@targets'");
+    expect((await vmi('man')).stdout).toMatch(/^\.SS "vmi toy TARGET"$/m);
     await writeFile(join(copy, 'ram'), '');
     await truncate(join(copy, 'ram'), 64 << 20);
     // No kernel is in it, but both were reached.

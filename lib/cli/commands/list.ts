@@ -1,6 +1,7 @@
 import type { ListedGuest } from '../../index.js';
-import { bytesText } from '../../text/printable.js';
+import { bytesText, printable } from '../../text/printable.js';
 import { table } from '../../text/table.js';
+import { onlyOne } from '../arguments.js';
 import { type Command, JSON_OPTION } from '../command.js';
 import { EXIT } from '../exit-code.js';
 
@@ -8,14 +9,23 @@ export const list: Command = {
   name: 'list',
   summary: 'show what on this host can be attached',
   operands: [],
-  options: JSON_OPTION,
+  options: {
+    targets: { summary: 'print the targets alone, one a line, as completion asks for them' },
+    ...JSON_OPTION,
+  },
   details: [
     'Every QEMU that this user can see, and in dom0 of Xen its domains. A domain of the system\'s libvirt has a target libvirt:NAME as well, which adds registers and pause. "readable: no" means that its memory belongs to another user: run as that user or as root.',
   ],
   examples: ['vmi list', "vmi list --json | jq -r 'select(.readable).targets[0]'"],
-  async run({ has, out }) {
+  async run(invocation) {
+    const { has, out } = invocation;
+    onlyOne(invocation, 'targets', 'json');
     const { listGuests } = await import('../../index.js');
     const guests = listGuests();
+    if (has('targets')) {
+      out.lines(guests.flatMap(({ targets }) => targets.map(printable)));
+      return EXIT.done;
+    }
     if (has('json')) {
       out.json(guests);
       return EXIT.done;

@@ -18,12 +18,20 @@ export const profile: Command = {
   summary: 'write what was found of the kernel for other tools',
   operands: [TARGET],
   options: {
-    format: { value: 'FORMAT', summary: `one of ${PROFILE_FORMATS.join(', ')}` },
+    format: {
+      value: 'FORMAT',
+      values: PROFILE_FORMATS,
+      summary: `one of ${PROFILE_FORMATS.join(', ')}`,
+    },
     name: {
       value: 'NAME',
       summary: "libvmi-conf: the guest's name for libvmi; by default the target's",
     },
-    sysmap: { value: 'FILE', summary: 'libvmi-conf: the System.map that the entry names' },
+    sysmap: {
+      value: 'FILE',
+      values: 'files',
+      summary: 'libvmi-conf: the System.map that the entry names',
+    },
     ...ATTACH_OPTIONS,
   },
   details: [

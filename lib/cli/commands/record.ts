@@ -4,6 +4,7 @@ import { bytesText } from '../../text/printable.js';
 import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
+import { OutputError } from '../output.js';
 
 export const record: Command = {
   name: 'record',
@@ -14,10 +15,11 @@ export const record: Command = {
       name: 'COMMAND',
       many: true,
       summary: "commands without their target, after '--'; a comma between two of them",
+      values: 'commands',
     },
   ],
   options: {
-    output: { short: 'o', value: 'FILE', summary: 'where the recording goes' },
+    output: { short: 'o', value: 'FILE', values: 'files', summary: 'where the recording goes' },
     pause: { summary: 'stop the guest meanwhile, so that all pages are of one moment' },
     ...ATTACH_OPTIONS,
   },
@@ -51,7 +53,7 @@ export const record: Command = {
       try {
         await writeFile(file, packed, { mode: 0o600 });
       } catch (error) {
-        throw new UsageError(`cannot write ${file}: ${(error as Error).message}`);
+        throw new OutputError(file, error);
       }
       const [pages, bytes] = [recorder.size, packed.length].map((size) => bytesText(BigInt(size)));
       out.note(`${file}: ${bytes}, of ${pages} that were read`);

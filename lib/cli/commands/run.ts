@@ -12,6 +12,7 @@ export const run: Command = {
       name: 'SCRIPT',
       many: true,
       optional: true,
+      values: 'files',
       summary: 'an ES module, and what it finds in process.argv',
     },
   ],

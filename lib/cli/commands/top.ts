@@ -21,7 +21,11 @@ export const top: Command = {
   operands: [TARGET],
   options: {
     every: { value: 'SECONDS', summary: 'seconds between two looks; default 1' },
-    sort: { value: 'BY', summary: 'cpu, switches, pid or name; default cpu' },
+    sort: {
+      value: 'BY',
+      values: Object.values(SORTS),
+      summary: 'cpu, switches, pid or name; default cpu',
+    },
     tree: { summary: 'children below their parents' },
     threads: { short: 't', summary: 'every thread by itself' },
     filter: { value: 'TEXT', summary: 'only tasks with this in their name, or as a PID' },

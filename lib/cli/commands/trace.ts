@@ -1,8 +1,9 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Guest, TraceWriter } from '../../index.js';
-import { parsePid, UsageError } from '../arguments.js';
+import { onlyOne, parsePid, UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
+import { OutputError } from '../output.js';
 import { parseCpus, parseRate, parseSeconds, stopping } from '../watching.js';
 
 /** Formats by name; the one that a file's name ends with is taken where none is given. */
@@ -15,9 +16,10 @@ export const trace: Command = {
   summary: 'record what each CPU runs as a timeline',
   operands: [TARGET],
   options: {
-    output: { short: 'o', value: 'FILE', summary: 'where the trace goes' },
+    output: { short: 'o', value: 'FILE', values: 'files', summary: 'where the trace goes' },
     format: {
       value: 'FORMAT',
+      values: FORMATS,
       summary: `${FORMATS.join(', ')}; default: by the file's name, else perfetto`,
     },
     html: { summary: 'the same as --format html: one page that needs nothing else' },
@@ -38,6 +40,7 @@ export const trace: Command = {
   ],
   run(invocation) {
     const { out, value } = invocation;
+    onlyOne(invocation, 'html', 'format');
     const file = value('output');
     if (file === undefined) throw new UsageError('missing -o FILE (where the trace goes)');
     const format = chooseFormat(file, invocation.has('html') ? 'html' : value('format'));
@@ -87,11 +90,12 @@ async function record(
   options: Parameters<Guest['watchSwitches']>[0],
 ): Promise<string> {
   await using stream = guest.watchSwitches(options);
-  const descriptor = openSync(file, 'w');
+  const descriptor = written(file, () => openSync(file, 'w'));
   let slices = 0;
   const write = (data: string | Uint8Array) => {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
-    for (let at = 0; at < bytes.length; ) at += writeSync(descriptor, bytes, at);
+    for (let at = 0; at < bytes.length; )
+      at += written(file, () => writeSync(descriptor, bytes, at));
   };
   const { Slices } = await import('../../index.js');
   const made = new Slices(stream.clock);
@@ -119,4 +123,13 @@ async function record(
   }
   const { missed, statistics } = stream;
   return `${slices} slices in ${file}: ${statistics.seen} switches seen, ${missed} missed`;
+}
+
+/** @throws {OutputError} */
+function written<Result>(file: string, write: () => Result): Result {
+  try {
+    return write();
+  } catch (error) {
+    throw new OutputError(file, error);
+  }
 }

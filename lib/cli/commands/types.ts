@@ -2,16 +2,21 @@ import { createWriteStream } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
+import { OutputError } from '../output.js';
 
 export const types: Command = {
   name: 'types',
   summary: "the kernel's structures as TypeScript declarations, for an editor",
   operands: [TARGET],
   options: {
-    output: { short: 'o', value: 'FILE', summary: 'write to a file instead of standard output' },
+    output: {
+      short: 'o',
+      value: 'FILE',
+      values: 'files',
+      summary: 'write to a file instead of standard output',
+    },
     ...ATTACH_OPTIONS,
   },
   details: [
@@ -34,7 +39,7 @@ export const types: Command = {
           await rename(`${file}.part`, file);
         } catch (error) {
           if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
-          throw new UsageError(`cannot write ${file}: ${(error as Error).message}`);
+          throw new OutputError(file, error);
         }
       }
       return EXIT.done;

@@ -42,6 +42,12 @@ export const watch: Command = {
   ],
   run(invocation) {
     onlyOne(invocation, 'tasks', 'trap');
+    for (const mode of ['tasks', 'trap']) {
+      if (!invocation.has(mode)) continue;
+      if (invocation.values('cpu').length > 0)
+        throw new UsageError(`--${mode} and --cpu do not go together`);
+      onlyOne(invocation, mode, 'rate');
+    }
     const pids = invocation.values('pid').map((text) => parsePid(text, '--pid'));
     if (invocation.has('tasks') && pids.length > 0)
       throw new UsageError('--tasks and --pid do not go together');
