@@ -162,7 +162,7 @@ describe('the packed package', () => {
     );
     const strangers = files.filter(
       (path) =>
-        !/^(dist\/.*\.(js|d\.ts|js\.map)|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|[\w.]+)$/.test(
+        !/^(dist\/.*\.(js|d\.ts|js\.map)|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|[\w.]+)$/.test(
           path,
         ),
     );

@@ -101,7 +101,7 @@ describe('bash', () => {
 });
 
 describe('fish', () => {
-  it.each([
+  it.for<[line: string, offered: string[]]>([
     ['vmi prof', ['profile']],
     ['vmi help wat', ['watch']],
     ['vmi ps x --thr', ['--threads']],
@@ -111,7 +111,7 @@ describe('fish', () => {
     ['vmi read --pid 1 qemu:', ['qemu:4242']],
     ['vmi read qemu:1 q', []],
     ['vmi record x -o y -- ps , expl', ['explain']],
-  ])('%s', async (line, offered, { skip } = {} as never) => {
+  ])('%s', async ([line, offered], { skip }) => {
     const why = missing('fish');
     if (why !== undefined) return skip(why);
     const script = `source $argv[1]
@@ -126,7 +126,7 @@ describe('fish', () => {
 });
 
 describe('every shell', () => {
-  it.each(SHELLS)('%s takes the script as it is', async (shell, { skip } = {} as never) => {
+  it.for(SHELLS)('%s takes the script as it is', async (shell, { skip }) => {
     const why = missing(shell);
     if (why !== undefined) return skip(why);
     const { stderr } = await run(shell, ['-n', scriptOf(shell)]);
