@@ -61,7 +61,12 @@ export class Guest extends GuestValues implements AsyncDisposable {
   /** @throws {VmiError} what is not known of the kernel, so that its tasks cannot be read */
   get #tasks(): Tasks {
     if (this.kernel.lacking !== undefined) throw this.kernel.lacking;
-    this.#readers ??= new Tasks(this.kernel);
+    if (this.#readers === undefined) {
+      // They read the guest when they are made, and that is an operation of its own: after a crash
+      // of libvmi only a new operation starts it anew.
+      this.memory.begin();
+      this.#readers = new Tasks(this.kernel);
+    }
     return this.#readers;
   }
 
