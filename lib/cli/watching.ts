@@ -1,3 +1,4 @@
+import type { Guest, SwitchStream } from '../index.js';
 import { UsageError } from './arguments.js';
 import type { Invocation } from './command.js';
 
@@ -45,6 +46,22 @@ export function parseRate(text: string | undefined): number | 'full' | undefined
     );
   }
   return rate;
+}
+
+/**
+ * Begins to watch.
+ * @throws {UsageError} the guest has no such CPU, which is known once it is there
+ */
+export function watchSwitches(
+  guest: Guest,
+  options: Parameters<Guest['watchSwitches']>[0],
+): SwitchStream {
+  try {
+    return guest.watchSwitches(options);
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
 }
 
 /** @throws {UsageError} */

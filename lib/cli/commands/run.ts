@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { VmiError } from '../../errors.js';
 import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
@@ -34,6 +35,8 @@ export const run: Command = {
     if ((code === undefined) === (script === undefined)) {
       throw new UsageError('Expected either SCRIPT or --eval CODE');
     }
+    if (script !== undefined && !existsSync(script))
+      throw new UsageError(`there is no script ${script}`);
     return withGuest(async (guest) => {
       // Node's repl is loaded by few commands only: it doubles the start-up time of the others.
       const { runScript } = await import('../../repl/script.js');

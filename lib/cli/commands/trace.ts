@@ -4,7 +4,7 @@ import { onlyOne, parsePid, UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
 import { OutputError } from '../output.js';
-import { parseCpus, parseRate, parseSeconds, stopping } from '../watching.js';
+import { parseCpus, parseRate, parseSeconds, stopping, watchSwitches } from '../watching.js';
 
 /** Formats by name; the one that a file's name ends with is taken where none is given. */
 const FORMATS = ['perfetto', 'json', 'csv', 'ndjson', 'html'] as const;
@@ -89,7 +89,7 @@ async function record(
   writer: TraceWriter,
   options: Parameters<Guest['watchSwitches']>[0],
 ): Promise<string> {
-  await using stream = guest.watchSwitches(options);
+  await using stream = watchSwitches(guest, options);
   const descriptor = written(file, () => openSync(file, 'w'));
   let slices = 0;
   const write = (data: string | Uint8Array) => {

@@ -24,6 +24,9 @@ export const type: Command = {
     ...JSON_OPTION,
     ...ATTACH_OPTIONS,
   },
+  details: [
+    'Where a part of the value cannot be read, what can be is printed, and the exit code is 4.',
+  ],
   examples: [
     'vmi type qemu:4242 list_head',
     'vmi type qemu:4242 task_struct.mm',
@@ -45,6 +48,8 @@ export const type: Command = {
         else if (isStruct(value)) {
           out.lines(value.$format({ offsets: true, ...format }).map(printable));
         } else out.line(printable(text(value, has('hex'))));
+        // A member that cannot be read says so; that there is one, the exit code says.
+        if (isStruct(value)) guest.read(value.$address, value.$size);
       }
       return EXIT.done;
     });

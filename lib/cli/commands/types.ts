@@ -1,10 +1,5 @@
-import { createWriteStream } from 'node:fs';
-import { rename } from 'node:fs/promises';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { OutputError } from '../output.js';
 
 export const types: Command = {
   name: 'types',
@@ -33,14 +28,8 @@ export const types: Command = {
           await out.drained();
         }
       } else {
-        try {
-          // A file is there whole, or not at all.
-          await pipeline(Readable.from(pieces), createWriteStream(`${file}.part`));
-          await rename(`${file}.part`, file);
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
-          throw new OutputError(file, error);
-        }
+        const { writeWhole } = await import('../whole-file.js');
+        await writeWhole(file, pieces);
       }
       return EXIT.done;
     });

@@ -8,7 +8,7 @@ import {
 import { onlyOne, parsePid, UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, type Invocation, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
-import { parseCpus, parseRate, parseSeconds, stopping } from '../watching.js';
+import { parseCpus, parseRate, parseSeconds, stopping, watchSwitches } from '../watching.js';
 
 export const watch: Command = {
   name: 'watch',
@@ -79,7 +79,7 @@ async function showSampled(
   options: Parameters<Guest['watchSwitches']>[0],
 ): Promise<void> {
   const { out } = invocation;
-  await using stream = guest.watchSwitches(options);
+  await using stream = watchSwitches(guest, options);
   for (const limit of stream.limits) out.note(limit);
   let shown = 0;
   try {

@@ -16,6 +16,10 @@ describe('usage', () => {
     [['--help', '--jsn'], "vmi: unknown option '--jsn'; see 'vmi --help'\n"],
     [['help', 'pss'], "vmi: unknown command 'pss'; did you mean ps; see 'vmi --help'\n"],
     [['help', 'ps', 'x'], "vmi: unexpected argument 'x'; see 'vmi --help'\n"],
+    [
+      ['run', TARGET, '/nonexistent.mjs'],
+      "vmi: there is no script /nonexistent.mjs; see 'vmi run --help'\n",
+    ],
     [['list', 'x'], "vmi: unexpected argument 'x'; see 'vmi list --help'\n"],
     [
       ['list', '--targets', '--json'],

@@ -129,3 +129,18 @@ describe('vmi trace', () => {
     expect(lines[2]).toBe('1000000,2000000,0,7,7,sh\\x1b[31m,0x3000,own,sampled,0');
   });
 });
+
+it.each(['watch', 'trace'])('%s: a CPU that the guest has not is a wrong option', async (name) => {
+  const words = name === 'trace' ? ['-o', join(tmpdir(), 'never-written')] : [];
+  const refused = await vmi([name, TARGET, '--cpu', '99', ...words], (guest) => {
+    Object.assign(guest, {
+      watchSwitches() {
+        throw new RangeError('Expected cpus of the guest that are online (0) but received 99');
+      },
+    });
+  });
+  expect(refused).toMatchObject({
+    code: 2,
+    stderr: `vmi: Expected cpus of the guest that are online (0) but received 99; see 'vmi ${name} --help'\n`,
+  });
+});
