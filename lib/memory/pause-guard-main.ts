@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { AccessWords, GuardWords } from './pause-guard.js';
+import { type AccessWords, BEAT, type GuardWords, RESUMED } from './guard-words.js';
 import type { MonitorAccess } from './qemu/monitor.js';
 
 /**
@@ -8,19 +8,71 @@ import type { MonitorAccess } from './qemu/monitor.js';
  */
 const RETRY = 50;
 const MAX_TRIES = 100;
+/** After how long without a word a user of a debug stub does not attend to it, milliseconds. */
+const SILENCE = 3_000;
+/** How often it is looked whether such a guest is stopped, milliseconds. */
+const LOOK = 500;
 
-/** Waits for the end of standard input; without a word before it, resumes the guest. */
+/**
+ * Waits for the end of standard input; without a word before it, resumes the guest. Whoever uses a
+ * debug stub says a word now and then as well: while it says none, as when it is stopped itself,
+ * nobody would let the guest go from its next stop.
+ */
 async function main(words: GuardWords): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
   process.stdout.write('ready\n');
+  const watchdog = words[0] === 'stub' ? new Watchdog(words[1], words.slice(2)) : undefined;
   let said = '';
-  for await (const chunk of process.stdin) said += String(chunk);
-  if (said.startsWith('resumed')) return;
   try {
-    await insist(words);
+    for await (const chunk of process.stdin) {
+      said = `${said}${chunk}`.slice(-RESUMED.length);
+      watchdog?.heard(said.endsWith(BEAT));
+    }
+    await watchdog?.stop();
+    if (said !== RESUMED) await insist(words);
   } finally {
-    // Nobody else is there to do it. The folder is of the stub that this guards, and of that alone.
+    // The folder is of the stub that this guards, and of that alone.
     if (words[0] === 'stub') rmSync(dirname(words[1]), { recursive: true, force: true });
+  }
+}
+
+/** Frees a guest from a debug stub that nobody attends to. */
+class Watchdog {
+  readonly #path: string;
+  readonly #access: AccessWords;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+
+  constructor(path: string, access: readonly string[]) {
+    this.#path = path;
+    this.#access = access as unknown as AccessWords;
+  }
+
+  /** @param isBeat whether another word is to come within {@link SILENCE} */
+  heard(isBeat: boolean): void {
+    clearTimeout(this.#timer);
+    this.#timer = isBeat ? setTimeout(() => this.#bark(), SILENCE) : undefined;
+  }
+
+  async stop(): Promise<void> {
+    clearTimeout(this.#timer);
+    await this.#looking;
+    clearTimeout(this.#timer);
+  }
+
+  /** Looks until a word comes: the guest may run now and reach a stop later. */
+  #bark(): void {
+    this.#looking = this.#freeStopped()
+      .catch(() => {})
+      .then(() => {
+        this.#timer = setTimeout(() => this.#bark(), LOOK);
+      });
+  }
+
+  async #freeStopped(): Promise<void> {
+    const { freeFromStub, isStoppedByStub } = await import('./qemu/stub-control.js');
+    const access = await monitorOf(this.#access);
+    if (await isStoppedByStub(access)) await freeFromStub(access, this.#path);
   }
 }
 

@@ -2,25 +2,16 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { VmiError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
+import { BEAT, type GuardWords, HELD, RESUMED } from './guard-words.js';
+
+export type { AccessWords, GuardWords } from './guard-words.js';
 
 /** The guard's program, as it is built. */
 const MAIN = join(PACKAGE_ROOT, 'dist', 'memory', 'pause-guard-main.js');
 /** How long the guard may take to start, milliseconds. */
 const START_DEADLINE = 10_000;
-
-/** The way to a QEMU's monitor: a QMP socket, a libvirt domain. */
-export type AccessWords =
-  | readonly ['qmp', path: string]
-  | readonly ['libvirt', uri: string, uuid: string];
-
-/**
- * How another process resumes a guest: by a monitor, a guest of libvmi, or a monitor and the socket
- * of a debug stub.
- */
-export type GuardWords =
-  | AccessWords
-  | readonly ['stub', path: string, ...monitor: AccessWords]
-  | readonly ['libvmi', driver: 'xen' | 'kvm' | 'file', name: string, library: string];
+/** Time between two words to a guard that waits for them, milliseconds. */
+const INTERVAL = 500;
 
 /**
  * A small process of its own that resumes the guest when this process ends before it has: by an
@@ -29,6 +20,7 @@ export type GuardWords =
  */
 export class PauseGuard {
   readonly #child: ChildProcess;
+  #beats: NodeJS.Timeout | undefined;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
@@ -69,9 +61,24 @@ export class PauseGuard {
     return new PauseGuard(child);
   }
 
+  /** Says now and then that this process attends to the guest's stops, until {@link hold}. */
+  attend(): void {
+    this.#child.stdin?.on('error', () => {});
+    const beat = () => this.#child.stdin?.write(BEAT);
+    beat();
+    this.#beats = setInterval(beat, INTERVAL).unref();
+  }
+
+  /** Says that the guest stands still on purpose from now on. */
+  hold(): void {
+    clearInterval(this.#beats);
+    this.#child.stdin?.write(HELD);
+  }
+
   /** Sends the guard home: the guest has been resumed. */
   release(): void {
+    clearInterval(this.#beats);
     this.#child.stdin?.on('error', () => {});
-    this.#child.stdin?.end('resumed\n');
+    this.#child.stdin?.end(RESUMED);
   }
 }

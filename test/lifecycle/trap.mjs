@@ -70,6 +70,27 @@ const endings = {
     await some();
     setInterval(() => {}, 1_000);
   },
+  /** The same, while the guest stands still where its thread came to run. */
+  async held() {
+    await guest.pauseWhen({ pid: Number(pid) });
+    console.log('watching');
+    setInterval(() => {}, 1_000);
+  },
+  /** Until the process goes on that was stopped; the guest has been let go then. */
+  async stopped() {
+    await some();
+    const error = await (async () => {
+      for await (const _ of stream);
+    })().catch((error) => error);
+    console.log(error.code);
+    await guest.close();
+  },
+  /** Code of the reader keeps the event loop from turning, until the guest has been let go. */
+  async busy() {
+    await some();
+    for (const until = Date.now() + 12_000; Date.now() < until; );
+    process.exit(0);
+  },
   /** Until the stub is taken away by somebody else. */
   async lost() {
     await some();

@@ -79,6 +79,7 @@ export class QemuStub implements DebugStub {
         }
         await startStub(monitor, path);
         isStarted = true;
+        guard?.attend();
         const socket = await GdbSocket.open(path);
         await greet(socket);
         return socket;
@@ -184,9 +185,14 @@ export class QemuStub implements DebugStub {
       // The connection is lost, or the guest is: whatever was left behind goes by another one.
       await this.#free();
     } finally {
-      rmSync(this.#folder, { recursive: true, force: true });
-      if (isStopped) this.#host.keepStopped(this.#guard);
-      else this.#guard.release();
+      if (isStopped) {
+        // The guard needs the folder to free the guest, and removes it in the end.
+        this.#guard.hold();
+        this.#host.keepStopped(this.#guard);
+      } else {
+        rmSync(this.#folder, { recursive: true, force: true });
+        this.#guard.release();
+      }
     }
   }
 

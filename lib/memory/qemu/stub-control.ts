@@ -55,19 +55,19 @@ export async function detach(socket: GdbSocket): Promise<void> {
 }
 
 /**
- * Frees a guest from a stub whose client is gone: watchpoints stay when a connection ends and when
- * the stub is turned off, and the next one of them stops the guest for good. Only a debugger that
- * detaches removes them, so this is one.
+ * Frees a guest from a stub whose client is gone or does not attend to it: watchpoints stay when a
+ * connection ends and when the stub is turned off, and the next one of them stops the guest for
+ * good. Only a debugger that detaches removes them, so this is one.
  */
 export async function freeFromStub(access: MonitorAccess, path: string): Promise<void> {
   await access.use(async (monitor) => {
     const stub = await findStub(monitor);
     // Somebody else's by now: they detach.
     if (stub !== undefined && !stub.includes(path)) return;
-    if (stub === undefined) {
-      rmSync(path, { force: true });
-      await startStub(monitor, path);
-    }
+    // Its client may be there still, and not attend to it. One stub has one client.
+    if (stub !== undefined) await stopStub(monitor);
+    rmSync(path, { force: true });
+    await startStub(monitor, path);
     const socket = await GdbSocket.open(path);
     try {
       await greet(socket);
@@ -77,7 +77,16 @@ export async function freeFromStub(access: MonitorAccess, path: string): Promise
       await stopStub(monitor);
       rmSync(path, { force: true });
     }
-    const { status } = (await monitor.execute('query-status')) as { status: string };
-    if (status === STOPPED_BY_STUB) await monitor.execute('cont');
+    if (await isStopped(monitor)) await monitor.execute('cont');
   });
+}
+
+/** Whether a guest stands still at a breakpoint or watchpoint. */
+export function isStoppedByStub(access: MonitorAccess): Promise<boolean> {
+  return access.use(isStopped);
+}
+
+async function isStopped(monitor: Monitor): Promise<boolean> {
+  const { status } = (await monitor.execute('query-status')) as { status: string };
+  return status === STOPPED_BY_STUB;
 }
