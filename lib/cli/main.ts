@@ -37,4 +37,7 @@ const code = await run(process.argv.slice(2), {
 process.exitCode = code;
 // Once all is written: what is under way may end, as the cache's file; what a line typed into the
 // REPL started must not go on for ever.
-process.stdout.write('', () => setTimeout(() => process.exit(), GRACE).unref());
+const end = () => setTimeout(() => process.exit(), GRACE).unref();
+// To write nothing where nothing can be written is a failure, too.
+if (process.stdout.writableLength === 0) end();
+else process.stdout.write('', end);

@@ -41,6 +41,8 @@ it('a full disk is one line, and exit code 74, which the help names', ({ skip })
   };
   for (const words of ['--help', 'ps --help', 'completion bash'])
     expect(shell(`vmi ${words} > /dev/full`), words).toEqual(full);
+  // With nothing to write, nothing failed.
+  expect(shell('vmi nosuch > /dev/full').status).toBe(2);
   expect(shell('vmi --help').stdout).toMatch(/^ +74 {2}the result cannot be written/m);
 });
 
