@@ -124,11 +124,11 @@ export function parsePid(text: string, name = 'PID'): number {
 }
 
 /** @throws {UsageError} not a length, decimal or 0x… */
-export function parseLength(text: string): number {
+export function parseLength(text: string, name = 'LENGTH'): number {
   const length = Number(text);
   if (!/^([0-9]+|0x[0-9a-f]+)$/i.test(text) || length < 1 || length > MAX_LENGTH) {
     throw new UsageError(
-      `Expected LENGTH as an integer between 1 and ${MAX_LENGTH} but received '${text}'`,
+      `Expected ${name} as an integer between 1 and ${MAX_LENGTH} but received '${text}'`,
     );
   }
   return length;

@@ -25,12 +25,12 @@ export function stopping(invocation: Invocation, seconds: number | undefined): S
 }
 
 /** @throws {UsageError} */
-export function parseSeconds(text: string | undefined): number | undefined {
+export function parseSeconds(text: string | undefined, name = '--seconds'): number | undefined {
   if (text === undefined) return undefined;
   const seconds = Number(text);
   if (!/^[0-9]+(\.[0-9]+)?$/.test(text) || seconds <= 0 || seconds > MAX_SECONDS) {
     throw new UsageError(
-      `Expected --seconds above 0 and up to ${MAX_SECONDS} but received '${text}'`,
+      `Expected ${name} above 0 and up to ${MAX_SECONDS} but received '${text}'`,
     );
   }
   return seconds;

@@ -108,7 +108,9 @@ function checkAttachOptions(options: AttachOptions): void {
   const isProfile =
     profile === undefined ||
     typeof profile === 'string' ||
-    (typeof profile === 'object' && profile !== null);
+    (Array.isArray(profile)
+      ? profile.every((path) => typeof path === 'string')
+      : typeof (profile as Partial<Profile> | null)?.source === 'string');
   if (!isProfile)
     throw new TypeError(
       `Expected profile as a path, a list of paths or a profile but received ${describe(profile)}`,

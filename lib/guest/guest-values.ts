@@ -4,6 +4,7 @@ import { type Fact, whatIs, whatIsUser } from '../helpers/what-is.js';
 import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
 import type { ValueOf } from '../objects/kernel-types.js';
 import type { Place } from '../objects/struct-object.js';
+import { checkOptions } from '../options.js';
 import { GuestStreams } from './guest-streams.js';
 import { type Pattern, type SearchHit, type SearchOptions, search, userSpace } from './search.js';
 
@@ -56,7 +57,9 @@ export abstract class GuestValues extends GuestStreams {
    * the narrowest first.
    * @throws {RangeError} no address @throws {VmiError} `VMI_NO_TASK`, `VMI_UNSUPPORTED`
    */
-  whatIs(address: AddressLike, { pid }: { readonly pid?: number } = {}): Fact[] {
+  whatIs(address: AddressLike, options: { readonly pid?: number } = {}): Fact[] {
+    checkOptions(options, { pid: true });
+    const { pid } = options;
     const place = toAddress(address);
     if (pid === undefined) return whatIs(this.objects, place, this.kernel);
     const { mm } = userSpace(this.kernel, this.task(pid).object);

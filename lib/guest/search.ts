@@ -6,6 +6,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { objectsOf } from '../objects/kernel-objects.js';
 import type { StructObject } from '../objects/struct-object.js';
+import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
 
 /** What to search for: bytes, text in UTF-8, or 8 bytes that hold a number, the lowest first. */
 export type Pattern = Uint8Array | string | bigint;
@@ -22,6 +23,8 @@ export interface SearchOptions {
   /** Called now and then with the bytes looked at, and those to look at. */
   readonly progress?: (done: bigint, total: bigint) => void;
 }
+
+const NAMES: OptionNames<SearchOptions> = { pid: true, align: true, signal: true, progress: true };
 
 /** A place where the pattern is. */
 export interface SearchHit {
@@ -53,6 +56,8 @@ export async function* search(
   options: SearchOptions,
   spaceOf: (pid: number) => { readonly mm: StructObject; readonly memory: VirtualMemory },
 ): AsyncGenerator<SearchHit> {
+  checkOptions(options, NAMES);
+  checkSignal(options.signal);
   const bytes = toBytes(pattern);
   const align = options.align ?? 1;
   if (!Number.isSafeInteger(align) || align < 1) {
@@ -70,7 +75,13 @@ function toBytes(pattern: Pattern): Buffer {
   if (typeof pattern === 'bigint') {
     bytes = Buffer.alloc(8);
     bytes.writeBigUInt64LE(BigInt.asUintN(64, pattern));
-  } else bytes = typeof pattern === 'string' ? Buffer.from(pattern) : Buffer.from(pattern);
+  } else if (typeof pattern === 'string') bytes = Buffer.from(pattern);
+  else if (pattern instanceof Uint8Array) bytes = Buffer.from(pattern);
+  else {
+    throw new TypeError(
+      `Expected a pattern as bytes, a string or a bigint but received ${describe(pattern)}`,
+    );
+  }
   if (bytes.length >= 1 && bytes.length <= MAX_PATTERN) return bytes;
   throw new RangeError(
     `Expected a pattern of 1 to ${MAX_PATTERN} bytes but received ${bytes.length}`,

@@ -1,5 +1,6 @@
 import { VmiError } from '../errors.js';
 import type { DebugStub, StubRegisters } from '../memory/debug-stub.js';
+import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import type { RunningTask } from './switch.js';
 import { TaskReader, type TrappedGuest } from './trapped-switches.js';
 
@@ -8,6 +9,8 @@ export interface PauseWhenOptions {
   readonly pid: number;
   readonly signal?: AbortSignal | undefined;
 }
+
+const NAMES: OptionNames<PauseWhenOptions> = { pid: true, signal: true };
 
 /** A guest that stands still because a task came to run. */
 export interface RunningAt {
@@ -28,8 +31,11 @@ export interface RunningAt {
  */
 export async function stopWhenRunning(
   guest: TrappedGuest,
-  { pid, signal }: PauseWhenOptions,
+  options: PauseWhenOptions,
 ): Promise<RunningAt> {
+  checkOptions(options, NAMES);
+  const { pid, signal } = options;
+  checkSignal(signal);
   const task = guest.task(pid);
   const reader = new TaskReader(guest.kernel);
   const checkAborted = () => {

@@ -1,6 +1,6 @@
 import type { Kernel } from '../kernel/kernel.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
-import { checkOptions, checkSignal, type OptionNames } from '../options.js';
+import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
 import { cannotSample, type SampleOptions, SwitchSampler } from './sampled-switches.js';
 import { type StreamOptions, SwitchStream } from './switch-stream.js';
 import { TaskWatch, type TaskWatchGuest, type TaskWatchOptions } from './task-watch.js';
@@ -51,6 +51,8 @@ export function trapSwitches(
 ): TrappedSwitches {
   checkOptions(options, TRAP);
   checkSignal(options.signal);
+  if (options.pids === undefined)
+    throw new TypeError('Expected pids as an array but received undefined');
   checkPids(options.pids);
   return new TrappedSwitches(guest, options, closed);
 }
@@ -93,7 +95,7 @@ export function startSampling(guest: WatchedGuest, options: SampleOptions): Swit
 
 function checkPids(pids: readonly number[] | undefined): void {
   if (pids !== undefined && !Array.isArray(pids))
-    throw new TypeError(`Expected pids as an array but received ${typeof pids}`);
+    throw new TypeError(`Expected pids as an array but received ${describe(pids)}`);
   for (const pid of pids ?? []) {
     if (!Number.isInteger(pid) || pid < 0 || pid > 0x7fff_ffff) {
       throw new RangeError(

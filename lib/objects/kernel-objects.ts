@@ -3,6 +3,7 @@ import { CorruptError, hex, VmiError } from '../errors.js';
 import type { SymbolTable } from '../kernel/symbols/table.js';
 import type { TypeRef, TypeTable } from '../kernel/types/table.js';
 import { VirtualMemory } from '../memory/virtual-memory.js';
+import { checkName } from '../options.js';
 import { makeReader } from './readers.js';
 import type { BitField, ObjectSpace, Reader, ValueMemory } from './space.js';
 import { type Place, placeOf, type StructObject } from './struct-object.js';
@@ -71,7 +72,7 @@ export class KernelObjects {
    */
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
   variable(name: string, type?: string): any {
-    const address = this.#kernel.symbols.address(name);
+    const address = this.#kernel.symbols.address(checkName(name));
     const ref = this.#typeOf(name, type);
     this.#space.fresh();
     return this.#space.reader(ref)(this.#space, address, undefined, name);
@@ -89,7 +90,8 @@ export class KernelObjects {
    */
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
   perCpu(name: string, cpu: number, type?: string): any {
-    const address = wrap(this.#kernel.symbols.address(name) + this.#kernel.perCpuOffset(cpu));
+    const base = this.#kernel.symbols.address(checkName(name));
+    const address = wrap(base + this.#kernel.perCpuOffset(cpu));
     const ref = this.#typeOf(name, type);
     this.#space.fresh();
     return this.#space.reader(ref)(this.#space, address, undefined, `cpu${cpu}:${name}`);

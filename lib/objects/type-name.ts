@@ -1,5 +1,6 @@
 import { VmiError } from '../errors.js';
 import { noType, type TypeRef, type TypeTable } from '../kernel/types/table.js';
+import { checkName } from '../options.js';
 
 const MAX_LENGTH = 256;
 const MAX_DEPTH = 8;
@@ -22,7 +23,7 @@ const SIZES = { char: 1, short: 2, int: 4, long: 8, 'long long': 8 } as const;
  * @throws {VmiError} `VMI_TYPE`: no such type, or no name of one
  */
 export function parseTypeName(types: TypeTable, name: string): TypeRef {
-  const match = name.length > MAX_LENGTH ? null : FORM.exec(name.trim());
+  const match = checkName(name, 'type').length > MAX_LENGTH ? null : FORM.exec(name.trim());
   if (match === null) {
     throw new VmiError(
       'VMI_TYPE',

@@ -6,10 +6,18 @@ import {
   type SearchHit,
   type StructObject,
   Task,
+  VmiError,
 } from '../index.js';
 
 /** A task by PID, as the list has it, or as its `task_struct`. */
 export type Who = number | Task | StructObject;
+
+/** @throws {VmiError} `VMI_UNSUPPORTED`: a kernel thread, or a task that has exited */
+function addressSpaceOf(task: StructObject): StructObject {
+  const mm = task.mm as StructObject | null;
+  if (mm !== null) return mm;
+  throw new VmiError('VMI_UNSUPPORTED', `task ${task.pid} has no address space of its own`);
+}
 
 /**
  * What the REPL and scripts can ask of a kernel without naming it each time: values by their types,
@@ -21,11 +29,7 @@ export function explorer(guest: Guest) {
     if (typeof who === 'number') return guest.task(who).object;
     return who instanceof Task ? who.object : who;
   };
-  const mmOf = (who: Who): StructObject => {
-    const mm = taskOf(who).mm as StructObject | null;
-    if (mm === null) throw new TypeError('the task has no address space of its own');
-    return mm;
-  };
+  const mmOf = (who: Who) => addressSpaceOf(taskOf(who));
   return {
     objects,
     object: (type: string, place: Place) => guest.object(type, place),
@@ -46,6 +50,7 @@ export function explorer(guest: Guest) {
     bitmap: library.bitmap,
     cpumask: library.cpumask,
     stack: (pid: number) => guest.task(pid).stack(),
+    processes: () => [...library.processes(objects)],
     parents: (who: Who) => library.parents(taskOf(who)),
     children: (who: Who) => [...library.children(taskOf(who))],
     threads: (who: Who) => [...library.threads(taskOf(who))],
@@ -53,6 +58,7 @@ export function explorer(guest: Guest) {
     environ: (who: Who) => library.environ(objects, taskOf(who)),
     exe: (who: Who) => library.exe(taskOf(who)),
     cwd: (who: Who) => library.cwd(taskOf(who)),
+    root: (who: Who) => library.root(taskOf(who)),
     files: (who: Who) => [...library.files(taskOf(who))],
     vmas: (who: Who) => [...library.vmas(mmOf(who))],
     rss: (who: Who) => library.rss(objects, mmOf(who)),

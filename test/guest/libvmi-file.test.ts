@@ -57,6 +57,14 @@ describe.skipIf(NO_LIBVMI !== undefined)("libvmi's file driver on a guest that r
     await guest?.close();
     await lab?.close();
   });
+  it('refuses a file that is smaller than a page', async () => {
+    const file = join(folder, 'small');
+    writeFileSync(file, 'no image');
+    const error = await attach(`libvmi:${file}`).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: 'VMI_ATTACH' });
+    expect((error as Error).message).toMatch(/no memory image/);
+  });
+
   const names = (name: string) => ({ name, sysmap: join(folder, 'System.map'), version: '0' });
   const entry = (name: string) =>
     [...exportProfile(guest.kernel, 'libvmi-conf', names('guest'))]

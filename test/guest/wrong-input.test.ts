@@ -28,6 +28,12 @@ describe('wrong input, as a new user would try it', () => {
   let guest: Guest;
   const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-test-'));
 
+  // biome-ignore lint/suspicious/noExplicitAny: as a program without types calls it
+  const any = () => guest as any;
+  const search = async (...args: unknown[]) => {
+    for await (const hit of any().search(...args)) return hit;
+  };
+
   beforeAll(async () => {
     lab = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 512 });
     guest = await attach(`qemu:${lab.pid}`);
@@ -159,6 +165,26 @@ describe('wrong input, as a new user would try it', () => {
     expect(symbol.code).toBe('VMI_SYMBOL');
     expect(symbol.message).toMatch(/init_task/);
     expect((await failure(() => guest.type('task_strukt'))).code).toBe('VMI_TYPE');
+  });
+
+  it.each<[string, () => unknown, RegExp]>([
+    ['search', () => search('x', { pids: 1 }), /did you mean pid/],
+    ['search', () => search(5), /pattern as bytes, a string or a bigint but received 5/],
+    ['search', () => search(undefined), /received undefined/],
+    ['whatIs', () => any().whatIs(0x400000n, { pids: 1 }), /did you mean pid/],
+    ['trapSwitches', () => any().trapSwitches({}), /pids as an array but received undefined/],
+    ['pauseWhen', () => any().pauseWhen(), /options as an object but received undefined/],
+    ['object', () => any().object(undefined, 0n), /type as a string/],
+    ['variable', () => any().variable(5), /name as a string but received 5/],
+    ['perCpu', () => any().perCpu(undefined, 0), /name as a string/],
+    ['$member', () => any().task(1).object.$member(), /path as a string/],
+    ['$has', () => any().task(1).object.$has(), /path as a string/],
+    ['attach', () => attach(`qemu:${lab.pid}`, { profile: {} as never }), /Expected profile as/],
+    ['attach', () => attach(`qemu:${lab.pid}`, { profile: [5] as never }), /Expected profile as/],
+  ])('%s with an argument that it would not read', async (_name, call, message) => {
+    const error = await failure(call);
+    expect(error).toBeInstanceOf(TypeError);
+    expect(error.message).toMatch(message);
   });
 
   it('libvmi missing, and libvmi too old', () => {

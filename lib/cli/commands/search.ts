@@ -29,7 +29,7 @@ export const search: Command = {
     const pid = value('pid');
     const most = value('max');
     const space = pid === undefined ? {} : { pid: parsePid(pid, '--pid') };
-    const max = most === undefined ? Number.POSITIVE_INFINITY : parseLength(most);
+    const max = most === undefined ? Number.POSITIVE_INFINITY : parseLength(most, '--max');
     return withGuest(async (guest) => {
       let count = 0;
       for await (const { address, physical } of guest.search(pattern, space)) {

@@ -38,7 +38,7 @@ export const top: Command = {
   ],
   examples: ['vmi top qemu:4242', 'vmi top qemu:4242 --threads --sort switches'],
   run(invocation) {
-    const every = parseSeconds(invocation.value('every')) ?? 1;
+    const every = parseSeconds(invocation.value('every'), '--every') ?? 1;
     const sort = parseSort(invocation.value('sort') ?? 'cpu');
     const terminal = invocation.terminal;
     const once = invocation.has('once');

@@ -1,4 +1,5 @@
 import { CorruptError, VmiError } from '../../errors.js';
+import { checkName } from '../../options.js';
 import { didYouMean } from '../../suggest.js';
 import type { Member, StructType } from './table.js';
 
@@ -28,7 +29,7 @@ export class Struct implements StructType {
   }
 
   findMember(path: string): Member | undefined {
-    const steps = parsePath(path);
+    const steps = parsePath(checkName(path, 'path'));
     if (steps === undefined) return undefined;
     let struct: StructType = this;
     let at: Member | undefined;

@@ -318,5 +318,10 @@ class Domain implements Machine {
 }
 
 function rawSize(path: string): bigint {
-  return statSync(path, { bigint: true }).size & ~PAGE_OFFSET;
+  const size = statSync(path, { bigint: true }).size & ~PAGE_OFFSET;
+  if (size > 0n) return size;
+  throw new VmiError(
+    'VMI_ATTACH',
+    `libvmi:${path} is no memory image: it has less than a page of ${PAGE_SIZE} bytes`,
+  );
 }
