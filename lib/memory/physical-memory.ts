@@ -279,10 +279,10 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /**
    * Stops the guest's vCPUs.
-   * @throws {VmiError} `VMI_UNSUPPORTED` where the source cannot
+   * @throws {VmiError} `VMI_UNSUPPORTED` where the source cannot; `VMI_CLOSED`: it has ended
    */
   async pause(): Promise<void> {
-    this.checkOpen();
+    this.begin();
     if (this.#machine?.pause === undefined) {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} cannot be paused`);
     }

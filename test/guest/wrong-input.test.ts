@@ -5,7 +5,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { attach, FaultError, type Guest, VmiError } from '../../lib/index.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 
@@ -217,6 +217,25 @@ describe('wrong input, as a new user would try it', () => {
     expect((await failure(() => closed.pidToCr3(1))).code).toBe('VMI_CLOSED');
     expect((await failure(() => closed.read(0n, 1))).code).toBe('VMI_CLOSED');
   });
+});
+
+it('a guest that is killed while it is paused has ended, for its monitor as well', async () => {
+  const lab = await bootGuest({ suite: 'bookworm', flavour: 'cloud', memory: 512 });
+  try {
+    const guest = await attach(`qemu:${lab.pid}`);
+    const pause = await guest.pause();
+    lab.kill();
+    await vi.waitFor(() => expect(() => guest.tasks()).toThrow(/exited/));
+    for (const call of [() => guest.registers(), () => guest.pause(), () => guest.tasks()]) {
+      const error = await failure(call);
+      expect(error.code).toBe('VMI_CLOSED');
+      expect(error.message).toMatch(/QEMU process \d+ has exited/);
+    }
+    await pause.resume();
+    await guest.close();
+  } finally {
+    await lab.close();
+  }
 });
 
 describe.each(['anonymous', 'file'] as const)(

@@ -1,14 +1,19 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { VmiError } from '../../errors.js';
 import type { DebugStub } from '../debug-stub.js';
 import { PauseGuard } from '../pause-guard.js';
 import type { AbortOptions, Machine, VcpuRegisters } from '../physical-memory.js';
 import { QemuStub } from './gdb-stub.js';
 import type { MonitorAccess } from './monitor.js';
+import { processStart } from './process.js';
 import { parseRegisters } from './registers.js';
 
 /** The question for the registers of all vCPUs. */
 export const REGISTERS = 'info registers -a';
 /** Milliseconds within which the registers that came with the map are those of now. */
 const FRESH = 50;
+/** Milliseconds that a QEMU which is killed takes from closing its sockets to its end, at most. */
+const DYING = 100;
 
 /**
  * The controls of a QEMU. Its monitor serves one client at a time, so it is held only while it is
@@ -27,7 +32,7 @@ export class QemuMachine implements Machine {
 
   constructor(pid: number, access: MonitorAccess, registers: Promise<string | undefined>) {
     this.#pid = pid;
-    this.access = access;
+    this.access = whileItRuns(pid, access);
     this.#first = registers.then((text) => ({ text, time: performance.now() }));
   }
 
@@ -60,7 +65,12 @@ export class QemuMachine implements Machine {
   async resume(): Promise<void> {
     const guard = this.#guard;
     if (guard === undefined) return;
-    await this.access.use((monitor) => monitor.execute('cont'));
+    try {
+      await this.access.use((monitor) => monitor.execute('cont'));
+    } catch (error) {
+      // What has ended stands still no more: closing, and the end of a pause, are no failures then.
+      if (!hasEnded(error)) throw error;
+    }
     this.#guard = undefined;
     guard.release();
   }
@@ -75,4 +85,25 @@ export class QemuMachine implements Machine {
   async close(): Promise<void> {
     await this.resume();
   }
+}
+
+const hasEnded = (error: unknown) => error instanceof VmiError && error.code === 'VMI_CLOSED';
+
+/** A monitor that went with its QEMU is the guest's end, not a socket that is missing. */
+function whileItRuns(pid: number, access: MonitorAccess): MonitorAccess {
+  const start = processStart(pid);
+  const isGone = () => processStart(pid) !== start;
+  return {
+    words: access.words,
+    async use(work) {
+      try {
+        return await access.use(work);
+      } catch (error) {
+        const isLost = error instanceof VmiError && /^VMI_(ATTACH|CLOSED)$/.test(error.code);
+        if (isLost && !isGone()) await delay(DYING);
+        if (!isLost || !isGone()) throw error;
+        throw new VmiError('VMI_CLOSED', `QEMU process ${pid} has exited`, { cause: error });
+      }
+    },
+  };
 }
