@@ -6,9 +6,9 @@ const VIDEO = [0xa_0000n, 0xc_0000n] as const;
 const DEVICES = 0xe000_0000n;
 
 /**
- * Where RAM is: libvmi's KVM driver reads whatever is at an address, devices too, and gives zeros where nothing is. It knows
- * how much RAM there is and where it ends; what ends above 4 GiB begins there, the rest is below. DIMMs that were plugged
- * in it does not know.
+ * Where RAM is: libvmi's KVM driver reads whatever is at an address, devices too, and gives zeros
+ * where nothing is. It knows how much RAM there is and where it ends; what ends above 4 GiB begins
+ * there, the rest is below. DIMMs that were plugged in it does not know.
  * @returns pairs of start and end
  */
 export function kvmRanges(size: bigint, end: bigint): [start: bigint, end: bigint][] {

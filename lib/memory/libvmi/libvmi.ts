@@ -20,20 +20,26 @@ import { kvmRanges } from './kvm-ranges.js';
 
 const PAGE_SIZE = 0x1000n;
 const PAGE_OFFSET = 0xfffn;
-/** End of the addresses that a page table can hold: where a machine's RAM ends is not a guest's business. SDM vol. 3A, 4.4. */
+/**
+ * End of the addresses that a page table can hold: where a machine's RAM ends is not a guest's
+ * business. SDM vol. 3A, 4.4.
+ */
 const MACHINE_END = 1n << 52n;
 /** Pages that are compared before a file is mapped, per run of RAM. */
 const COMPARED_PAGES = 16n;
 
 /**
- * Attaches through libvmi with no profile. Physical memory is read through vmi_read_pa; that of a file, which libvmi's
- * file driver only copies from, is mapped (`map: false`: read through vmi_read_pa as well).
+ * Attaches through libvmi with no profile. Physical memory is read through vmi_read_pa; that of a
+ * file, which libvmi's file driver only copies from, is mapped (`map: false`: read through
+ * vmi_read_pa as well).
  *
- * A raw RAM file does not say where the hole below 4 GiB of its guest is, and libvmi takes offsets for addresses. With
- * `split` all of it is read at the right place; without, what lies above the lowest address where a hole may start
- * is left out. {@link openLibvmiSource} offers every layout instead.
+ * A raw RAM file does not say where the hole below 4 GiB of its guest is, and libvmi takes offsets
+ * for addresses. With `split` all of it is read at the right place; without, what lies above the
+ * lowest address where a hole may start is left out. {@link openLibvmiSource} offers every layout
+ * instead.
  * @throws {VmiError} `VMI_LIBRARY_MISSING`: libvmi is not installed or too old
- * @throws {VmiError} `VMI_ATTACH`: libvmi cannot attach, with its reason; `VMI_BUSY`: it did not return; `VMI_ABORTED`
+ * @throws {VmiError} `VMI_ATTACH`: libvmi cannot attach, with its reason; `VMI_BUSY`: it did not
+ *   return; `VMI_ABORTED`
  */
 export async function openLibvmi(
   target: LibvmiTarget,
@@ -51,7 +57,8 @@ export async function openLibvmi(
 }
 
 /**
- * The same as a {@link Source}: for a file whose layout is open, one candidate for every layout a PC can have.
+ * The same as a {@link Source}: for a file whose layout is open, one candidate for every layout a
+ * PC can have.
  * @throws {VmiError} as {@link openLibvmi}
  */
 export async function openLibvmiSource(
@@ -88,7 +95,10 @@ interface Layout {
   }[];
 }
 
-/** How the file may be laid out: what all layouts agree on first, then each of them. One, where there is no doubt. */
+/**
+ * How the file may be laid out: what all layouts agree on first, then each of them. One, where
+ * there is no doubt.
+ */
 function layouts(size: bigint, split: bigint | undefined): Layout[] {
   if (split !== undefined)
     return [{ assumption: 'the split that was given', ranges: splitRanges(size, split) }];
@@ -142,7 +152,10 @@ function mapFile(path: string, layout: Layout, read: NativeMemory): NativeMemory
   return undefined;
 }
 
-/** Compares pages spread over a run; on a live guest one may change between two looks, not every time. */
+/**
+ * Compares pages spread over a run; on a live guest one may change between two looks, not every
+ * time.
+ */
 function agree(
   one: NativeMemory,
   other: NativeMemory,
@@ -189,8 +202,9 @@ async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promi
 }
 
 /**
- * Whether a Xen guest is paravirtualised. libvmi has no stable call that says so, but reads another structure for its registers,
- * in which there is no EFER (libvmi/driver/xen/xen.c, xen_get_vcpureg_pv64).
+ * Whether a Xen guest is paravirtualised. libvmi has no stable call that says so, but reads another
+ * structure for its registers, in which there is no EFER (libvmi/driver/xen/xen.c,
+ * xen_get_vcpureg_pv64).
  */
 async function isPv(session: LibvmiSession): Promise<boolean> {
   const has = async (name: 'CR3' | 'MSR_EFER') =>
@@ -215,7 +229,10 @@ class Domain implements Machine {
   #guard: PauseGuard | undefined;
   #paused = false;
 
-  /** Absent where this libvmi has no events; whether the driver has, libvmi says when they are asked for. */
+  /**
+   * Absent where this libvmi has no events; whether the driver has, libvmi says when they are asked
+   * for.
+   */
   readonly cr3Writes?: (options?: Cr3WriteOptions) => Cr3WriteStream;
 
   constructor(session: LibvmiSession, memory: NativeMemory, target: LibvmiTarget, vcpus: number) {
@@ -224,8 +241,8 @@ class Domain implements Machine {
     this.#target = target;
     this.#what = `${target.driver}:${target.name}`;
     if (EVENT_CALLS.every((name) => session.has(name))) {
-      // An instance of its own, in a process of its own: listening holds nothing else up, and whatever ends this process
-      // or that one, the guest is let go of.
+      // An instance of its own, in a process of its own: listening holds nothing else up, and
+      // whatever ends this process or that one, the guest is let go of.
       this.cr3Writes = (options) =>
         new Cr3WriteStream((signal) => openForEvents(session, { ...target, signal }), options);
     }
@@ -261,7 +278,10 @@ class Domain implements Machine {
     return rows;
   }
 
-  /** Stops the vCPUs; a libvirt domain that somebody else has suspended stays theirs to resume (Xen counts its pauses). */
+  /**
+   * Stops the vCPUs; a libvirt domain that somebody else has suspended stays theirs to resume (Xen
+   * counts its pauses).
+   */
   async pause(): Promise<void> {
     if (this.#paused) return;
     this.#begin();

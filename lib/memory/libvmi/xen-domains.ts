@@ -29,7 +29,10 @@ const PATIENCE = 5000;
 const SYSTEM_FOLDERS = '/usr/sbin:/sbin:/usr/bin:/bin';
 const MAX_OUTPUT = 64 << 20;
 
-/** Looks at what the kernel says of Xen. Documentation/ABI/stable/sysfs-hypervisor-xen; drivers/xen/xenfs. */
+/**
+ * Looks at what the kernel says of Xen. Documentation/ABI/stable/sysfs-hypervisor-xen;
+ * drivers/xen/xenfs.
+ */
 export function xenHost(): XenHost {
   const device = '/dev/xen/privcmd';
   return {
@@ -39,7 +42,10 @@ export function xenHost(): XenHost {
   };
 }
 
-/** The guests of the Xen that this host is the dom0 of, by number; none elsewhere. Asks xl, or xenstore-ls where there is no xl. */
+/**
+ * The guests of the Xen that this host is the dom0 of, by number; none elsewhere. Asks xl, or
+ * xenstore-ls where there is no xl.
+ */
 export function xenDomains(
   host: XenHost = xenHost(),
   env: NodeJS.ProcessEnv = process.env,
@@ -73,7 +79,10 @@ export function parseXlList(text: string): XenDomain[] | undefined {
   );
 }
 
-/** Guests in the output of `xenstore-ls -f /local/domain`, which writes what is not printable as `\ooo`. */
+/**
+ * Guests in the output of `xenstore-ls -f /local/domain`, which writes what is not printable as
+ * `\ooo`.
+ */
 export function parseXenstore(text: string): XenDomain[] {
   const names = new Map<number, string>();
   const memory = new Map<number, bigint>();
