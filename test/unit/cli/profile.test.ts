@@ -139,6 +139,15 @@ describe('an exported profile', () => {
     await writeFile(path, '{"format":"node-libvmi-profile-1",');
     await expect(loadProfile(path)).rejects.toThrow(/p\.json is no JSON: /);
   });
+
+  it('is refused when it is none, a device without an end, or no path', async () => {
+    const path = join(folder, 'text');
+    await writeFile(path, 'root:x:0:0\n');
+    await expect(loadProfile(path)).rejects.toThrow('is no profile: neither a System.map');
+    await expect(loadProfile('/dev/zero')).rejects.toThrow('/dev/zero: it is a device');
+    for (const paths of [undefined, 5, [5]] as never[])
+      await expect(loadProfile(paths)).rejects.toThrow(TypeError);
+  });
 });
 
 describe('vmi profile', () => {
