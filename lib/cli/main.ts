@@ -14,6 +14,13 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 // A result is whole without its remarks, and the exit code says how it went.
 process.stderr.on('error', () => {});
 
+// Node would end with 13, without a word: nothing is under way, and the command is not done.
+const stuck = () => {
+  process.stderr.write('vmi: ended before it was done: what the script awaits never comes\n');
+  process.exit(EXIT.no);
+};
+process.once('beforeExit', stuck);
+
 const code = await run(process.argv.slice(2), {
   streams: {
     stdout: process.stdout,
@@ -34,6 +41,7 @@ const code = await run(process.argv.slice(2), {
     return () => process.off('SIGINT', interrupt);
   },
 });
+process.off('beforeExit', stuck);
 process.exitCode = code;
 // Once all is written: what is under way may end, as the cache's file; what a line typed into the
 // REPL started must not go on for ever.

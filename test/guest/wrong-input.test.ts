@@ -187,6 +187,14 @@ describe('wrong input, as a new user would try it', () => {
     expect(error.message).toMatch(message);
   });
 
+  it('a script that awaits what never comes', () => {
+    const ended = vmi(['run', `qemu:${lab.pid}`, '-e', 'await new Promise(() => {})']);
+    expect(ended.stderr).toBe(
+      'vmi: ended before it was done: what the script awaits never comes\n',
+    );
+    expect(ended.status).toBe(1);
+  });
+
   it('libvmi missing, and libvmi too old', () => {
     const missing = vmi(['ps', 'libvmi:/dev/null'], {
       env: { ...process.env, LIBVMI_LIBRARY: `${folder}/libvmi.so.0` },
