@@ -80,7 +80,8 @@ test.each<[Fault, 'kvm' | 'file', VmiError['code'], number]>([
     // The second time around is no other than the first.
     for (let call = 1, tries = 0; call <= (end + 1) / 2; call++) {
       const { first, second, calls } = await hitOne(fault, driver, call, deadline);
-      const hit = calls[call - 1]!.replace(/^vmi_.*cache_flush$/, 'vmi_*cache_flush');
+      // None where a busy host let the deadline pass before that call was reached.
+      const hit = calls[call - 1]?.replace(/^vmi_.*cache_flush$/, 'vmi_*cache_flush') ?? 'none';
       const where = `${fault}@${call} (${hit})`;
       const named = /vmi_[*\w]+/.exec((first[0] as Error | undefined)?.message ?? '')?.[0];
       // With KVM's driver a look at the guest comes first, within the call it is for.
