@@ -93,5 +93,12 @@ export function inferStartTime(of: Inference): void {
     // Addresses and counters may ascend for some tasks; times do for the first ones by
     // milliseconds.
     .filter((at) => newest.u64(at) - oldest.u64(at) > 1_000_000n && oldest.u64(at) < 1n << 50n);
-  of.settleFirst('task_struct.start_time', places);
+  // The scheduler's times ascend as well while a guest is young. A start time is kept twice, with
+  // and without the time that the guest was suspended: where it never was, both are the same.
+  const twins = places.filter((at) =>
+    places.some(
+      (other) => other !== at && nearly(others, (task) => task.u64(at) === task.u64(other)),
+    ),
+  );
+  of.settleFirst('task_struct.start_time', twins.length > 0 ? twins : places);
 }
