@@ -6,7 +6,10 @@ import { inspect } from 'node:util';
 /** @typedef {import('../../lib/tasks/task.ts').Task} Task */
 /** @typedef {import('../../lib/tasks/task.ts').TaskJson} TaskJson */
 /** @typedef {import('./survey.mjs').Survey} Survey */
-/** @typedef {Map<bigint, TaskJson>} Rows tasks by the address of their `task_struct` */
+/**
+ * Tasks by the address of their `task_struct`.
+ * @typedef {Map<bigint, TaskJson> & { partial?: boolean }} Rows partial: the listing itself says that it may lack some
+ */
 
 /**
  * @typedef {object} Operation
@@ -86,6 +89,8 @@ function checkTask(guest, task) {
 function rowsOf(guest, tasks) {
   /** @type {Rows} */ const rows = new Map();
   for (const task of tasks) rows.set(task.address, checkTask(guest, task));
+  // A copied memory whose lists do not fit is listed by what can be proven, and says where it does not.
+  rows.partial = 'misfits' in tasks && /** @type {unknown[]} */ (tasks.misfits).length > 0;
   return rows;
 }
 
