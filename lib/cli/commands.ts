@@ -5,6 +5,7 @@ import { cpus } from './commands/cpus.js';
 import { cr3 } from './commands/cr3.js';
 import { doctor } from './commands/doctor.js';
 import { explain } from './commands/explain.js';
+import { gdbserver } from './commands/gdbserver.js';
 import { info } from './commands/info.js';
 import { list } from './commands/list.js';
 import { man } from './commands/man.js';
@@ -48,6 +49,7 @@ export const COMMANDS: readonly Command[] = [
   type,
   types,
   stacks,
+  gdbserver,
   record,
   profile,
   repl,

@@ -21,4 +21,5 @@ export { dentryText, pathText } from './paths.js';
 export * from './printk.js';
 export * from './slab.js';
 export * from './tasks.js';
+export * from './user-mode.js';
 export * from './what-is.js';

@@ -21,7 +21,7 @@ import { stderrLog } from './run.mjs';
 import { testKernel } from './test-kernels.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, log?: import('./run.mjs').Log, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; libvirt: the name of the domain, for a guest that libvirt starts; started: told of the guest as soon as QEMU runs, at each try to boot */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined, log?: import('./run.mjs').Log, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; libvirt: the name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
 /**
  * The QEMU behind a guest, as its starter holds it.
@@ -384,7 +384,7 @@ export async function bootGuest(options = {}) {
     ? await testKernel(options.build, { log })
     : await kernel({ suite, flavour, log });
   const module = 'directory' in image ? await oracle(image, { log }) : undefined;
-  const initrd = await initramfs(module, { log });
+  const initrd = await initramfs(module, { log, files: options.files });
   const accel = await accelerator(image.vmlinuz, log);
   for (let attempt = 1; ; attempt++) {
     try {

@@ -13,16 +13,17 @@ const HERE = dirname(fileURLToPath(import.meta.url));
  * Returns an initramfs that boots into the workload and serves the oracle.
  *
  * @param {string | undefined} module path of `oracle.ko`; none where the kernel has the oracle built in
- * @param {{ log?: import('./run.mjs').Log }} [options]
+ * @param {{ log?: import('./run.mjs').Log, files?: Record<string, string> | undefined }} [options] files: what else is in it, the host's path by the guest's
  * @returns {Promise<string>} path of an uncompressed cpio archive, which boots quickest
  */
-export async function initramfs(module, { log = stderrLog } = {}) {
+export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
   const init = join(HERE, 'init.sh');
   const program = await workload(log);
   const busybox = /** @type {string} */ (await which('busybox'));
   const hash = createHash('sha256').update(program);
   for (const file of [...(module ? [module] : []), init, busybox])
     hash.update(await readFile(file));
+  for (const [name, file] of Object.entries(files)) hash.update(name).update(await readFile(file));
   const path = join(cacheFolder(), 'initramfs', `${hash.digest('hex').slice(0, 16)}.cpio`);
   return cached(path, async (temporary) => {
     const root = `${temporary}.root`;
@@ -37,6 +38,10 @@ export async function initramfs(module, { log = stderrLog } = {}) {
       await chmod(join(root, 'init'), 0o755);
       await copyFile(program, join(root, 'workload'));
       if (module) await copyFile(module, join(root, 'oracle.ko'));
+      for (const [name, file] of Object.entries(files)) {
+        await mkdir(dirname(join(root, name)), { recursive: true });
+        await copyFile(file, join(root, name));
+      }
       await run('sh', [
         '-c',
         'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"',

@@ -13,6 +13,8 @@ const KNOWN = /^(text\/.*|helpers\/index|[\w-]+)\.ts$/;
 const BETWEEN = [
   'cli/commands/repl.ts -> repl/repl.ts',
   'cli/commands/run.ts -> repl/script.ts',
+  'cli/commands/gdbserver.ts -> serve/gdb/server.ts',
+  'cli/commands/gdbserver.ts -> serve/gdb/process-view.ts',
   'cli/commands/serve.ts -> serve/serve.ts',
 ];
 
