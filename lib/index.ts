@@ -73,6 +73,8 @@ export type { ReadMemory } from './memory/scripted/scripted-memory.js';
 export type { Candidate, Source, Waiting } from './memory/source.js';
 export {
   type Mapping,
+  MappingList,
+  type UnreadableMapping,
   VirtualMemory,
   type WalkResult,
   type WalkStep,
@@ -129,7 +131,7 @@ export {
 } from './target.js';
 export { type TaskColumns, UNREADABLE } from './tasks/columns.js';
 export { type Cr3Source, cr3Base } from './tasks/cr3.js';
-export type { CrossRow, View } from './tasks/cross-view.js';
+export { CrossList, type CrossRow, type View } from './tasks/cross-view.js';
 export type { Consistency } from './tasks/listing.js';
 export type { Misfit } from './tasks/salvage.js';
 export { CR3_SOURCES } from './tasks/settle.js';

@@ -11,7 +11,7 @@ import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
 import { checkName } from '../options.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
-import type { CrossRow } from '../tasks/cross-view.js';
+import type { CrossList } from '../tasks/cross-view.js';
 import type { Task } from '../tasks/task.js';
 import type { TaskList } from '../tasks/task-list.js';
 import type { ListOptions } from '../tasks/task-walk.js';
@@ -199,9 +199,10 @@ export class Guest extends GuestValues implements AsyncDisposable {
   /**
    * Joins every view of the tasks: the list of processes, the threads of each, the PID tree, what
    * the CPUs run. A row with `missing` views is a task that something hides, or that a bug has
-   * lost.
+   * lost. Of an image whose lists do not close, `torn` names the views
+   * that no row can be said to miss.
    */
-  crossView(): CrossRow[] {
+  crossView(): CrossList {
     return this.#watch.ask(() => this.#tasks.cross());
   }
 

@@ -1,5 +1,6 @@
-import { CorruptError, hex } from '../errors.js';
+import { CorruptError, FaultError, hex } from '../errors.js';
 import { Listing } from './listing.js';
+import { type Misfit, salvageViews } from './salvage.js';
 import { Task } from './task.js';
 import { IDENTITY_FAULTS } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
@@ -22,6 +23,39 @@ export interface CrossRow {
   readonly missing: readonly View[];
 }
 
+/** What {@link Guest.crossView} gives: a row for each task, ascending by PID. */
+export class CrossList extends Array<CrossRow> {
+  /**
+   * Views that are not whole, of an image that was copied while its guest ran or was cut short. No
+   * row has them in `missing`: what a torn list lost is not known. Empty where all are whole.
+   */
+  torn: readonly View[] = [];
+  /** Where those views do not fit; see {@link TaskList.misfits}. */
+  misfits: readonly Misfit[] = [];
+
+  /** Derived arrays (`filter`, `map`) are plain ones. */
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array;
+  }
+}
+
+/** Who is met where. */
+class Sightings {
+  readonly views = new Map<bigint, Set<View>>();
+
+  add(addresses: Iterable<bigint>, view: View): void {
+    for (const address of addresses) {
+      const set = this.views.get(address);
+      if (set === undefined) this.views.set(address, new Set([view]));
+      else set.add(view);
+    }
+  }
+
+  get addresses(): BigUint64Array {
+    return BigUint64Array.from(this.views.keys());
+  }
+}
+
 /**
  * A live guest's tasks come and go between two views; what is missing must stay so over this many
  * looks.
@@ -30,15 +64,14 @@ const LOOKS = 3;
 
 /**
  * Joins every view of the tasks. On a live guest the tasks that lack a view are looked at again,
- * and only those that lack it every time are reported.
+ * and only those that lack it every time are reported. An image whose lists do not close is joined
+ * from what can be proven, and says so.
  */
-export function crossView(readers: TaskReaders): CrossRow[] {
+export function crossView(readers: TaskReaders): CrossList {
+  const { live } = readers.kernel.memory.physical;
+  if (!live) return ofImage(readers);
   let rows = look(readers);
-  for (
-    let i = 1;
-    i < LOOKS && readers.kernel.memory.physical.live && rows.some((row) => row.missing.length > 0);
-    i++
-  ) {
+  for (let i = 1; i < LOOKS && rows.some((row) => row.missing.length > 0); i++) {
     const before = new Map(rows.map((row) => [row.task.address, row]));
     rows = look(readers).map((row) => {
       const earlier = before.get(row.task.address);
@@ -48,30 +81,70 @@ export function crossView(readers: TaskReaders): CrossRow[] {
       return { ...row, missing };
     });
   }
-  return rows;
+  return toList(rows);
+}
+
+function toList(rows: readonly CrossRow[]): CrossList {
+  const list = new CrossList();
+  for (const row of rows) list.push(row);
+  return list;
+}
+
+function ofImage(readers: TaskReaders): CrossList {
+  try {
+    return toList(look(readers));
+  } catch (error) {
+    if (!(error instanceof CorruptError) && !(error instanceof FaultError)) throw error;
+    const rows = tornLook(readers);
+    if (rows.length === 0) throw error;
+    return rows;
+  }
 }
 
 function look(readers: TaskReaders): CrossRow[] {
   const { members, kernel } = readers;
   kernel.memory.begin();
-  const views = new Map<bigint, Set<View>>();
-  const add = (addresses: Iterable<bigint>, view: View) => {
-    for (const address of addresses) {
-      const set = views.get(address);
-      if (set === undefined) views.set(address, new Set([view]));
-      else set.add(view);
-    }
-  };
-  add(members.processes.walk(BigUint64Array.of(members.processHead)).rows.bases, 'list');
-  add(readers.pidTree.all(), 'pids');
-  add(
-    readers.cpus.read().cpus.map((cpu) => cpu.current),
-    'cpu',
-  );
-  add(threadsOf(readers, BigUint64Array.from(views.keys())), 'threads');
+  const met = new Sightings();
+  met.add(members.processes.walk(BigUint64Array.of(members.processHead)).rows.bases, 'list');
+  met.add(readers.pidTree.all(), 'pids');
+  met.add(onCpus(readers), 'cpu');
+  met.add(threadsOf(readers, met.addresses), 'threads');
+  return rowsOf(readers, met, []);
+}
 
-  const addresses = BigUint64Array.from(views.keys());
-  const listing = new Listing(readers, members.gatherPatiently(addresses));
+/** The same of an image whose lists do not fit, from what can be proven of each. */
+function tornLook(readers: TaskReaders): CrossList {
+  readers.kernel.memory.begin();
+  const met = new Sightings();
+  const { list, pids, threads, torn, misfits } = salvageViews(readers, (misfit) => {
+    try {
+      const running = onCpus(readers);
+      met.add(running, 'cpu');
+      return running;
+    } catch (error) {
+      misfit(error, readers.members.processHead);
+      return [];
+    }
+  });
+  const proven = new Set([...list, ...pids, ...threads]);
+  // What a CPU runs is no task for that alone.
+  for (const address of met.views.keys()) if (!proven.has(address)) met.views.delete(address);
+  met.add(list, 'list');
+  met.add(pids, 'pids');
+  met.add(threads, 'threads');
+  const rows = toList(rowsOf(readers, met, torn));
+  rows.torn = torn;
+  rows.misfits = misfits;
+  return rows;
+}
+
+function onCpus(readers: TaskReaders): bigint[] {
+  return readers.cpus.read().cpus.map((cpu) => cpu.current);
+}
+
+function rowsOf(readers: TaskReaders, met: Sightings, torn: readonly View[]): CrossRow[] {
+  const { addresses } = met;
+  const listing = new Listing(readers, readers.members.gatherPatiently(addresses));
   const rows: CrossRow[] = [];
   for (const [row, address] of addresses.entries()) {
     const task = new Task(listing, row);
@@ -79,9 +152,10 @@ function look(readers: TaskReaders): CrossRow[] {
       throw new CorruptError(`the task at ${hex(address)} cannot be read`, address, row);
     // Idle tasks are in no list and no tree.
     if (listing.gone(row) || task.pid === 0) continue;
-    const found = views.get(address)!;
+    const found = met.views.get(address)!;
     const expected: View[] = task.leader ? ['list', 'threads', 'pids'] : ['threads', 'pids'];
-    rows.push({ task, views: [...found], missing: expected.filter((view) => !found.has(view)) });
+    const missing = expected.filter((view) => !found.has(view) && !torn.includes(view));
+    rows.push({ task, views: [...found], missing });
   }
   return rows.sort((a, b) => a.task.pid - b.task.pid);
 }

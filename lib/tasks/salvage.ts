@@ -25,6 +25,18 @@ export interface Salvage {
   readonly misfits: readonly Misfit[];
 }
 
+/** A view of the tasks that is not whole. */
+export type TornView = 'list' | 'threads' | 'pids' | 'cpu';
+
+/** The tasks that each list of such a memory leads to, and which of the lists are not whole. */
+export interface SalvagedViews {
+  readonly list: readonly bigint[];
+  readonly pids: readonly bigint[];
+  readonly threads: readonly bigint[];
+  readonly torn: readonly TornView[];
+  readonly misfits: readonly Misfit[];
+}
+
 /**
  * Finds the tasks of an image that was copied while its guest ran, or that was cut short: its pages
  * are of different moments, so a list breaks where a task came or went meanwhile. The list of
@@ -35,6 +47,14 @@ export interface Salvage {
 export function salvage(readers: TaskReaders, threads: boolean): Salvage {
   const finder = new Salvager(readers);
   return finder.find(threads);
+}
+
+/** The same for each view by itself; `others` gives what CPUs run. */
+export function salvageViews(
+  readers: TaskReaders,
+  others: (misfit: (error: unknown, address: bigint) => void) => readonly bigint[],
+): SalvagedViews {
+  return new Salvager(readers).views(others);
 }
 
 class Salvager {
@@ -51,13 +71,7 @@ class Salvager {
   }
 
   find(threads: boolean): Salvage {
-    const found = new Set<bigint>();
-    for (const direction of [NEXT, PREVIOUS]) {
-      for (const node of this.#follow(direction)) found.add(wrap(node - this.#link));
-    }
-    const misfit = (error: unknown) => this.#failed(error, this.#members.processHead);
-    for (const task of this.#readers.pidTree.all(misfit)) found.add(task);
-    const tasks = this.#proven(found);
+    const tasks = this.#proven(new Set([...this.#list(), ...this.#pids()]));
     const leaders = tasks.filter(({ leader }) => leader).map(({ address }) => address);
     const wanted = threads
       ? this.#withThreads(
@@ -67,6 +81,39 @@ class Salvager {
       : leaders;
     const rows = this.#members.gather(BigUint64Array.from(wanted));
     return { rows, misfits: this.#misfits };
+  }
+
+  views(
+    others: (misfit: (error: unknown, address: bigint) => void) => readonly bigint[],
+  ): SalvagedViews {
+    const torn: TornView[] = [];
+    const looked = <T>(view: TornView, look: () => T): T => {
+      const before = this.#misfits.length;
+      const found = look();
+      if (this.#misfits.length > before || before === MAX_MISFITS) torn.push(view);
+      return found;
+    };
+    const list = looked('list', () => this.#proven(this.#list()));
+    const pids = looked('pids', () => this.#proven(this.#pids()));
+    const more = looked('cpu', () => others((error, address) => this.#failed(error, address)));
+    const known = new Set([...list, ...pids].map(({ address }) => address));
+    for (const { address } of this.#proven(more, true)) known.add(address);
+    const threads = looked('threads', () => this.#threadsOf([...known]));
+    const addresses = (all: readonly { address: bigint }[]) => all.map(({ address }) => address);
+    return { list: addresses(list), pids: addresses(pids), threads, torn, misfits: this.#misfits };
+  }
+
+  /** Tasks of the list of processes, from both ends. */
+  #list(): Set<bigint> {
+    const found = new Set<bigint>();
+    for (const direction of [NEXT, PREVIOUS]) {
+      for (const node of this.#follow(direction)) found.add(wrap(node - this.#link));
+    }
+    return found;
+  }
+
+  #pids(): bigint[] {
+    return this.#readers.pidTree.all((error) => this.#failed(error, this.#members.processHead));
   }
 
   /** Nodes of the list of processes, as far as it can be read in one direction. */
@@ -96,8 +143,14 @@ class Salvager {
     return [...seen];
   }
 
-  /** The tasks among some addresses, ascending by PID. */
-  #proven(addresses: Iterable<bigint>): { address: bigint; pid: number; leader: boolean }[] {
+  /**
+   * The tasks among some addresses, ascending by PID.
+   * @param quiet whether what is none is no misfit: a CPU's idle task has no PID
+   */
+  #proven(
+    addresses: Iterable<bigint>,
+    quiet = false,
+  ): { address: bigint; pid: number; leader: boolean }[] {
     const all = BigUint64Array.from(addresses);
     const rows = this.#members.gather(all);
     const pids = rows.words('pid');
@@ -107,8 +160,9 @@ class Salvager {
         (rows.faults[row]! & CHECKED_FAULTS) !== 0
           ? 'it cannot be read'
           : this.#disproof(address, pids[row]!, rows.longs('threadPid')[row]!);
-      if (why !== undefined) this.#add(address, why);
-      else tasks.push({ address, pid: pids[row]!, leader: pids[row] === rows.words('tgid')[row] });
+      if (why !== undefined && !quiet) this.#add(address, why);
+      if (why === undefined)
+        tasks.push({ address, pid: pids[row]!, leader: pids[row] === rows.words('tgid')[row] });
     }
     return tasks.sort((a, b) => a.pid - b.pid);
   }
@@ -135,9 +189,19 @@ class Salvager {
 
   /** Every task, and the threads of each process that its own list leads to. */
   #withThreads(leaders: readonly bigint[], tasks: readonly bigint[]): bigint[] {
-    const found = new Set<bigint>(tasks);
-    const rows = this.#members.gather(BigUint64Array.from(leaders));
-    for (const [row, address] of leaders.entries()) {
+    const found = new Set<bigint>([...tasks, ...this.#threadsOf(leaders)]);
+    return this.#proven(found).map(({ address }) => address);
+  }
+
+  /** The threads of the processes that some tasks belong to. */
+  #threadsOf(tasks: readonly bigint[]): bigint[] {
+    const found = new Set<bigint>();
+    const rows = this.#members.gather(BigUint64Array.from(tasks));
+    const seen = new Set<bigint>();
+    for (const [row, address] of tasks.entries()) {
+      const signal = rows.longs('signal')[row]!;
+      if (seen.has(signal)) continue;
+      seen.add(signal);
       try {
         const threads = walkThreads(this.#members, {
           tasks: BigUint64Array.of(address),
@@ -149,7 +213,7 @@ class Salvager {
         this.#failed(error, address);
       }
     }
-    return this.#proven(found).map(({ address }) => address);
+    return [...found];
   }
 
   #failed(error: unknown, address: bigint): void {

@@ -4,7 +4,7 @@ import { type TaskColumns, toColumns } from './columns.js';
 import type { Cpu } from './cpus.js';
 import { pgdToCr3 } from './cr3.js';
 import { Cr3Tasks } from './cr3-tasks.js';
-import { type CrossRow, crossView } from './cross-view.js';
+import { type CrossList, crossView } from './cross-view.js';
 import { Listing } from './listing.js';
 import { Task } from './task.js';
 import { type TaskList, toTasks } from './task-list.js';
@@ -116,7 +116,7 @@ export class Tasks {
   }
 
   /** Every task that any view of the kernel has, and the views that lack it. */
-  cross(): CrossRow[] {
+  cross(): CrossList {
     return crossView(this.#readers);
   }
 

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attach, VmiError } from '../../lib/index.js';
+import { attach, type CrossRow, type Guest, VmiError } from '../../lib/index.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 
 const CHUNK = 1 << 20;
@@ -30,6 +30,16 @@ async function copy(from: string, to: string, pause: number): Promise<void> {
   }
   closeSync(source);
   closeSync(target);
+}
+
+/** The rows of a cross view by PID; it says what is not whole, and misses nothing there. */
+function crossOf(guest: Guest): Map<number, CrossRow> {
+  const cross = guest.crossView();
+  expect(cross.torn.length > 0).toBe(cross.misfits.length > 0);
+  if (guest.tasks({ threads: true }).misfits.length > 0) expect(cross.torn).not.toEqual([]);
+  for (const { missing } of cross)
+    for (const view of missing) expect(cross.torn).not.toContain(view);
+  return new Map(cross.map((row) => [row.task.pid, row]));
 }
 
 describe('a copy of memory that was taken while the guest ran', () => {
@@ -72,6 +82,8 @@ describe('a copy of memory that was taken while the guest ran', () => {
         expect(task.startTime).toBeGreaterThan(newest);
     if (tasks.misfits.length > 0) console.log(`${tasks.misfits.length} misfits, as is right`);
     expect(guest.taskColumns().misfits.length > 0).toBe(guest.tasks().misfits.length > 0);
+    const cross = crossOf(guest);
+    for (const { pid } of stayed) expect(cross.get(pid)?.missing, `PID ${pid}`).toEqual([]);
     await guest.close();
   });
 
@@ -97,6 +109,8 @@ describe('a copy of memory that was taken while the guest ran', () => {
     const known = truth.tasks.filter(({ pid }) => pid !== 0);
     if (tasks.length < known.length) expect(tasks.misfits.length).toBeGreaterThan(0);
     console.log(`${tasks.length} of ${known.length} tasks, ${tasks.misfits.length} misfits`);
+    const cross = crossOf(guest);
+    for (const { pid } of tasks) expect(cross.has(pid), `PID ${pid}`).toBe(true);
     await guest.close();
   });
 });

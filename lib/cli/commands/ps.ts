@@ -1,5 +1,5 @@
 import { hex } from '../../errors.js';
-import type { Guest, TaskJson, TaskList } from '../../index.js';
+import type { CrossList, Guest, TaskJson, TaskList } from '../../index.js';
 import { type CrossJson, taskTable } from '../../text/task.js';
 import { onlyOne } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
@@ -46,18 +46,23 @@ export const ps: Command = {
 };
 
 function cross(guest: Guest, out: Output, json: boolean): number {
-  const all = guest
-    .crossView()
-    .map(({ task, views, missing }): CrossJson => ({ ...task.toJSON(), views, missing }));
+  const rows = guest.crossView();
+  const all = rows.map(
+    ({ task, views, missing }): CrossJson => ({ ...task.toJSON(), views, missing }),
+  );
   const hidden = all.filter(({ missing }) => missing.length > 0);
   if (json || hidden.length > 0) print(json ? all : hidden, out, json);
   const tasks = `${all.length} tasks and threads`;
+  const { torn = [] } = rows;
+  const whole = torn.length === 0 ? 'every view' : 'every view that is whole';
   out.note(
     hidden.length === 0
-      ? `${tasks}: every view has all of them`
+      ? `${tasks}: ${whole} has all of them`
       : `${tasks}, ${hidden.length} of them missing from a view`,
   );
-  return Math.max(hidden.length > 0 ? EXIT.no : EXIT.done, tellBroken(all, out));
+  if (torn.length > 0) out.note(`not whole, so that nothing is said of it: ${torn.join(', ')}`);
+  const code = hidden.length > 0 ? EXIT.no : EXIT.done;
+  return Math.max(code, tellBroken(all, out), tellMisfits(rows, out));
 }
 
 function print(tasks: readonly TaskJson[], out: Output, json: boolean): void {
@@ -66,7 +71,7 @@ function print(tasks: readonly TaskJson[], out: Output, json: boolean): void {
 }
 
 /** Says where the lists of a copied memory do not fit. @returns the exit code */
-function tellMisfits({ misfits, length }: TaskList, out: Output): number {
+function tellMisfits({ misfits, length }: TaskList | CrossList, out: Output): number {
   if (misfits === undefined || misfits.length === 0) return EXIT.done;
   out.error(
     `the lists of this image do not close, as in a copy of a guest that ran, or one that was cut short: these are the ${length} tasks that could be proven, there may have been others`,
