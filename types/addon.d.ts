@@ -203,7 +203,9 @@ export class AddressSpace {
   walk(address: bigint): BigUint64Array;
   /**
    * Present mappings in [start, end): triples (virtual, length, physical), ascending, neighbours
-   * that are contiguous both ways merged. Throws VMI_CORRUPT beyond `max` triples.
+   * that are contiguous both ways merged. Where a page table cannot be read, bit 63 of `physical` is
+   * set and the rest of it is that table's address, the first one's where several follow each other.
+   * Throws VMI_CORRUPT beyond `max` triples.
    */
   mappings(start: bigint, end: bigint, max: number): BigUint64Array;
   /** Like Memory.read, by virtual address. */

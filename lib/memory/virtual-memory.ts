@@ -16,6 +16,31 @@ export interface Mapping {
   readonly physical: bigint;
 }
 
+/** A run of virtual addresses of which nobody can say what they are mapped to. */
+export interface UnreadableMapping {
+  readonly virtual: bigint;
+  readonly length: bigint;
+  /** Physical address of the page table that cannot be read; the first of them. */
+  readonly table: bigint;
+}
+
+/** What {@link VirtualMemory.mappings} gives: runs that are mapped, ascending. */
+export class MappingList extends Array<Mapping> {
+  /**
+   * What may be mapped as well: the page tables for these addresses are not in memory that can be
+   * read, as in a dump that lacks their pages. Empty in a guest whose tables are whole.
+   */
+  unreadable: readonly UnreadableMapping[] = [];
+
+  /** Derived arrays (`filter`, `map`) are plain ones. */
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array;
+  }
+}
+
+/** Set in a physical address where a table cannot be read. types/addon.d.ts, `mappings`. */
+const UNREADABLE = 1n << 63n;
+
 /** One level of a page walk. SDM vol. 3A, 4.5. */
 export interface WalkStep {
   /** `pml5`, `pml4`, `pdpt`, `pd` or `pt`. */
@@ -157,18 +182,27 @@ export class VirtualMemory {
     return table + ((virtual >> BigInt(12 + 9 * (level - 1))) & 511n) * 8n;
   }
 
-  /** Present mappings in [start, end), neighbours merged. */
-  mappings(start: bigint, end: bigint, max = 65_536): Mapping[] {
+  /**
+   * Present mappings in [start, end), neighbours merged; `unreadable` has the addresses whose page
+   * tables cannot be read.
+   * @param max runs of both kinds at most
+   * @throws {CorruptError} there are more, or the tables have no end
+   */
+  mappings(start: bigint, end: bigint, max = 65_536): MappingList {
     let raw: BigUint64Array;
     try {
       raw = this.#native.mappings(start, end, max);
     } catch (error) {
       throw fromNative(error);
     }
-    const mappings: Mapping[] = [];
+    const mappings = new MappingList();
+    const unreadable: UnreadableMapping[] = [];
     for (let i = 0; i + 2 < raw.length; i += 3) {
-      mappings.push({ virtual: raw[i]!, length: raw[i + 1]!, physical: raw[i + 2]! });
+      const [virtual, length, physical] = [raw[i]!, raw[i + 1]!, raw[i + 2]!];
+      if (physical < UNREADABLE) mappings.push({ virtual, length, physical });
+      else unreadable.push({ virtual, length, table: physical & ~UNREADABLE });
     }
+    mappings.unreadable = unreadable;
     return mappings;
   }
 

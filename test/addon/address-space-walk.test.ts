@@ -72,6 +72,33 @@ describe('AddressSpace.mappings', () => {
     });
   });
 
+  it('names what a page table that cannot be read may map, and its address', () => {
+    using ram = new Ram(0x40000);
+    ram.map(0x1000n, 0x9000n);
+    ram.map(DIRECT_MAP, 0n, 2);
+    const missing = 0x7000_0000n;
+    // Two neighbours of the 2 MiB page, and one of the page table of 0x1000.
+    for (const at of [DIRECT_MAP + 0x20_0000n, DIRECT_MAP + 0x40_0000n])
+      ram.put64(Number(ram.entry(DIRECT_MAP, 2) + ((at - DIRECT_MAP) >> 18n)), missing | 3n);
+    const lost = ram.entry(0x1000n, 2) + 8n;
+    ram.put64(Number(lost), 0x7100_0003n);
+    const MARK = 1n << 63n;
+    const all = [
+      ...[0x1000n, 0x1000n, 0x9000n],
+      ...[0x20_0000n, 0x20_0000n, MARK | 0x7100_0000n],
+      ...[DIRECT_MAP, 0x20_0000n, 0n],
+      ...[DIRECT_MAP + 0x20_0000n, 0x40_0000n, MARK | missing],
+    ];
+    withEachSource(ram, (memory) => {
+      const space = ram.space(memory);
+      expect([...space.mappings(0n, 1n << 64n, 4)]).toEqual(all);
+      expect([...space.mappings(0x20_1234n, 0x20_2234n, 1)]).toEqual([
+        ...[0x20_1234n, 0x1000n, MARK | 0x7100_0000n],
+      ]);
+      expect(thrownBy(() => space.mappings(0n, 1n << 64n, 3)).code).toBe('VMI_CORRUPT');
+    });
+  });
+
   it('ends whatever the tables say', () => {
     using ram = new Ram(0x10000);
     for (let index = 0; index < 512; index++) {

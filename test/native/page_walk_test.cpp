@@ -214,6 +214,21 @@ TEST(mappings_are_merged_clipped_and_ascending) {
   EQUAL(space->Mappings(0, UINT64_MAX, 4).value().size(), 4u);
 }
 
+TEST(mappings_name_tables_that_cannot_be_read) {
+  auto guest = std::make_shared<Guest>(1 << 20);
+  Tables tables(guest, 0x1000, 4);
+  tables.Map(0x1000, 0x9000);
+  // The second entry of the top level: a table that is no RAM.
+  guest->Put64(0x1008, 0x7000'0003);
+  auto space = tables.Open(Open(guest));
+  const auto mappings = space->Mappings(0, UINT64_MAX, 100).value();
+  EQUAL(mappings.size(), 2u);
+  EQUAL(mappings[0].physical, 0x9000u);
+  EQUAL(mappings[1].start, uint64_t{1} << 39);
+  EQUAL(mappings[1].length, uint64_t{1} << 39);
+  EQUAL(mappings[1].physical, AddressSpace::kUnreadable | 0x7000'0000u);
+}
+
 TEST(windows_come_first_but_only_into_ram) {
   auto guest = std::make_shared<Guest>(Range{0, 0x10000}, Range{0x20000, 0x10000});
   Tables tables(guest, 0x1000, 4);

@@ -10,6 +10,8 @@ import type { ScriptedMemory } from './scripted-memory.js';
 /** Bits of a paging-structure entry. SDM vol. 3A, tables 4-15 to 4-20. */
 const PRESENT = 1n;
 const LARGE = 1n << 7n;
+/** Marks what a page table that cannot be read may map. types/addon.d.ts, `mappings`. */
+const UNREADABLE = 1n << 63n;
 /** Pages whose place is kept at most. */
 const MAX_KEPT = 65_536;
 
@@ -76,18 +78,19 @@ export class ScriptedAddressSpace implements AddressSpace {
           virtual = BigInt.asUintN(64, BigInt.asIntN(12 + 9 * level, virtual));
         if (virtual + size <= start || virtual >= end) continue;
         const entry = this.#entry(table + i * 8n);
-        if (entry === undefined || (entry & PRESENT) === 0n) continue;
-        if (!isLeaf(level, entry)) {
+        if (entry !== undefined && (entry & PRESENT) === 0n) continue;
+        if (entry !== undefined && !isLeaf(level, entry)) {
           visit(entry & PHYSICAL_MASK, level - 1, virtual);
           continue;
         }
-        const physical = entry & PHYSICAL_MASK & ~(size - 1n);
+        const physical =
+          entry === undefined ? UNREADABLE | table : entry & PHYSICAL_MASK & ~(size - 1n);
         const last = found.at(-1);
-        if (
-          last !== undefined &&
-          last.virtual + last.length === virtual &&
-          last.physical + last.length === physical
-        )
+        const follows =
+          entry === undefined
+            ? (last?.physical ?? 0n) >= UNREADABLE
+            : last !== undefined && last.physical + last.length === physical;
+        if (last !== undefined && last.virtual + last.length === virtual && follows)
           last.length += size;
         else found.push({ virtual, length: size, physical });
         if (found.length > max)
@@ -262,7 +265,7 @@ function clipped(
     runs.flatMap(({ virtual, length, physical }) => {
       const from = virtual < start ? start : virtual;
       const to = virtual + length > end ? end : virtual + length;
-      return [from, to - from, physical + (from - virtual)];
+      return [from, to - from, physical >= UNREADABLE ? physical : physical + (from - virtual)];
     }),
   );
 }

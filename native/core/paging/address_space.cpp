@@ -299,25 +299,28 @@ Status AddressSpace::Collect(Collector* out, uint64_t table, int level, uint64_t
   uint64_t entries[kEntries];
   const size_t read =
       memory_->Copy(table, reinterpret_cast<uint8_t*>(entries), sizeof entries) / sizeof entries[0];
-  for (uint64_t index = 0; index < read; ++index) {
-    const uint64_t entry = entries[index];
-    if (!IsPresent(entry, level)) continue;
+  for (uint64_t index = 0; index < kEntries; ++index) {
+    const bool known = index < read;
+    const uint64_t entry = known ? entries[index] : 0;
+    if (known && !IsPresent(entry, level)) continue;
     uint64_t first = base + (index << ShiftOf(level));
     // The upper half of the top level is the kernel's: its addresses are sign-extended.
     if (level == levels_ && index >= 256) first |= ~uint64_t{0} << (ShiftOf(level) + 9);
     const uint64_t end = first + (LeafLength(level) - 1);
     if (end < start || first > last) continue;
-    if (!IsLeaf(entry, level)) {
+    if (known && !IsLeaf(entry, level)) {
       Status status = Collect(out, entry & kPhysicalMask, level - 1, first, start, last);
       if (!status.ok()) return status;
       continue;
     }
     const uint64_t from = std::max(first, start);
     const uint64_t length = std::min(end, last) - from + 1;
-    const uint64_t physical = LeafBase(entry, level) + (from - first);
+    const uint64_t physical = known ? LeafBase(entry, level) + (from - first) : kUnreadable | table;
     if (!out->windows.empty()) {
       Window& before = out->windows.back();
-      if (before.start + before.length == from && before.physical + before.length == physical) {
+      const bool follows = known ? before.physical + before.length == physical
+                                 : (before.physical & kUnreadable) != 0;
+      if (before.start + before.length == from && follows) {
         before.length += length;
         continue;
       }

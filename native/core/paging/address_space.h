@@ -47,7 +47,12 @@ class AddressSpace {
   // is not in RAM. Empty for an address that is not canonical and for a root that is not in RAM.
   Result<std::vector<Step>> Walk(uint64_t address);
 
-  // Present mappings in [start, last], neighbours merged; kCorrupt beyond `max`.
+  // In `Window::physical` of Mappings: what these addresses map is not known, since the page table
+  // whose physical address is in the other bits (the first of them) cannot be read.
+  static constexpr uint64_t kUnreadable = uint64_t{1} << 63;
+
+  // Present mappings in [start, last], and what is kUnreadable of it; neighbours merged. kCorrupt
+  // beyond `max`.
   Result<std::vector<Window>> Mappings(uint64_t start, uint64_t last, size_t max);
 
   Result<size_t> Read(uint64_t address, uint8_t* into, size_t length);
