@@ -20,7 +20,7 @@ describe('RAM split at any place', () => {
       cpus: 1,
       memory,
       backend: 'file',
-      machine: `q35,max-ram-below-4g=${low}M` as 'q35',
+      machine: `q35,max-ram-below-4g=${low}M`,
       qmp: false,
     });
     const truth = await lab.truth({ freeze: 'halt' });

@@ -16,6 +16,7 @@ import { startDomain } from './libvirt.mjs';
 import { oracle } from './oracle.mjs';
 import { processAlive, processMark } from './process.mjs';
 import { qemuArguments } from './qemu.mjs';
+import { otherQemu } from './qemus.mjs';
 import { Qmp } from './qmp.mjs';
 import { stderrLog } from './run.mjs';
 import { testKernel } from './test-kernels.mjs';
@@ -450,7 +451,11 @@ async function startQemu(options, what) {
   const sockets = options.qmp !== false;
   const errors = await open(what.paths.errors, 'w');
   // the kernel ends QEMU when the thread that started it ends: prctl(2), PR_SET_PDEATHSIG
-  const child = spawn('setpriv', ['--pdeathsig=KILL', 'qemu-system-x86_64', ...args], {
+  const command =
+    options.qemu === undefined
+      ? ['qemu-system-x86_64']
+      : await otherQemu(options.qemu, options.log ?? stderrLog);
+  const child = spawn('setpriv', ['--pdeathsig=KILL', ...command, ...args], {
     stdio: ['ignore', 'ignore', errors.fd, ...(sockets ? [] : [/** @type {const} */ ('pipe')])],
   });
   await Promise.all([errors.close(), once(child, 'spawn')]);

@@ -8,7 +8,7 @@ import { hugeMount, needHugePages } from './huge-pages.mjs';
  * @typedef {object} QemuOptions
  * @property {number} [memory] MiB
  * @property {number} [cpus]
- * @property {'q35' | 'pc'} [machine]
+ * @property {string} [machine] QEMU's machine type with its options; `q35` by default
  * @property {'anonymous' | 'file' | 'memfd' | 'hugetlb' | 'hugetlbfs' | 'hugetlbfs-private'} [backend] what guest RAM is on the host:
  *   huge pages as a memfd, as a shared file on hugetlbfs, or as libvirt asks for them, private and without a name
  * @property {string} [cpu] QEMU's CPU model, `max` by default
@@ -21,6 +21,7 @@ import { hugeMount, needHugePages } from './huge-pages.mjs';
  * @property {number} [busy] processes that can spin, by default one per CPU
  * @property {boolean} [spin] true: they spin all the time; by default only while a `halt` is taken, to spare the host
  * @property {string[]} [extraArgs] more QEMU arguments
+ * @property {string} [qemu] the Debian suite whose QEMU runs the guest; the host's own by default
  */
 
 /** Quiet while all CPUs stand still for minutes, and a panic that ends at once. */
@@ -66,7 +67,7 @@ export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths 
       `${machine}${ram.machine}`,
       ...ram.args,
       ...monitors(options.qmp !== false, paths),
-      ...portArguments(paths),
+      ...portArguments(paths, machine),
       '-kernel',
       vmlinuz,
       '-initrd',
@@ -100,9 +101,14 @@ export function kernelOptions({ tasks = 40, busy, spin, append = '' }) {
  * The ports that the lab talks through: orders, the console, the oracle's replies.
  *
  * @param {import('./guest.mjs').LabPaths} paths
+ * @param {string} [machine]
  * @returns {string[]}
  */
-export function portArguments(paths) {
+export function portArguments(paths, machine = '') {
+  // microvm has one serial port of its own, and takes a second one as a device.
+  const second = machine.startsWith('microvm')
+    ? ['-device', 'isa-serial,iobase=0x2f8,irq=3,chardev=console']
+    : ['-serial', 'chardev:console'];
   return [
     '-chardev',
     `socket,id=com1,path=${paths.control},server=on,wait=off`,
@@ -110,8 +116,7 @@ export function portArguments(paths) {
     'chardev:com1',
     '-chardev',
     `file,id=console,path=${paths.console}`,
-    '-serial',
-    'chardev:console',
+    ...second,
     '-chardev',
     `file,id=truth,path=${paths.truth}`,
     '-device',
