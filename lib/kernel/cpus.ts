@@ -34,7 +34,8 @@ export class KernelCpus {
   online(): number[] {
     const possible = this.#possible();
     if (possible === 1) return [0];
-    const mask = this.#symbols.address('__cpu_online_mask');
+    const mask = this.#symbols.find('__cpu_online_mask');
+    if (mask === undefined) return this.#started(possible);
     return setBits(this.#memory.read(mask, maskBytes(possible))).filter((cpu) => cpu < possible);
   }
 
@@ -68,11 +69,40 @@ export class KernelCpus {
       );
     }
     const symbol = this.#symbols.find('nr_cpu_ids');
+    if (symbol === undefined && this.#symbols.find('this_cpu_off') !== undefined)
+      return this.#byOffsets();
     const count = symbol === undefined ? this.#byMask() : this.#memory.readU32(symbol);
     if (count < 1 || count > MAX_CPUS) {
       throw new CorruptError(`nr_cpu_ids is ${count}`, symbol ?? 0n);
     }
     return count;
+  }
+
+  /**
+   * CPUs that ever ran, where nothing says which ones are online: one that was never brought up
+   * still has the first CPU's idle task. One that the guest took down counts as online.
+   */
+  #started(possible: number): number[] {
+    const current = this.#symbols.find('current_task');
+    const initTask = this.#symbols.find('init_task');
+    const cpus = Array.from({ length: possible }, (_, cpu) => cpu);
+    if (current === undefined || initTask === undefined) return cpus;
+    const runs = (cpu: number) => this.#memory.readU64(wrap(current + this.perCpuOffset(cpu)));
+    return cpus.filter((cpu) => cpu === 0 || runs(cpu) !== initTask);
+  }
+
+  /** CPUs that have variables: what is added to `this_cpu_off` stands there, too. */
+  #byOffsets(): number {
+    const table = this.#symbols.address('__per_cpu_offset');
+    const self = this.#symbols.address('this_cpu_off');
+    const fits = (cpu: number) =>
+      tryAnswer(() => {
+        const offset = this.#memory.readU64(wrap(table + BigInt(8 * cpu)));
+        return this.#memory.readU64(wrap(self + offset)) === offset;
+      });
+    let cpus = 0;
+    while (cpus <= MAX_CPUS && fits(cpus) === true) cpus++;
+    return cpus;
   }
 
   /**

@@ -2,13 +2,15 @@ import { CorruptError, hex, VmiError } from '../errors.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { CachedKernel } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
-import { findDataSymbols } from './data-symbols.js';
+import { findImageSymbols } from './contents/image-symbols.js';
+import { findTaskSymbols } from './contents/task-symbols.js';
 import { type MappedImage, rangeOf, runOf, scanImage } from './image.js';
 import { InferredTypes } from './layout/inferred-types.js';
 import { Kallsyms } from './symbols/kallsyms.js';
 import type { KallsymsTables } from './symbols/kallsyms-tables.js';
 import { TOKEN_PATTERN, tokenTableAround } from './symbols/kallsyms-tokens.js';
 import { LazySymbols } from './symbols/lazy.js';
+import { NoSymbols } from './symbols/none.js';
 import type { SymbolTable } from './symbols/table.js';
 import { Btf } from './types/btf.js';
 import { BTF_MAGIC, parseBtfHeader } from './types/btf-sections.js';
@@ -16,6 +18,7 @@ import { type KnownOffsets, LazyTypes } from './types/lazy.js';
 
 /** Most bytes of BTF read: a distribution's kernel has 3–8 MB. */
 const MAX_BTF = 64 << 20;
+const MAX_BANNER = 512;
 
 /** The guest's own symbols and types, and where they are. */
 export interface GuestTables {
@@ -107,14 +110,15 @@ function guestTypes(reading: Reading, btf: BtfPlace | undefined, known?: KnownOf
 }
 
 /**
- * Searches the image for kallsyms and BTF.
- * @param needSymbols whether a kernel without kallsyms is refused: nothing else gives its symbols
+ * Searches the image for kallsyms and BTF, and for the variables that kallsyms does not name.
+ * @param needSymbols whether a kernel of which nothing is named and nothing found is refused:
+ *   nobody else gives its symbols
  */
 export async function tablesFromGuest(
   candidate: ImageCandidate,
   { needSymbols, signal }: { needSymbols: boolean; signal: AbortSignal | undefined },
 ): Promise<GuestTables> {
-  const { space } = candidate;
+  const { space, image } = candidate;
   let kallsyms: Kallsyms | undefined;
   let failure: unknown;
   try {
@@ -123,26 +127,35 @@ export async function tablesFromGuest(
     if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error.code === 'VMI_ABORTED')
       throw error;
     failure = error;
-    if (needSymbols) throw error;
   }
+  const named: SymbolTable = kallsyms ?? new NoSymbols();
+  const data = await findImageSymbols(candidate, named, signal);
   const btf =
     (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, signal));
-  const data = kallsyms && (await findDataSymbols(candidate, kallsyms, signal));
-  const open = () => {
-    if (kallsyms === undefined) throw failure;
-    return kallsyms;
-  };
-  const symbols = new LazySymbols('kallsyms', open, data);
+  const symbols = new LazySymbols('kallsyms', () => named, data);
   const reading: Reading = { memory: space, symbols };
+  const types = guestTypes(reading, btf);
+  if (needSymbols) {
+    const banner = symbols.find('linux_banner');
+    const single = banner !== undefined && !isForMany(space.readString(banner, MAX_BANNER));
+    await findTaskSymbols({ space, image, symbols, types, single, signal });
+    // What has a banner and tasks is a kernel, though it names nothing.
+    if (kallsyms === undefined && symbols.find('init_task') === undefined) throw failure;
+  }
   return {
     readThrough: (memory, symbols) => {
       Object.assign(reading, { memory, symbols });
     },
     symbols,
-    types: guestTypes(reading, btf),
+    types,
     tables: () => kallsyms?.tables,
     btf: () => btf,
   };
+}
+
+/** Whether a banner is that of a kernel for more than one CPU. init/Makefile, UTS_VERSION. */
+function isForMany(banner: string): boolean {
+  return / #[^#]*\bSMP\b/.test(banner);
 }
 
 /** Kallsyms of an image, from its token table on. */

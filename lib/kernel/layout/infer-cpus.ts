@@ -29,8 +29,10 @@ export function inferCpus(of: Inference): void {
       return isPointer(mm) && of.directories.has(of.words.u64(mm + BigInt(pgd)));
     };
     const places = multiples(8).filter((at) => nearly(bases, (base) => isLoaded(base, at)));
-    // Behind it comes the address space that was last used.
-    if (places.length === 2) of.settleFirst('tlb_state.loaded_mm', places);
+    // Behind it comes the address space that was last used; `tlb_state` is never shuffled.
+    const [first, second] = places;
+    if (places.length === 2 && second! - first! === 8)
+      of.place('tlb_state.loaded_mm', first!, 'by order');
     else of.settle('tlb_state.loaded_mm', places);
   }
   const hot = symbols.find('pcpu_hot');

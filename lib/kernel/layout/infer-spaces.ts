@@ -1,5 +1,6 @@
 import { PF_EXITING, PF_KTHREAD } from './case.js';
 import { isPointer } from './guest-words.js';
+import { placeByCode } from './infer-code.js';
 import { kthreadd } from './infer-list.js';
 import { type Certainty, type Inference, nearly } from './inference.js';
 import type { SampledTask } from './task-sample.js';
@@ -44,20 +45,24 @@ const SPACES = ['task_struct.mm', 'task_struct.active_mm'] as const;
 /**
  * Both are the same, but for a task that has none and borrows one while it is on a CPU. Side by
  * side they are as the kernel declares them, and a task that says otherwise leaves it open: one
- * that lies must not swap the answers for all.
+ * that lies must not swap the answers for all. Where they lie apart, the code of `get_task_mm`
+ * says which one it reads.
  */
 function settleSpaces(of: Inference, one: number, other: number): void {
   const borrows = (mm: number, active: number) =>
     of.tasks.some((task) => task.u64(mm) === 0n && task.u64(active) !== 0n);
-  const oneIsMm = borrows(one, other);
-  const otherIsMm = borrows(other, one);
-  const place = (mm: number, active: number, certainty: Certainty) => {
+  const isMm = { one: borrows(one, other), other: borrows(other, one) };
+  const place = (mm: number, certainty: Certainty) => {
     of.place('task_struct.mm', mm, certainty);
-    of.place('task_struct.active_mm', active, certainty);
+    of.place('task_struct.active_mm', mm === one ? other : one, certainty);
   };
-  if (!otherIsMm && oneIsMm) place(one, other, 'proven');
-  else if (!otherIsMm && other - one === 8) place(one, other, 'by order');
-  else if (otherIsMm && !oneIsMm && other - one !== 8) place(other, one, 'proven');
+  const byCode = placeByCode(of, 'task_struct.mm', [one, other]);
+  const denied = byCode === one ? isMm.other : byCode === other && isMm.one;
+  const inOrder = other - one === 8 && !of.shuffled;
+  if (byCode !== undefined && !denied && (byCode === one || !inOrder)) place(byCode, 'by code');
+  else if (byCode === undefined && isMm.one && !isMm.other) place(one, 'proven');
+  else if (byCode === undefined && !isMm.other && inOrder) place(one, 'by order');
+  else if (byCode === undefined && isMm.other && !isMm.one && !inOrder) place(other, 'proven');
   else for (const name of SPACES) of.undecided.set(name, [one, other]);
 }
 

@@ -25,7 +25,9 @@ export type Certainty =
   /** Nothing else in the structure has the values that it must have. */
   | 'proven'
   /** Two have, side by side, and the kernel's source declares this one first. */
-  | 'by order';
+  | 'by order'
+  /** Several have, and of these the code of a function that reads the member names this one. */
+  | 'by code';
 
 /**
  * What has been found out so far of a kernel's structures, from nothing but the tasks that are
@@ -77,9 +79,24 @@ export class Inference {
    * are declared. A kernel that shuffles its structures leaves them apart, and then nothing tells.
    */
   settleFirst(name: MemberName, places: readonly number[], size = 8): void {
-    if (places.length === 2 && places[1]! - places[0]! === size) {
+    if (places.length === 2 && places[1]! - places[0]! === size && !this.shuffled) {
       this.place(name, places[0]!, 'by order');
     } else this.undecided.set(name, places);
+  }
+
+  /**
+   * Whether the kernel shuffled its structures (CONFIG_RANDSTRUCT): members that it declares side
+   * by side lie apart. Then the order in which two are declared says nothing.
+   */
+  get shuffled(): boolean {
+    const apart = (first: MemberName, second: MemberName, size: number) => {
+      const [one, two] = [this.offset(first), this.offset(second)];
+      return one !== undefined && two !== undefined && two - one !== size;
+    };
+    return (
+      apart('task_struct.pid', 'task_struct.tgid', 4) ||
+      apart('task_struct.thread_pid', 'task_struct.pid_links', 8)
+    );
   }
 
   /** Where a member was placed. */

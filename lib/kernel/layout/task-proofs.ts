@@ -152,16 +152,17 @@ export function exitStates(of: LayoutCase): Doubt | undefined {
     return (value & ~EXIT_BITS) === 0 && (value === 0 || task.u64(mm) === 0n);
   });
   if (!fits) return doubt(of, 'tasks that live have another value there', name);
-  const exited = of.others.filter(
-    (task) => task.u64(mm) === 0n && (task.u32(flags) & (PF_EXITING | PF_KTHREAD)) === PF_EXITING,
-  );
-  if (exited.some((task) => (task.u32(at) & EXIT_BITS) !== 0) || !of.strict) return undefined;
+  if (!of.strict) return undefined;
   // Written in this order exit_state, exit_code and exit_signal follow each other, and what a
   // process sends its parent when it exits is SIGCHLD.
   const users = of.others.filter((task) => task.u64(mm) !== 0n);
   const signalAt = (ahead: number) =>
     users.length > 0 && mostly(users, (task) => task.u32(at + ahead) === SIGCHLD);
   if (signalAt(8)) return undefined;
+  const exited = of.many.filter(
+    (task) => task.u64(mm) === 0n && (task.u32(flags) & (PF_EXITING | PF_KTHREAD)) === PF_EXITING,
+  );
+  if (exited.some((task) => (task.u32(at) & EXIT_BITS) !== 0)) return undefined;
   return doubt(of, 'no task has exited, and its neighbours are others than they should be', name);
 }
 

@@ -43,6 +43,11 @@ export class LazySymbols implements SymbolTable {
     return found;
   }
 
+  /** Adds the address of what the table does not name and what was found by its contents. */
+  add(name: string, address: bigint): void {
+    this.#known.set(name, address);
+  }
+
   address(name: string): bigint {
     return this.find(name) ?? this.table.address(name);
   }

@@ -1,8 +1,8 @@
-import { PHYSICAL_MASK } from '../address.js';
-import type { ImageCandidate } from './candidate.js';
-import { scanImage } from './image.js';
-import type { SymbolTable } from './symbols/table.js';
-import { TEXT_ENTRY } from './x86-64.js';
+import { PHYSICAL_MASK } from '../../address.js';
+import type { ImageCandidate } from '../candidate.js';
+import { scanImage } from '../image.js';
+import type { SymbolTable } from '../symbols/table.js';
+import { TEXT_ENTRY } from '../x86-64.js';
 
 const BANNER = Buffer.from('Linux version ', 'latin1');
 /** The text of `linux_banner`: it ends with a newline, unlike what the log holds of it. */
@@ -19,7 +19,7 @@ const SAME = PHYSICAL_MASK | 1n;
  * CONFIG_KALLSYMS_ALL): the banner, and the kernel's own page table.
  * @returns addresses by symbol, of those that the table lacks and that are found
  */
-export async function findDataSymbols(
+export async function findImageSymbols(
   candidate: ImageCandidate,
   symbols: SymbolTable,
   signal: AbortSignal | undefined,
