@@ -8,7 +8,7 @@
  * Boots Debian's Xen with a dom0 in QEMU, by emulation; in it a PVH and a PV guest; and runs `vmi` in dom0. A guest agrees when every
  * task and thread has, from outside, each fact that the kernel module inside tells, and CR3 leads back to the same
  * tasks. Then it listens to writes to CR3 and ends that in every way there is: the guest must run afterwards, each time.
- * Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest, and 15 for
+ * Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest, and 30 for
  * the ends. `--part` chooses one of the two; `--markdown` is for one of them.
  */
 import { copyFileSync, writeFileSync } from 'node:fs';

@@ -15,11 +15,16 @@ const PACKET = {
   flags: 13,
   trackDescriptor: 60,
 } as const;
-const DESCRIPTOR = { uuid: 1, name: 2, parent: 5, counter: 8 } as const;
+const DESCRIPTOR = { uuid: 1, name: 2, parent: 5, counter: 8, ordering: 11, rank: 12 } as const;
+const COUNTER = { unit: 3 } as const;
 const EVENT = { annotation: 4, type: 9, track: 11, category: 22, name: 23, counter: 30 } as const;
 const ANNOTATION = { uint: 3, string: 6, name: 10 } as const;
 /** TrackEvent.Type. */
 const TYPE = { begin: 1, end: 2, counter: 4 } as const;
+/** TrackDescriptor.ChildTracksOrdering: by rank, since names would put CPU 10 before CPU 2. */
+const EXPLICIT = 3;
+/** CounterDescriptor.Unit. */
+const UNIT_COUNT = 2;
 /** TracePacket.SequenceFlags: SEQ_INCREMENTAL_STATE_CLEARED. */
 const STATE_CLEARED = 1;
 const SEQUENCE = 1;
@@ -79,7 +84,10 @@ export class PerfettoWriter implements TraceWriter {
 
   begin({ name, cpus }: TraceHeader): Uint8Array {
     const tracks = new Message();
-    const root = new Message().number(DESCRIPTOR.uuid, ROOT).text(DESCRIPTOR.name, name);
+    const root = new Message()
+      .number(DESCRIPTOR.uuid, ROOT)
+      .text(DESCRIPTOR.name, name)
+      .number(DESCRIPTOR.ordering, EXPLICIT);
     tracks.message(
       TRACE.packet,
       packet().number(PACKET.flags, STATE_CLEARED).message(PACKET.trackDescriptor, root),
@@ -88,12 +96,14 @@ export class PerfettoWriter implements TraceWriter {
       const slices = new Message()
         .number(DESCRIPTOR.uuid, trackOf(cpu))
         .text(DESCRIPTOR.name, `CPU ${cpu}`)
-        .number(DESCRIPTOR.parent, ROOT);
+        .number(DESCRIPTOR.parent, ROOT)
+        .number(DESCRIPTOR.rank, trackOf(cpu));
       const counter = new Message()
         .number(DESCRIPTOR.uuid, trackOf(cpu) + 1)
         .text(DESCRIPTOR.name, `CPU ${cpu} missed switches`)
         .number(DESCRIPTOR.parent, ROOT)
-        .message(DESCRIPTOR.counter, new Message());
+        .number(DESCRIPTOR.rank, trackOf(cpu) + 1)
+        .message(DESCRIPTOR.counter, new Message().number(COUNTER.unit, UNIT_COUNT));
       for (const track of [slices, counter])
         tracks.message(TRACE.packet, packet().message(PACKET.trackDescriptor, track));
     }
