@@ -10,12 +10,14 @@ export const PAGE_STYLE = `
 @media(prefers-color-scheme:dark){:root{--bg:#0f141b;--card:#171e28;--ink:#e6ebf2;--dim:#8d9bb0;
 --edge:#263040;--lane:#121923;--idle:#1f2937;--accent:#60a5fa;--bad:#f59e0b}}
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);
+display:flex;flex-direction:column;min-height:100vh;
 font:14px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif}
 header{display:flex;flex-wrap:wrap;align-items:baseline;gap:4px 20px;padding:18px 24px 12px}
-h1{margin:0;font-size:17px;font-weight:650}header p{margin:0;color:var(--dim);flex:1 1 260px}
+h1{margin:0;font-size:17px;font-weight:650}header p{margin:0;color:var(--dim);flex:1 1 180px}
 input{width:260px;padding:7px 12px;border:1px solid var(--edge);border-radius:8px;
 background:var(--card);color:var(--ink);font:inherit}input:focus{outline:2px solid var(--accent)}
-#hits{color:var(--dim);min-width:90px}
+#hits{color:var(--dim);min-width:90px;font-variant-numeric:tabular-nums}
+#hits:empty{display:none}
 main,section{margin:0 24px 18px;background:var(--card);border:1px solid var(--edge);
 border-radius:12px;overflow:hidden;position:relative}
 canvas{display:block;width:100%;cursor:grab;touch-action:none}canvas:active{cursor:grabbing}
@@ -24,13 +26,16 @@ canvas:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
 #tip{position:absolute;pointer-events:none;padding:9px 12px;border-radius:8px;font-size:12.5px;
 background:var(--ink);color:var(--bg);box-shadow:0 6px 20px #0004;white-space:pre;z-index:2;
 font-variant-numeric:tabular-nums}
-section{max-height:46vh;overflow:auto}table{border-collapse:collapse;width:100%;
+main{flex:none}section{flex:1 1 0;min-height:280px;overflow:auto}table{border-collapse:collapse;width:100%;
 font-variant-numeric:tabular-nums}th,td{text-align:right;padding:5px 14px;white-space:nowrap}
 th{position:sticky;top:0;background:var(--card);color:var(--dim);font-weight:550;font-size:12px;
 border-bottom:1px solid var(--edge)}th:nth-child(2),td:nth-child(2){text-align:left}
 td:nth-child(2){font-weight:550}td:last-child{font-family:ui-monospace,monospace;font-size:12.5px}
 tbody tr{cursor:pointer}tbody tr:hover{background:var(--lane)}.bar{width:26%}
-td.bar i{display:block;height:9px;border-radius:5px;min-width:2px}
+td.bar i{display:block;height:9px;border-radius:5px;min-width:2px}.dim{color:var(--dim)}
+@media(max-width:760px){header{padding:14px 12px 10px}main,section{margin:0 12px 12px}
+th,td{padding:5px 8px}.bar{display:none}header p{flex-basis:100%}input{flex:1 1 200px}}
+@media(max-width:520px){th:nth-child(3),td:nth-child(3){display:none}}
 `;
 
 export const PAGE_SCRIPT = String.raw`
@@ -41,15 +46,19 @@ const LEFT=64,TOP=30,LANE=46,GAP=10,FOOT=10;
 let from=first,span=last-first,found=new Set(),hit=-1,order=[],width=800;
 const css=name=>getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dark=()=>matchMedia('(prefers-color-scheme:dark)').matches;
-function hue(pid){return(pid*137.508)%360}
+// One hue a name: what runs the same program looks alike, and its processes differ a little.
+const hues=names.map(name=>{
+  let sum=7;for(const letter of name)sum=(sum*31+letter.codePointAt(0))%9973;
+  return sum*137.508%360});
 function colour(row){
   if(row[3]===2)return css('--idle');
-  return'hsl('+hue(row[6])+' '+(row[3]===1?'22%':'58%')+' '+(dark()?'52%':'62%')+')';
+  const light=(dark()?50:60)+(row[6]*7)%9-4;
+  return'hsl('+hues[row[4]]+' '+(row[3]===1?'20%':'56%')+' '+light+'%)';
 }
 function time(ns){
   const a=Math.abs(ns);
   if(a>=1e9)return(ns/1e9).toFixed(3)+' s';
-  if(a>=1e6)return(ns/1e6).toFixed(3)+' ms';
+  if(a>=1e6)return(ns/1e6).toFixed(2)+' ms';
   return(ns/1e3).toFixed(1)+' µs';
 }
 const x=ns=>LEFT+(ns-from)/span*(width-LEFT);
@@ -60,11 +69,16 @@ function firstSeen(lane){
   return low;
 }
 function drawRuler(){
-  const step=Math.pow(10,Math.floor(Math.log10(span/4))),unit=span/step>20?step*5:span/step>8?step*2:step;
-  pen.fillStyle=css('--dim');pen.textAlign='left';pen.font='11px system-ui';
-  for(let t=Math.ceil(from/unit)*unit;t<from+span;t+=unit){
+  // Steps of 1, 2 or 5, so far apart that no two labels meet.
+  const least=span/(width-LEFT)*92,power=Math.pow(10,Math.floor(Math.log10(least)));
+  const step=power*(least/power>5?10:least/power>2?5:least/power>1?2:1);
+  const [scale,unit]=from+span>=1e9?[1e9,' s']:from+span>=1e6?[1e6,' ms']:[1e3,' µs'];
+  const digits=Math.max(0,-Math.floor(Math.log10(step/scale)+1e-9));
+  pen.fillStyle=css('--dim');pen.textAlign='left';pen.font='11px system-ui,sans-serif';
+  for(let t=Math.ceil(from/step)*step;t<from+span;t+=step){
     pen.fillRect(Math.round(x(t)),TOP-6,1,5);
-    if(x(t)+4<width-50)pen.fillText(time(t),x(t)+4,TOP-10);
+    const label=(t/scale).toFixed(digits)+unit;
+    if(x(t)+4+pen.measureText(label).width<width)pen.fillText(label,x(t)+4,TOP-10);
   }
 }
 function drawSlice(row,y,clear){
@@ -74,12 +88,14 @@ function drawSlice(row,y,clear){
   if(row[3]===3){
     pen.fillStyle=css('--bad');pen.fillRect(a,y+LANE/2-2,w,4);
   }else{
-    pen.fillStyle=colour(row);pen.fillRect(a,y+(row[3]===2?LANE-9:2),w,row[3]===2?7:LANE-4);
+    // A hair between neighbours, where both are wide enough to be two.
+    pen.fillStyle=colour(row);
+    pen.fillRect(a,y+(row[3]===2?LANE-9:2),w>5?w-1:w,row[3]===2?7:LANE-4);
     if(w>34&&row[3]!==2&&clear){
       pen.save();pen.beginPath();pen.rect(a+4,y,w-8,LANE);pen.clip();
-      pen.fillStyle=dark()?'#0b0f14':'#fff';pen.textAlign='left';
-      pen.font='600 12px system-ui';pen.fillText(names[row[4]],a+6,y+20);
-      pen.font='11px system-ui';pen.fillText(row[5]+'  '+time(row[2]),a+6,y+35);pen.restore();
+      pen.fillStyle='#fff';pen.textAlign='left';
+      pen.font='600 12px system-ui,sans-serif';pen.fillText(names[row[4]],a+6,y+20);
+      pen.font='11px system-ui,sans-serif';pen.fillText(row[5]+'  '+time(row[2]),a+6,y+35);pen.restore();
     }
   }
   pen.globalAlpha=1;
@@ -87,7 +103,7 @@ function drawSlice(row,y,clear){
 function drawLane(lane,index){
   const y=TOP+index*(LANE+GAP);
   pen.fillStyle=css('--lane');pen.fillRect(LEFT,y,width-LEFT,LANE);
-  pen.fillStyle=css('--ink');pen.font='600 12px system-ui';pen.textAlign='right';
+  pen.fillStyle=css('--ink');pen.font='600 12px system-ui,sans-serif';pen.textAlign='right';
   pen.fillText('CPU '+CPUS[index],LEFT-10,y+LANE/2+4);
   let edge=-1;
   for(let i=firstSeen(lane);i<lane.length&&lane[i][1]<from+span;i++){
@@ -124,7 +140,7 @@ function firstFrom(lane,t){
   return low;
 }
 function describe(row){
-  const when=time(row[1])+'  +'+time(row[2]);
+  const when=(row[1]/1e9).toFixed(6)+' s, for '+time(row[2]);
   if(row[3]===3)return row[8]+' switches that nobody saw\n'+when;
   const who=row[3]===2?'idle':names[row[4]]+'\nPID '+row[5]+(row[6]===row[5]?'':'   process '+row[6]);
   return who+'\nCR3 '+spaces[row[7]]+'\n'+when+(row[9]||row[3]===2?'':'\nbegin known to a look only');
@@ -172,7 +188,8 @@ function showShares(){
     add(one.pid);add(one.name);add(one.n);add(time(one.t));add((one.t/all*100).toFixed(2)+' %');
     const bar=document.createElement('i');bar.style.width=one.t/all*100+'%';
     bar.style.background=colour(one.row);const td=add('');td.className='bar';td.append(bar);
-    add(one.row[3]===2?'':one.cr3);
+    // A kernel thread and an idle CPU run on what the task before them left.
+    if(one.row[3]===0)add(one.cr3);else add('borrowed').className='dim';
     tr.onclick=()=>{$('search').value=one.pid===0?one.name:one.pid;search($('search').value);next()};
     $('share').append(tr);
   }
