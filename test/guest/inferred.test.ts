@@ -17,6 +17,7 @@ import { attach, type Guest } from '../../lib/index.js';
 import { KernelCpus } from '../../lib/kernel/cpus.js';
 import { inferLayout } from '../../lib/kernel/layout/infer.js';
 import type { Inference } from '../../lib/kernel/layout/inference.js';
+import { TOKEN_PATTERN } from '../../lib/kernel/symbols/kallsyms-tokens.js';
 import { guestImage, hasGuestImage } from '../hostile/image.mjs';
 
 /** How far the head of the PID tree is from its namespace is known, not what lies between. */
@@ -32,6 +33,13 @@ function answers(guest: Guest): string {
     cpus: guest.cpus().map(({ cpu, task, cr3 }) => [cpu, task.pid, cr3]),
   };
   return JSON.stringify(all, (_, value) => (typeof value === 'bigint' ? `${value}` : value));
+}
+
+/** Overwrites what begins at some addresses of an image. */
+function wipe(ram: string, places: readonly bigint[]): void {
+  const file = openSync(ram, 'r+');
+  for (const place of places) writeSync(file, Buffer.alloc(32), 0, 32, Number(place));
+  closeSync(file);
 }
 
 // Kernels whose image is not in the lab's cache are not booted for this: matrix and survey do.
@@ -52,10 +60,7 @@ describe.each(suites)('the layout of a real kernel of %s, with its BTF hidden', 
     const { kernel } = guest;
     const { memory, symbols } = kernel;
     inference = inferLayout({ memory, symbols, cpus: new KernelCpus(kernel) });
-    const btf = memory.translate(guest.symbol('__start_BTF'));
-    const file = openSync(ram, 'r+');
-    writeSync(file, Buffer.alloc(32), 0, 32, Number(btf));
-    closeSync(file);
+    wipe(ram, [memory.translate(guest.symbol('__start_BTF'))]);
   });
   afterAll(async () => {
     await guest?.close();
@@ -103,5 +108,17 @@ describe.each(suites)('the layout of a real kernel of %s, with its BTF hidden', 
     await using again = await attach(`image:${ram}`, { cache: false, profile });
     expect(again.kernel.provenance.types).toBe(profile);
     expect(answers(again) === right).toBe(true);
+  });
+
+  it('gives the same answers with its symbols hidden, too', async ({ skip }) => {
+    if (guest === undefined) return skip(`no image of a guest of ${suite} is in the lab's cache`);
+    wipe(ram, await guest.memory.scan(TOKEN_PATTERN, { max: 4096 }));
+    await using plain = await attach(`image:${ram}`, { cache: false });
+    expect(plain.kernel.symbols.count).toBe(0);
+    expect(plain.kernel.provenance.types).toBe('inferred');
+    for (const name of ['init_task', 'init_pid_ns', 'cpu_tlbstate', '__per_cpu_offset']) {
+      expect(plain.symbol(name), name).toBe(guest.symbol(name));
+    }
+    expect(answers(plain) === right).toBe(true);
   });
 });

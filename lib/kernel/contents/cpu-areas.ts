@@ -7,12 +7,13 @@ import { GuestWords } from '../layout/guest-words.js';
 /** Bytes of a CPU's static variables that are searched, from their start on. */
 export const AREA_LENGTH = 512 << 10;
 /** Values of the image that come into question. */
-const MAX_VALUES = 4096;
+const MAX_VALUES = 65_536;
+/** Places at which a value is known to stand. */
+const MAX_PLACES = 16;
 /** CONFIG_NR_CPUS at most. arch/x86/Kconfig, NR_CPUS_RANGE_END. */
 const MAX_CPUS = 8192;
 const WORD = 8n;
-/** Addresses are counted modulo this. */
-const SPACE = 1n << 64n;
+const PAGE = 4096n;
 
 /** Where each CPU has its variables. */
 export interface CpuAreas {
@@ -42,28 +43,59 @@ export function readImage(space: VirtualMemory, image: MappedImage): Buffer {
  * Finds `__per_cpu_offset` by its contents: a table of addresses of pages, at each of which, the
  * same distance behind it, that address stands again (`this_cpu_off`).
  * @param bytes the image's
- * @returns what comes into question, those with the most CPUs first
+ * @returns what comes into question, tables first, then single entries
  */
-export function findCpuAreas(space: VirtualMemory, image: MappedImage, bytes: Buffer): CpuAreas[] {
+export function* findCpuAreas(
+  space: VirtualMemory,
+  image: MappedImage,
+  bytes: Buffer,
+): Generator<CpuAreas> {
   const values = pageAddresses(image, bytes);
+  const ascending = BigUint64Array.from(values.keys()).sort();
+  const places = new Set([...values.values()].flat());
+  const isTable = (place: bigint) => places.has(place + WORD) || places.has(place - WORD);
+  const words = new GuestWords(space);
   const area = Buffer.allocUnsafeSlow(AREA_LENGTH);
-  const found: CpuAreas[] = [];
-  const look = (offset: bigint, start: bigint) => {
-    for (const self of selfReferences(space, offset, start, area)) {
-      for (const place of values.get(offset)!)
-        found.push(areasAt(new GuestWords(space), { place, self, start }));
-    }
-  };
-  for (const offset of values.keys()) look(offset, 0n);
-  // Since 6.15 per-cpu symbols count from where the image has them: then the address of the first
-  // CPU's variables is known to the kernel, too (`pcpu_base_addr`).
-  for (const offset of values.keys()) {
-    for (const base of values.keys()) {
-      const start = base - offset + SPACE;
-      if (start >= image.virtual && start < image.virtual + image.length) look(offset, start);
+  for (const inTable of [true, false]) {
+    const tried = new Set<string>();
+    for (const [offset, all] of values) {
+      const own = all.filter((place) => isTable(place) === inTable);
+      if (own.length === 0) continue;
+      for (const start of startsOf(image, { offset, repeated: all.length > 1, ascending })) {
+        for (const self of selfReferences(space, offset, start, area)) {
+          for (const place of own) {
+            const found = areasAt(words, { place, self, start });
+            const key = `${found.table} ${self}`;
+            if (found.offsets.length === 0 || tried.has(key)) continue;
+            tried.add(key);
+            yield found;
+          }
+        }
+      }
     }
   }
-  return found.sort((a, b) => b.offsets.length - a.offsets.length);
+}
+
+/**
+ * Where per-cpu symbols may start, for the first CPU's offset. They count from 0, or, since 6.15,
+ * from where the image has them. The address of the first CPU's variables is known to the kernel,
+ * too (`pcpu_base_addr`).
+ */
+function* startsOf(
+  image: MappedImage,
+  of: { offset: bigint; repeated: boolean; ascending: BigUint64Array },
+): Generator<bigint> {
+  const { offset, repeated, ascending } = of;
+  if (repeated) yield 0n;
+  const first = wrap(offset + image.virtual);
+  let low = 0;
+  for (let high = ascending.length; low < high; ) {
+    const middle = (low + high) >>> 1;
+    if (ascending[middle]! < first) low = middle + 1;
+    else high = middle;
+  }
+  for (; low < ascending.length && ascending[low]! < first + image.length; low++)
+    yield wrap(ascending[low]! - offset);
 }
 
 /** Words of the image that are addresses of pages outside it, and where they stand. */
@@ -77,7 +109,7 @@ function pageAddresses(image: MappedImage, bytes: Buffer): Map<bigint, bigint[]>
     const value = bytes.readBigUInt64LE(4 * i);
     const places = found.get(value) ?? [];
     if (places.length === 0 && found.size >= MAX_VALUES) continue;
-    if (places.length < 16) places.push(image.virtual + BigInt(4 * i));
+    if (places.length < MAX_PLACES) places.push(image.virtual + BigInt(4 * i));
     found.set(value, places);
   }
   return found;
@@ -114,7 +146,8 @@ function areasAt(
 ): CpuAreas {
   const fits = (at: bigint) => {
     const offset = words.u64(at);
-    return offset !== undefined && offset !== 0n && words.u64(wrap(self + offset)) === offset;
+    if (offset === undefined || offset === 0n || offset % PAGE !== 0n) return false;
+    return words.u64(wrap(self + offset)) === offset;
   };
   let table = place;
   for (let n = 0; n < MAX_CPUS && fits(table - WORD); n++) table -= WORD;

@@ -33,6 +33,8 @@ export interface CpuSearch {
   readonly initTask: bigint;
   /** Where symbols of the first byte of each CPU's variables are. */
   readonly start: bigint;
+  /** Address of `this_cpu_off`, where each CPU has variables of its own. */
+  readonly self?: bigint;
   readonly cpus: readonly CpuBytes[];
 }
 
@@ -64,7 +66,7 @@ export function findLoadedMm(search: CpuSearch): bigint | undefined {
     if (mm !== LOADED_MM_SWITCHING && !isPointer(mm)) return false;
     const [asid, next] = [bytes.readUInt16LE(at + 16), bytes.readUInt16LE(at + 18)];
     if (asid > MAX_ASID || next < 1 || next > MAX_NEXT_ASID) return false;
-    if (last !== 0n && !isPointer(last & ~SPEC_BITS)) return false;
+    if (last > SPEC_BITS && !isPointer(last & ~SPEC_BITS)) return false;
     return mm === LOADED_MM_SWITCHING || directories.has(words.u64(mm + BigInt(pgd)));
   };
   return only(search, 24, isLoaded);
@@ -72,8 +74,9 @@ export function findLoadedMm(search: CpuSearch): bigint | undefined {
 
 /**
  * Finds what holds each CPU's current task: `current_task` of `pcpu_hot`, which the number of the
- * CPU and the end of the task's stack follow; or `curr` of the run queue, which its idle task and
- * its `migration` thread follow.
+ * CPU and the end of the task's stack follow (6.2 to 6.14); what shares a cache line with
+ * `this_cpu_off` (since 6.15, DEFINE_PER_CPU_CACHE_HOT); or `curr` of the run queue, which its idle
+ * task and its `migration` thread follow.
  * @returns its address; `undefined` where none or several come into question
  */
 export function findCurrentTask(search: CpuSearch): bigint | undefined {
@@ -92,7 +95,15 @@ export function findCurrentTask(search: CpuSearch): bigint | undefined {
         tasks.nameOf(bytes.readBigUInt64LE(at + ahead + 8)) === `migration/${cpu}`,
     );
   };
-  return only(search, 32, isHot) ?? only(search, 32, isQueue);
+  const { self } = search;
+  const isNear = ({ bytes }: CpuBytes, at: number) =>
+    (search.start + BigInt(at)) / HOT_ALIGN === (self ?? 0n) / HOT_ALIGN &&
+    tasks.has(bytes.readBigUInt64LE(at));
+  return (
+    only(search, 32, isHot) ??
+    (search.start === 0n ? undefined : only(search, 8, isNear)) ??
+    only(search, 32, isQueue)
+  );
 }
 
 /** The only place that fits on every CPU, as the address of a symbol. */

@@ -16,7 +16,7 @@ const UPID_NS = 8;
 /** Tasks whose namespace is looked at: the first ones are in no other. */
 const TASKS = 4;
 /** Tables of per-cpu variables that are tried: of a guest with one CPU many look like one. */
-const MAX_TABLES = 64;
+const MAX_TABLES = 256;
 
 /** A kernel's image, and what it is searched with. */
 export interface TaskSymbolSearch {
@@ -69,10 +69,12 @@ function findPidNamespace({ space, types }: TaskSymbolSearch, initTask: bigint) 
 
 /** Variables of which each CPU has its own. */
 function addPerCpu({ space, image, symbols, types }: TaskSymbolSearch, initTask: bigint): void {
-  const areas = findCpuAreas(space, image, readImage(space, image));
-  for (const { table, self, start, offsets } of areas.slice(0, MAX_TABLES)) {
+  let tried = 0;
+  for (const areas of findCpuAreas(space, image, readImage(space, image))) {
+    if (tried++ === MAX_TABLES) return;
+    const { table, self, start, offsets } = areas;
     const cpus = cpuBytes(space, start, offsets);
-    const found = cpuVariables({ memory: space, types, initTask, start, cpus });
+    const found = cpuVariables({ memory: space, types, initTask, start, self, cpus });
     if (found === undefined) continue;
     symbols.add('__per_cpu_offset', table);
     symbols.add('this_cpu_off', self);
