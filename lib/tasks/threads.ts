@@ -44,7 +44,10 @@ const MAX_LOOKS = 3;
  */
 export function walkThreads(members: TaskMembers, processes: Processes): Threads {
   const { signals, tgids } = processes;
-  const heads = signals.map((signal) => wrap(signal + BigInt(members.threadHead)));
+  const heads = new BigUint64Array(signals.length);
+  const offset = BigInt(members.threadHead);
+  // Cut to 64 bits in the same expression, the sum makes no bigint.
+  for (let i = 0; i < heads.length; i++) heads[i] = BigInt.asUintN(64, signals[i]! + offset);
   const { rows, counts, retries } = members.threads.walk(heads);
   readAgain(members, rows);
   // Compared as words: a bigint each for thousands of threads takes longer than the walk.

@@ -14,9 +14,25 @@ constexpr size_t kMaxAhead = size_t{1} << 18;
 
 }  // namespace
 
-void CopiedNodes::Begin(const std::vector<uint64_t>* ahead, const RowBuffer& into) {
+void CopiedNodes::Begin(const std::vector<uint64_t>& heads, const std::vector<uint64_t>* ahead,
+                        const RowBuffer& into) {
   ahead_ = ahead;
-  ahead_count_ = std::min(ahead->size(), kMaxAhead);
+  ReadAhead(into);
+  ReadHeads(heads);
+}
+
+void CopiedNodes::ReadHeads(const std::vector<uint64_t>& heads) {
+  const size_t count = heads.size();
+  head_links_.assign(count, ListLink());
+  std::vector<uint8_t> bytes(RowLayout(head_plan_, count).total);
+  Rows rows(head_plan_, {bytes.data(), count}, 0);
+  rows.columns[0] = reinterpret_cast<uint8_t*>(head_links_.data());
+  std::memcpy(rows.bases, heads.data(), count * sizeof(uint64_t));
+  GatherCopied(gatherer_->space(), head_plan_, rows, 0, count, {}, gatherer_->scratch());
+}
+
+void CopiedNodes::ReadAhead(const RowBuffer& into) {
+  ahead_count_ = std::min(ahead_->size(), kMaxAhead);
   used_ = ahead_count_;
   cursor_ = 0;
   has_map_ = false;
@@ -32,7 +48,7 @@ void CopiedNodes::Begin(const std::vector<uint64_t>* ahead, const RowBuffer& int
   const Rows rows = RowsWithLinks();
   std::memset(rows.masks, 0, ahead_count_ * sizeof(uint32_t));
   for (size_t i = 0; i < ahead_count_; ++i) {
-    const uint64_t base = (*ahead)[i] - link_;
+    const uint64_t base = (*ahead_)[i] - link_;
     std::memcpy(rows.bases + i * sizeof base, &base, sizeof base);
   }
   GatherCopied(gatherer_->space(), plan_with_link_, rows, 0, ahead_count_, {},

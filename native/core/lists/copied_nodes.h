@@ -3,7 +3,8 @@
 // A node costs a read of its own, which brings what the row has at the node itself. The nodes of
 // the last walk are read ahead in a few batches, with all that hangs on them. They are a guess:
 // links are followed in what that brought, each node is used once, and only where its back pointer
-// fits.
+// fits. The heads are read in one batch, too, after those: each is used for the first start of its
+// list.
 #pragma once
 
 #include <cstddef>
@@ -26,11 +27,16 @@ class CopiedNodes {
       : gatherer_(gatherer),
         plan_(plan),
         plan_with_link_(plan.With(static_cast<int32_t>(link), sizeof(ListLink))),
+        head_plan_(Plan().With(0, sizeof(ListLink))),
         link_(link) {}
 
   // Starts a walk and reads nodes ahead; they stay as they are. Rows are put into `into` where they
   // fit, so that those of a list that has not changed are where they belong.
-  void Begin(const std::vector<uint64_t>* ahead, const RowBuffer& into);
+  void Begin(const std::vector<uint64_t>& heads, const std::vector<uint64_t>* ahead,
+             const RowBuffer& into);
+
+  // The links of head number `list`, as Begin read them; zero where they could not be read.
+  const ListLink& head(size_t list) const { return head_links_[list]; }
 
   // Takes nodes that were read ahead, from number `first` on and `max` at most, as long as each is
   // `*next` and points back at `*at`. Returns how many; `*at` is the last, `*next` its successor.
@@ -62,6 +68,8 @@ class CopiedNodes {
     size_t count;
   };
 
+  void ReadAhead(const RowBuffer& into);
+  void ReadHeads(const std::vector<uint64_t>& heads);
   Rows RowsWithLinks();
   void ReserveRow(size_t row);
   void Move(size_t capacity, size_t row_count);
@@ -72,6 +80,8 @@ class CopiedNodes {
   const Plan& plan_;
   // Its last column is the link, which is not part of the rows' buffer.
   Plan plan_with_link_;
+  // The link alone.
+  Plan head_plan_;
   uint64_t link_;
 
   // Rows as they were read: the caller's buffer, or own_. Those read ahead come first; of the
@@ -81,6 +91,8 @@ class CopiedNodes {
   // Of each row. One that is taken or cannot be read is zero, and fits nowhere.
   std::vector<ListLink> links_;
   size_t used_ = 0;
+
+  std::vector<ListLink> head_links_;
 
   const std::vector<uint64_t>* ahead_ = nullptr;
   size_t ahead_count_ = 0;

@@ -18,13 +18,17 @@ constexpr uint64_t kListPoison2 = 0xdead'0000'0000'0122;
 constexpr int kAttempts = 10;
 // Times a list is started again.
 constexpr int kRestarts = 3;
+// Lists between the one that is followed and the one whose head is prefetched.
+constexpr size_t kHeadsAhead = 6;
 
 }  // namespace
 
 Status ListWalk::Run(const std::vector<uint64_t>& heads) {
-  for (const uint64_t head : heads) {
+  const AddressSpace::FlatFinder finder(space_.WidestFlat(), 0, sizeof(ListLink));
+  for (size_t i = 0; i < heads.size(); ++i) {
+    if (i + kHeadsAhead < heads.size()) finder.Prefetch(heads[i + kHeadsAhead]);
     nodes_.StartList();
-    Status status = WalkOne(head);
+    Status status = WalkOne(heads[i], copied_ != nullptr ? copied_->head(i) : ListLink());
     if (status.ok()) continue;
     // A source that is gone must not look like a broken list.
     Status usable = space_.memory()->Check();
@@ -33,10 +37,16 @@ Status ListWalk::Run(const std::vector<uint64_t>& heads) {
   return {};
 }
 
-Status ListWalk::WalkOne(uint64_t head) {
+// `ahead`: the links of the head where they were read ahead, else zero.
+Status ListWalk::WalkOne(uint64_t head, const ListLink& ahead) {
   head_ = head;
   restarts_ = 0;
-  Status status = Start();
+  Status status;
+  if (ahead.next != 0) {
+    StartAt(ahead);
+  } else {
+    status = Start();
+  }
   if (!status.ok()) return status;
   while (true) {
     if (copied_ != nullptr) {
@@ -61,11 +71,15 @@ Status ListWalk::Start() {
   int level;
   const size_t read = space_.Copy(head_, reinterpret_cast<uint8_t*>(&link), sizeof link, &level);
   if (read < sizeof link) return space_.MakeFault(head_ + read, sizeof link, read, level);
-  head_prev_ = link.prev;
-  at_ = head_;
-  next_ = link.next;
-  attempts_ = 0;
+  StartAt(link);
   return {};
+}
+
+void ListWalk::StartAt(const ListLink& head) {
+  head_prev_ = head.prev;
+  at_ = head_;
+  next_ = head.next;
+  attempts_ = 0;
 }
 
 // Whether the head points back at the last node.

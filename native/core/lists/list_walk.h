@@ -35,8 +35,9 @@ class ListWalk {
  private:
   enum class Trouble { kBackPointer, kUnreadable, kWild };
 
-  Status WalkOne(uint64_t head);
+  Status WalkOne(uint64_t head, const ListLink& ahead);
   Status Start();
+  void StartAt(const ListLink& head);
   bool Closes();
   Status RunMapped();
   void RunCopied();

@@ -46,7 +46,7 @@ Status ListWalker::Walk(const uint64_t* heads, size_t head_count, size_t max,
   if (is_mapped) {
     mapped_.Begin(into);
   } else {
-    copied_.Begin(&nodes_.last(), into);
+    copied_.Begin(own_heads, &nodes_.last(), into);
   }
   max = static_cast<size_t>(std::min<uint64_t>(max, kMaxRowBytes / RowLayout(plan_, 1).total));
   ListWalk walk(space_, max, &nodes_, is_mapped ? &mapped_ : nullptr,
