@@ -18,12 +18,17 @@ const MAX_RETRIES = 8;
  */
 const MISSES = 3;
 
+/** Whether an error says that a structure is none, or is not there. */
+function isBroken(error: unknown): boolean {
+  return error instanceof CorruptError || error instanceof FaultError;
+}
+
 /** `undefined` instead of the error of a structure that is none, or is not there. */
 function unlessBroken<T>(read: () => T): T | undefined {
   try {
     return read();
   } catch (error) {
-    if (error instanceof CorruptError || error instanceof FaultError) return undefined;
+    if (isBroken(error)) return undefined;
     throw error;
   }
 }
@@ -97,7 +102,13 @@ export class Tasks {
    * kernel thread off the CPU.
    */
   cr3(pid: number): bigint | null | undefined {
-    const pgd = unlessBroken(() => this.#readers.pidTree.pgd(pid));
+    let pgd: bigint | null | undefined;
+    // As unlessBroken, without a function made for each look-up.
+    try {
+      pgd = this.#readers.pidTree.pgd(pid);
+    } catch (error) {
+      if (!isBroken(error)) throw error;
+    }
     if (pgd === undefined) return this.find(pid)?.cr3;
     return pgd === null ? null : pgdToCr3(this.#kernel, pgd);
   }
