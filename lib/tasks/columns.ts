@@ -42,52 +42,77 @@ const ROW_LENGTH = 5 * 8 + 5 * 4 + 1;
 
 /**
  * Makes the columns of a listing, without the tasks that left while they were read. They are
- * copies, in one piece of memory: the rows are where the next listing's will be.
+ * copies: the rows are where the next listing's will be.
  */
 export function toColumns(listing: Listing): TaskColumns {
   const { rows, mode } = listing;
-  const keep = listing.kept();
-  const count = keep?.length ?? rows.count;
-  // Not cleared: every byte is written.
-  const bytes = Buffer.allocUnsafeSlow(count * ROW_LENGTH).buffer as ArrayBuffer;
-  let end = 0;
-  const room = <T extends Column>(type: ColumnType<T>): T => {
-    const column = new type(bytes, end, count);
-    end += column.byteLength;
-    return column;
-  };
-  const fill = <T extends Column>(column: T, from: T): T => {
-    if (keep === undefined) column.set(from as Uint32Array & BigUint64Array);
-    else for (const [i, row] of keep.entries()) column[i] = from[row]!;
-    return column;
-  };
+  const copies = new Copies(listing);
   // The longest elements first, so that all are aligned.
-  const longs = (column: BigUint64Array) => fill(room(BigUint64Array), column);
-  const words = (column: Uint32Array) => fill(room(Uint32Array), column);
-  const cr3 = room(BigUint64Array);
-  if (keep === undefined) writeCr3s(listing, cr3);
-  else fill(cr3, writeCr3s(listing, new BigUint64Array(rows.count)));
   return {
-    count,
+    count: copies.count,
     mode,
     retries: listing.retries,
     misfits: listing.misfits,
-    cr3,
-    startTime: longs(rows.longs('startTime')),
-    task: longs(rows.bases),
-    mm: longs(rows.longs('mm')),
-    activeMm: longs(rows.longs('activeMm')),
-    pid: words(rows.words('pid')),
-    tgid: words(rows.words('tgid')),
-    ppid: words(withUnreadable(listing, 'ppid', 'parent')),
-    uid: words(withUnreadable(listing, 'uid', 'cred')),
-    flags: words(rows.words('flags')),
-    cr3Source: fill(room(Uint8Array), listing.settled),
+    cr3: copies.cr3s(),
+    startTime: copies.longs(rows.longs('startTime')),
+    task: copies.longs(rows.bases),
+    mm: copies.longs(rows.longs('mm')),
+    activeMm: copies.longs(rows.longs('activeMm')),
+    pid: copies.words(rows.words('pid')),
+    tgid: copies.words(rows.words('tgid')),
+    ppid: copies.words(withUnreadable(listing, 'ppid', 'parent')),
+    uid: copies.words(withUnreadable(listing, 'uid', 'cred')),
+    flags: copies.words(rows.words('flags')),
+    cr3Source: copies.bytes(listing.settled),
   };
 }
 
 type Column = Uint32Array | BigUint64Array | Uint8Array;
-type ColumnType<T> = new (buffer: ArrayBuffer, offset: number, length: number) => T;
+
+/** Copies columns of a listing, without the tasks that left, into one piece of memory. */
+class Copies {
+  readonly count: number;
+  readonly #listing: Listing;
+  readonly #keep: readonly number[] | undefined;
+  readonly #buffer: ArrayBuffer;
+  #end = 0;
+
+  constructor(listing: Listing) {
+    this.#listing = listing;
+    this.#keep = listing.kept();
+    this.count = this.#keep?.length ?? listing.rows.count;
+    // Not cleared: every byte is written.
+    this.#buffer = Buffer.allocUnsafeSlow(this.count * ROW_LENGTH).buffer as ArrayBuffer;
+  }
+
+  longs(from: BigUint64Array): BigUint64Array {
+    return this.#fill(new BigUint64Array(this.#buffer, this.#end, this.count), from);
+  }
+
+  words(from: Uint32Array): Uint32Array {
+    return this.#fill(new Uint32Array(this.#buffer, this.#end, this.count), from);
+  }
+
+  bytes(from: Uint8Array): Uint8Array {
+    return this.#fill(new Uint8Array(this.#buffer, this.#end, this.count), from);
+  }
+
+  cr3s(): BigUint64Array {
+    const listing = this.#listing;
+    if (this.#keep !== undefined)
+      return this.longs(writeCr3s(listing, new BigUint64Array(listing.rows.count)));
+    const column = new BigUint64Array(this.#buffer, this.#end, this.count);
+    this.#end += column.byteLength;
+    return writeCr3s(listing, column);
+  }
+
+  #fill<T extends Column>(column: T, from: T): T {
+    this.#end += column.byteLength;
+    if (this.#keep === undefined) column.set(from as Uint32Array & BigUint64Array);
+    else for (const [i, row] of this.#keep.entries()) column[i] = from[row]!;
+    return column;
+  }
+}
 
 /** Marks the rows whose pointer is NULL or leads nowhere: both read as zero. */
 function withUnreadable(
@@ -112,13 +137,9 @@ function withUnreadable(
  * a subtraction.
  */
 function writeCr3s(listing: Listing, column: BigUint64Array): BigUint64Array {
-  const { rows, kernel, settled, unexpected } = listing;
-  const answer = (row: number) => {
-    const source = settled[row]!;
-    column[row] = source >= SETTLED.mm && source <= SETTLED.thread ? listing.cr3(row)! : 0n;
-  };
+  const { rows, kernel, unexpected } = listing;
   if (kernel.p2m !== undefined) {
-    for (let row = 0; row < column.length; row++) answer(row);
+    for (let row = 0; row < column.length; row++) column[row] = cr3Of(listing, row);
     return column;
   }
   const pgd = rows.longs('pgd');
@@ -126,6 +147,12 @@ function writeCr3s(listing: Listing, column: BigUint64Array): BigUint64Array {
   // Cut to 64 bits in the same expression, it makes no bigint.
   for (let row = 0; row < column.length; row++)
     column[row] = BigInt.asUintN(64, pgd[row]! - pageOffset);
-  unexpected.forEach(answer);
+  for (const row of unexpected) column[row] = cr3Of(listing, row);
   return column;
+}
+
+/** 0 where there is none, and where the row's address space is none. */
+function cr3Of(listing: Listing, row: number): bigint {
+  const source = listing.settled[row]!;
+  return source >= SETTLED.mm && source <= SETTLED.thread ? listing.cr3(row)! : 0n;
 }

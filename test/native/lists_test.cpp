@@ -289,6 +289,74 @@ TEST(a_step_is_one_batch_of_one_element) {
   EQUAL(lists.machine.guest->requests, 101u);
 }
 
+TEST(heads_of_many_lists_are_one_batch) {
+  constexpr size_t kLists = 100;
+  Lists lists(false);
+  std::vector<size_t> heads;
+  for (size_t i = 0; i < kLists; ++i) {
+    lists.Build(i, 1, i);
+    heads.push_back(i);
+  }
+  const size_t before = lists.machine.guest->reads;
+  EQUAL(lists.Walk(heads).value().nodes.size(), kLists);
+  EQUAL(lists.machine.guest->reads - before, kLists + 1);
+  // All nodes, what hangs on them, and the heads.
+  const size_t known = lists.machine.guest->reads;
+  EQUAL(lists.Walk(heads).value().nodes.size(), kLists);
+  EQUAL(lists.machine.guest->reads - known, 3u);
+  lists.CheckRows();
+}
+
+TEST(a_list_that_changes_after_its_head_was_read_is_read_as_it_became) {
+  enum class Change { kFirstGoes, kLastGoes, kAllGo, kOneComes, kOneComesFirst };
+  for (const Change change : {Change::kFirstGoes, Change::kLastGoes, Change::kAllGo,
+                              Change::kOneComes, Change::kOneComesFirst}) {
+    Lists lists(false);
+    lists.Build(0, 3);
+    auto nodes = lists.Build(1, 3, 10);
+    const auto others = lists.Build(2, 3, 20);
+    const size_t heads_read = lists.machine.guest->reads;
+    lists.machine.guest->before_read = [&](size_t n) {
+      if (n != heads_read + 1) return;
+      if (change == Change::kFirstGoes || change == Change::kAllGo) lists.Delete(nodes[0]);
+      if (change == Change::kAllGo) lists.Delete(nodes[1]);
+      if (change == Change::kLastGoes || change == Change::kAllGo) lists.Delete(nodes[2]);
+      if (change == Change::kOneComes) lists.AddTail(lists.Make(30), Lists::Head(1));
+      if (change == Change::kOneComesFirst) lists.Insert(lists.Make(30), Lists::Head(1), nodes[0]);
+    };
+    const Lists::Found walk = lists.Walk({0, 1, 2}).value();
+    if (change == Change::kFirstGoes) nodes.erase(nodes.begin());
+    if (change == Change::kLastGoes) nodes.pop_back();
+    if (change == Change::kAllGo) nodes.clear();
+    if (change == Change::kOneComes) nodes.push_back(Lists::Node(30));
+    if (change == Change::kOneComesFirst) nodes.insert(nodes.begin(), Lists::Node(30));
+    EQUAL(walk.counts[0], 3u);
+    EQUAL(walk.counts[1], nodes.size());
+    EQUAL(walk.counts[2], 3u);
+    const auto second = walk.nodes.begin() + 3;
+    CHECK(std::equal(nodes.begin(), nodes.end(), second));
+    CHECK(std::equal(others.begin(), others.end(), second + static_cast<ptrdiff_t>(nodes.size())));
+    lists.CheckRows();
+  }
+}
+
+TEST(a_head_that_cannot_be_read_is_a_fault_wherever_it_is) {
+  for (const bool mapped : {true, false}) {
+    Lists lists(mapped);
+    lists.Build(0, 3);
+    // The second head lies in the page before.
+    const uint64_t heads[] = {kDirectMap + Lists::Head(0), kDirectMap + Lists::Head(0) - 0x1000};
+    lists.MakeHead(Lists::Head(0) - 0x1000);
+    const auto walker =
+        std::move(ListWalker::Create(lists.space.get(), *lists.plan, kLink).value());
+    CHECK(walker->Walk(heads, 2, 10).ok());
+    lists.machine.guest->bad_pages.insert(Lists::Head(0) - 0x1000);
+    const Status walk = walker->Walk(heads, 2, 10);
+    EQUAL(walk.error().code, Code::kFault);
+    EQUAL(walk.error().fault.address, heads[1]);
+  }
+}
+
 TEST(refuses_more_rows_than_max) {
   for (const bool mapped : {true, false}) {
     Lists lists(mapped);
