@@ -132,7 +132,7 @@ export async function tablesFromGuest(
   const data = await findImageSymbols(candidate, named, signal);
   const btf =
     (kallsyms && btfBySymbols(candidate, kallsyms)) ?? (await searchBtf(candidate, signal));
-  const symbols = new LazySymbols('kallsyms', () => named, data);
+  const symbols = new LazySymbols(named.source, () => named, data);
   const reading: Reading = { memory: space, symbols };
   const types = guestTypes(reading, btf);
   if (needSymbols) {

@@ -42,9 +42,9 @@ export interface Provenance {
   readonly located: 'registers' | 'vmcoreinfo' | 'contents';
   /** The vCPU, the copy of VMCOREINFO or the table by which it was found. */
   readonly by: string;
-  /** `kallsyms`, or the profile's file. */
+  /** `kallsyms`, the profile's file, or `contents` where the kernel names nothing. */
   readonly symbols: string;
-  /** `btf`, or the profile's file. */
+  /** `btf`, the profile's file, or `inferred` where the kernel has no types. */
   readonly types: string;
   /** Whether the cache knew this kernel. */
   readonly cached: boolean;

@@ -57,20 +57,17 @@ export function* findCpuAreas(
   const words = new GuestWords(space);
   const area = Buffer.allocUnsafeSlow(AREA_LENGTH);
   for (const inTable of [true, false]) {
-    const tried = new Set<string>();
     for (const [offset, all] of values) {
-      const own = all.filter((place) => isTable(place) === inTable);
+      const own = inTable ? all.filter(isTable) : all;
       if (own.length === 0) continue;
       for (const start of startsOf(image, { offset, repeated: all.length > 1, ascending })) {
-        for (const self of selfReferences(space, offset, start, area)) {
-          for (const place of own) {
-            const found = areasAt(words, { place, self, start });
-            const key = `${found.table} ${self}`;
-            if (found.offsets.length === 0 || tried.has(key)) continue;
-            tried.add(key);
-            yield found;
-          }
-        }
+        const selves = selfReferences(space, offset, start, area);
+        const found = selves.flatMap((self) =>
+          own.map((place) => areasAt(words, { place, self, start })),
+        );
+        // A CPU may have the address elsewhere as well, where the others have not.
+        found.sort((a, b) => b.offsets.length - a.offsets.length);
+        yield* found.filter(({ offsets }) => offsets.length > (inTable ? 1 : 0));
       }
     }
   }

@@ -134,6 +134,8 @@ export function inferStartTime(of: Inference): void {
     // Two PIDs side by side ascend, too.
     .filter((at) => at !== of.offset('task_struct.pid') && at !== of.offset('task_struct.tgid'))
     .filter((at) => nearly(others, (task, i) => earlier(task, i, at)))
+    // What has a few values, in groups, is no time.
+    .filter((at) => new Set(others.map((task) => task.u64(at))).size > others.length / 8)
     // Addresses and counters may ascend for some tasks; times do for the first ones by
     // milliseconds.
     .filter((at) => newest.u64(at) - oldest.u64(at) > 1_000_000n && oldest.u64(at) < 1n << 50n);

@@ -33,11 +33,33 @@ export function inferSpaces(of: Inference): void {
       }
     }
   }
-  const pgds = new Set(found.map(({ pgd }) => pgd));
+  const pgds = ownPlaces(of, found);
   of.settle('mm_struct.pgd', [...pgds]);
-  const mms = found.map(({ mm }) => mm);
+  const mms = [...new Set(found.map(({ mm }) => mm))];
   if (pgds.size === 1 && mms.length === 2) settleSpaces(of, mms[0]!, mms[1]!);
   else for (const name of SPACES) of.undecided.set(name, mms);
+}
+
+/**
+ * Places of a page directory that are the structure's own. Structures of a kind lie side by side:
+ * at the others, most tasks have the page directory that another one has at the first.
+ */
+function ownPlaces(
+  of: Inference,
+  found: readonly { readonly mm: number; readonly pgd: number }[],
+): Set<number> {
+  const own = new Set<number>();
+  const { mm } = found[0] ?? { mm: 0 };
+  const owners = of.others.filter((task) => task.u64(mm) !== 0n);
+  const at = (pgd: number) => owners.map((task) => of.words.u64(task.u64(mm) + BigInt(pgd)));
+  const places = [...new Set(found.map(({ pgd }) => pgd))].sort((a, b) => a - b);
+  const first = at(places[0] ?? 0);
+  for (const place of places) {
+    const values = at(place);
+    const others = values.filter((value, i) => value !== first[i] && first.includes(value));
+    if (2 * others.length < values.length) own.add(place);
+  }
+  return own;
 }
 
 const SPACES = ['task_struct.mm', 'task_struct.active_mm'] as const;

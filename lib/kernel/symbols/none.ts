@@ -3,7 +3,7 @@ import type { SymbolTable } from './table.js';
 
 /** Symbols of a kernel that has none. */
 export class NoSymbols implements SymbolTable {
-  readonly source = 'kallsyms';
+  readonly source = 'contents';
   readonly count = 0;
 
   find(): undefined {
