@@ -12,7 +12,7 @@ import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Apt } from './apt.mjs';
-import { cached, cacheFolder } from './cache.mjs';
+import { cached, cacheFolder, exists } from './cache.mjs';
 import { run, stderrLog, which } from './run.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -106,13 +106,7 @@ export async function testKernel(name, { log = stderrLog } = {}) {
   const fragment = await fragmentOf(name);
   await needTools(fragment);
   const source = await sourceTree(log);
-  const id = createHash('sha256')
-    .update(fragment)
-    .update(await readFile(join(FRAGMENTS, 'base.config')))
-    .update(await oracleText())
-    .digest('hex')
-    .slice(0, 12);
-  const folder = join(cacheFolder(), 'test-kernels', `${name}-${id}`);
+  const folder = await folderOf(name, fragment);
   await cached(folder, (temporary) => build(name, fragment, source, temporary, log));
   const release = (await readFile(join(folder, 'release'), 'utf8')).trim();
   return {
@@ -122,6 +116,22 @@ export async function testKernel(name, { log = stderrLog } = {}) {
     vmlinux: join(folder, 'vmlinux'),
     config: join(folder, 'config'),
   };
+}
+
+/** Whether a test kernel is in the cache, so that it need not be built. @param {string} name */
+export async function isBuilt(name) {
+  return exists(await folderOf(name, await fragmentOf(name)));
+}
+
+/** @param {string} name @param {string} fragment */
+async function folderOf(name, fragment) {
+  const id = createHash('sha256')
+    .update(fragment)
+    .update(await readFile(join(FRAGMENTS, 'base.config')))
+    .update(await oracleText())
+    .digest('hex')
+    .slice(0, 12);
+  return join(cacheFolder(), 'test-kernels', `${name}-${id}`);
 }
 
 /** @param {string} name @returns {Promise<string>} its options, without the base's */
