@@ -30,6 +30,7 @@ export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';
 export type { Fact } from './helpers/what-is.js';
 export type { ImageCandidate } from './kernel/candidate.js';
+export { type KernelInRam, kernelsText } from './kernel/choose.js';
 export type { MappedImage } from './kernel/image.js';
 export { Kernel, type KernelOptions, type Provenance } from './kernel/kernel.js';
 export type { KernelImage } from './kernel/kernel-image.js';

@@ -124,6 +124,12 @@ export function parsePid(text: string, name = 'PID'): number {
 }
 
 /** @throws {UsageError} not a length, decimal or 0x… */
+export function parseKernel(text: string): number {
+  if (/^[1-9][0-9]{0,3}$/.test(text)) return Number(text);
+  throw new UsageError(`Expected --kernel as a number of 1 and more but received '${text}'`);
+}
+
+/** @throws {UsageError} */
 export function parseLength(text: string, name = 'LENGTH'): number {
   const length = Number(text);
   if (!/^([0-9]+|0x[0-9a-f]+)$/i.test(text) || length < 1 || length > MAX_LENGTH) {

@@ -99,6 +99,11 @@ export const ATTACH_OPTIONS = {
     summary:
       'take symbols and types from a file: System.map, Volatility ISF, libvmi.conf[#ENTRY]; may be repeated',
   },
+  kernel: {
+    value: 'N',
+    summary:
+      'take this one of several kernels in RAM, which a crash, a kexec or a warm reset leaves there: vmi info names them with their numbers',
+  },
   isolate: {
     summary:
       'run libvmi, where it is the source, in a process of its own: it cannot take this one along',

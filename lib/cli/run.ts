@@ -3,7 +3,7 @@ import type { AttachOptions, Guest } from '../index.js';
 import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
 import { version } from '../version.js';
-import { checkOperands, parseLine, UsageError } from './arguments.js';
+import { checkOperands, parseKernel, parseLine, UsageError } from './arguments.js';
 import { type Command, GLOBAL_OPTIONS, type Invocation, TARGET } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
@@ -109,14 +109,18 @@ async function runCommand(
       async withGuest(use) {
         const target = await toTarget(operands[0], world);
         const profile = options.profile as string[] | undefined;
+        const kernel = value('kernel');
+        const number = kernel === undefined ? undefined : parseKernel(kernel);
         attaching = true;
         const started = performance.now();
         const guest = await attachInterruptibly(world, target, {
           ...(profile === undefined ? {} : { profile }),
           ...(options['no-cache'] === true ? { cache: false } : {}),
           ...(options.isolate === true ? { isolate: true } : {}),
+          ...(number === undefined ? {} : { kernel: number }),
         });
         attaching = false;
+        if (number === undefined) await tellKernels(guest, out);
         try {
           return await use(guest, performance.now() - started);
         } finally {
@@ -128,6 +132,17 @@ async function runCommand(
   } catch (error) {
     return report(error, out, command, attaching);
   }
+}
+
+/** Names the kernels in RAM where one of several was taken unasked. */
+async function tellKernels({ kernel }: Guest, out: Output): Promise<void> {
+  const { inRam = [], provenance } = kernel;
+  if (inRam.length < 2) return;
+  const { kernelsText } = await import('../index.js');
+  const { number } = inRam.find(({ chosen }) => chosen)!;
+  out.note(
+    `${inRam.length} kernels are in this memory: ${kernelsText(inRam)}. Kernel ${number} was taken because ${provenance.chosen}; --kernel N takes another`,
+  );
 }
 
 /** Ctrl-C ends an attach; it is nobody's signal any more once the guest is there. */

@@ -23,6 +23,11 @@ export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
    * next operation starts it anew.
    */
   readonly isolate?: boolean | undefined;
+  /**
+   * Which of several kernels in RAM, by its number in `guest.kernel.inRam`: a crash, a kexec and a
+   * warm reset leave the old one there. The one that runs, or ran last, when left out.
+   */
+  readonly kernel?: number | undefined;
 }
 
 /** What can be attached to: what a target names, or a memory that is open already. */
@@ -33,6 +38,7 @@ const NAMES: OptionNames<AttachOptions> = {
   signal: true,
   profile: true,
   isolate: true,
+  kernel: true,
 };
 
 /**
@@ -45,7 +51,7 @@ const NAMES: OptionNames<AttachOptions> = {
  * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in
  *   it, as while it still boots
  * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
- * @throws {RangeError} the target has none of these forms
+ * @throws {RangeError} the target has none of these forms; `kernel` is no number
  * @throws {TypeError} the target is of another type, or there is no such option
  * @example
  * await using guest = await attach('qemu:4242');
@@ -55,7 +61,7 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
   const given = toTarget(target);
   checkAttachOptions(options);
   if (options.signal?.aborted === true) throw aborted(options.signal);
-  const { profile, signal, cache, isolate } = options;
+  const { profile, signal, cache, isolate, kernel: number } = options;
   const loaded =
     typeof profile === 'string' || Array.isArray(profile)
       ? await loadProfile(profile)
@@ -64,7 +70,7 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
   const name =
     given instanceof PhysicalMemory ? `memory:${given.description}` : formatTarget(given);
   const open = async (limit: AbortSignal | undefined) => {
-    const found = { profile: loaded, cache, opened, signal: limit };
+    const found = { profile: loaded, cache, opened, number, signal: limit };
     const source =
       given instanceof PhysicalMemory
         ? sourceOf(given)
@@ -74,7 +80,7 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
   const { memory, kernel } = await open(signal);
   const reopen = async () =>
     given instanceof PhysicalMemory
-      ? { memory, kernel: await Kernel.load(memory, { profile: loaded, cache, opened }) }
+      ? { memory, kernel: await Kernel.load(memory, { profile: loaded, cache, opened, number }) }
       : open(undefined);
   const guest = new Guest(name, memory, kernel, reopen);
   // What the tasks layer asked of the kernel's types need not be asked again at the next attach.
@@ -105,6 +111,11 @@ function checkAttachOptions(options: AttachOptions): void {
     );
   if (!['undefined', 'boolean'].includes(typeof isolate))
     throw new TypeError(`Expected isolate as a boolean but received ${describe(isolate)}`);
+  const { kernel } = options;
+  if (kernel !== undefined && !(Number.isSafeInteger(kernel) && kernel >= 1))
+    throw new RangeError(
+      `Expected kernel as a number of 1 and more but received ${describe(kernel)}`,
+    );
   const isProfile =
     profile === undefined ||
     typeof profile === 'string' ||
@@ -135,7 +146,7 @@ const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
   'VMI_TYPE',
 ]);
 
-type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal'>;
+type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal' | 'number'>;
 
 async function attachSource(target: string, source: Source, given: LoadOptions): Promise<Attached> {
   const options =

@@ -24,6 +24,10 @@ const PTI_BIT = 1n << 12n;
 /** Milliseconds that a clock is watched where nothing but it tells, and between two looks at it. */
 const CLOCK_WATCH = 1_000;
 const CLOCK_STEP = 50;
+/** Looks for a tick of the clock after a long time without a question, and milliseconds between. */
+const TICKS = 5;
+const TICK = 4;
+const SLEEPER = new Int32Array(new SharedArrayBuffer(4));
 
 /**
  * Whether a live guest still is what was attached: runs that kernel, in that RAM.
@@ -53,6 +57,9 @@ export class GuestWatch {
     this.#textEntry = watched ? (this.#entryOf(kernel.root) ?? 0n) : 0n;
     this.#banner = watched ? kernel.symbols.address('linux_banner') : 0n;
     this.#identity = watched ? this.#readBanner() : undefined;
+    // Else the first look, which may be the first after a crash, has nothing to compare with.
+    if (watched && kernel.memory.physical.capabilities.registers)
+      this.#clock = this.#readClock() ?? 0n;
   }
 
   /**
@@ -98,10 +105,14 @@ export class GuestWatch {
     if (this.#identity === undefined) return;
     const now = performance.now();
     if (now - this.#lookedAt < INTERVAL) return;
+    // That the clock has moved since the last look says nothing of now when that is long ago.
+    const isLong = now - this.#lookedAt >= STANDSTILL;
     this.#lookedAt = now;
     this.#kernel.memory.begin();
     if (!this.#isWhole()) throw this.#reset();
-    if (now - this.#movedAt < STANDSTILL || this.#moves(now)) return;
+    if (isLong) this.#moves(now);
+    else if (now - this.#movedAt < STANDSTILL) return;
+    if (this.#moves(now, isLong)) return;
     const changed = this.#look();
     if (changed !== undefined) throw changed;
   }
@@ -124,10 +135,18 @@ export class GuestWatch {
     }
   }
 
-  /** Whether `jiffies` has moved since it was looked at last. */
-  #moves(now: number): boolean {
-    if (!this.#kernel.memory.physical.capabilities.registers) return true;
-    const clock = this.#readClock();
+  /**
+   * Whether `jiffies` has moved since it was looked at last.
+   * @param patient whether a few ticks are waited for: it stands still for seconds in an idle guest
+   */
+  #moves(now: number, patient = false): boolean {
+    const { capabilities, held } = this.#kernel.memory.physical;
+    if (!capabilities.registers || held || this.#kernel.asked) return true;
+    let clock = this.#readClock();
+    for (let i = 0; patient && i < TICKS && clock === this.#clock; i++) {
+      Atomics.wait(SLEEPER, 0, 0, TICK);
+      clock = this.#readClock();
+    }
     if (clock === undefined || clock === this.#clock) return clock === undefined;
     this.#clock = clock;
     this.#movedAt = now;
@@ -144,9 +163,8 @@ export class GuestWatch {
   #standsStill(): boolean {
     const clock = this.#readClock();
     if (clock === undefined) return false;
-    const sleeper = new Int32Array(new SharedArrayBuffer(4));
     for (let waited = 0; waited < CLOCK_WATCH; waited += CLOCK_STEP) {
-      Atomics.wait(sleeper, 0, 0, CLOCK_STEP);
+      Atomics.wait(SLEEPER, 0, 0, CLOCK_STEP);
       if (this.#readClock() !== clock) return false;
     }
     return true;
@@ -162,6 +180,8 @@ export class GuestWatch {
     if (!look.sameRam) {
       return this.#becomes('memory was plugged into it or taken from it', cause);
     }
+    // A kernel that was asked for need not be the one that runs.
+    if (this.#kernel.asked) return undefined;
     if (this.#runsAnother(look)) return this.#reset(cause);
     const broken = cause instanceof CorruptError;
     if (look.registers !== undefined || !broken || !this.#standsStill()) return undefined;
@@ -171,9 +191,19 @@ export class GuestWatch {
     );
   }
 
+  /**
+   * Whether no vCPU runs this kernel. One that crashed leaves CPUs parked in it while another
+   * kernel runs, so that only its clock tells where both are mapped.
+   */
   #runsAnother({ registers, running }: MachineLook): boolean {
     if (registers === undefined || running !== true) return false;
-    return !registers.some((cpu) => this.#runsIt(cpu));
+    const others = registers.filter((cpu) => !this.#runsIt(cpu));
+    if (others.length === registers.length) return true;
+    const mapsAnother = others.some(({ cr0, cr3 }) => {
+      const entry = (cr0 & CR0_PG) === 0n ? undefined : this.#entryOf(cr3 & PHYSICAL_MASK);
+      return entry !== undefined && entry !== 0n;
+    });
+    return mapsAnother && this.#standsStill();
   }
 
   /** Whether a vCPU's page table maps this kernel's text: all processes share that entry. */

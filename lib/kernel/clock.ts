@@ -9,7 +9,7 @@ import type { TypeTable } from './types/table.js';
 const CLOCK_TOLERANCE = 2;
 
 /** What a kernel's clock is read from. */
-interface Clocked {
+export interface Clocked {
   readonly memory: VirtualMemory;
   readonly symbols: SymbolTable;
   readonly types: TypeTable;
@@ -20,13 +20,10 @@ const WATCH = 2_000;
 const STEP = 20;
 
 /**
- * Of several kernels that all verify, the one that runs. A warm reset, a kexec and a crash leave
- * the old one in RAM, whole but with its clock stopped: of a running guest, the one whose clock
- * moves. Where none moves, or several do, and of an image, the one whose clock shows the latest
- * time. Only without registers is there more than one.
+ * The kernels of a running guest whose clocks move while they are watched: a warm reset, a kexec
+ * and a crash leave the old one in RAM, whole but with its clock stopped.
  */
-export async function running<T extends Clocked>(all: readonly T[]): Promise<T | undefined> {
-  if (all.length < 2 || !all[0]!.memory.physical.live) return newest(all);
+export async function withMovingClock<T extends Clocked>(all: readonly T[]): Promise<T[]> {
   const before = all.map(ticks);
   for (let waited = 0; waited < WATCH; waited += STEP) {
     await setTimeout(STEP);
@@ -35,9 +32,9 @@ export async function running<T extends Clocked>(all: readonly T[]): Promise<T |
       const now = ticks(parts);
       return now !== undefined && now !== before[i];
     });
-    if (moved.length > 0) return newest(moved);
+    if (moved.length > 0) return moved;
   }
-  return newest(all);
+  return [];
 }
 
 /** `jiffies_64`, which each tick of the clock moves. kernel/time/timer.c. */
@@ -46,13 +43,6 @@ function ticks({ memory, symbols }: Clocked): bigint | undefined {
     const at = symbols.find('jiffies_64') ?? symbols.find('jiffies');
     return at === undefined ? undefined : memory.readU64(at);
   });
-}
-
-function newest<T extends Clocked>(all: readonly T[]): T | undefined {
-  if (all.length < 2) return all[0];
-  const aged = all.map((parts) => ({ parts, time: wallClock(parts) ?? -1n }));
-  aged.sort((a, b) => (a.time > b.time ? -1 : a.time < b.time ? 1 : 0));
-  return aged[0]!.parts;
 }
 
 /** Whether the kernel's clock shows the host's time. */
@@ -66,7 +56,7 @@ export function runsNow(parts: Clocked): boolean {
  * Seconds since 1970 on the kernel's clock. kernel/time/timekeeping.c: `tk_core`, `timekeeper_data`
  * since 6.18.
  */
-function wallClock({ memory, symbols, types }: Clocked): bigint | undefined {
+export function wallClock({ memory, symbols, types }: Clocked): bigint | undefined {
   return tryAnswer(() => {
     const core = symbols.find('tk_core') ?? symbols.find('timekeeper_data');
     if (core === undefined) return undefined;

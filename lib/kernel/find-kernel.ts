@@ -5,7 +5,8 @@ import { checkAborted } from './aborted.js';
 import { type BuildId, findBuildId } from './build-id.js';
 import type { CachedKernel, CacheEntry, KernelCache } from './cache.js';
 import type { ImageCandidate } from './candidate.js';
-import { running, runsNow } from './clock.js';
+import { type Choice, chooseKernel, kernelsText } from './choose.js';
+import { runsNow } from './clock.js';
 import { KernelCpus } from './cpus.js';
 import { type GuestTables, tablesFromCache, tablesFromGuest } from './guest-tables.js';
 import { type KernelImage, mapKernel } from './kernel-image.js';
@@ -45,12 +46,16 @@ export interface FoundKernel {
   readonly cache: KernelCache | undefined;
 }
 
+/** The kernel that is attached, and which there were to choose from. */
+export type ChosenKernel = FoundKernel & Pick<Choice<unknown>, 'why' | 'all'>;
+
 /** What a search may use. */
 interface SearchOptions {
   readonly profile: Profile | undefined;
   readonly cache: KernelCache | undefined;
   readonly entries: readonly CacheEntry[];
   readonly signal: AbortSignal | undefined;
+  readonly number: number | undefined;
 }
 
 /** What the caller of {@link findKernel} gives. */
@@ -58,6 +63,8 @@ export interface FindOptions {
   readonly profile: Profile | undefined;
   readonly cache: KernelCache | undefined;
   readonly signal: AbortSignal | undefined;
+  /** Which of several kernels in RAM; the one that runs when left out. See `KernelInRam`. */
+  readonly number?: number | undefined;
   /** Registers of the vCPUs, or when they are there; asked of the memory when left out. */
   readonly registers: readonly VcpuRegisters[] | Promise<readonly VcpuRegisters[]> | undefined;
 }
@@ -69,22 +76,26 @@ export interface FindOptions {
  */
 export async function findKernel(
   memory: PhysicalMemory,
-  { profile, cache, signal, registers: given }: FindOptions,
-): Promise<FoundKernel> {
+  { profile, cache, signal, number, registers: given }: FindOptions,
+): Promise<ChosenKernel> {
   const log = new SearchLog();
   memory.begin();
   const asked = given ?? readRegisters(memory, signal, log);
   const entries = cache === undefined ? [] : cache.entries();
   // While QEMU fetches registers, assume the cached kernel is still at its last place. The
   // registers confirm or refute that below.
-  const guess = cache && guessKernel(memory, { profile, cache, entries, signal });
+  const isQuick = cache !== undefined && number === undefined && !namesAll(memory);
+  const guess = isQuick
+    ? guessKernel(memory, { profile, cache, entries, signal, number })
+    : undefined;
   let registers = await asked;
   checkAborted(signal);
   // Hints say where VMCOREINFO was. Registers make them needless, so then they are not even read.
   const hints = registers.length === 0 && cache !== undefined ? cache.hints() : [];
   const search = () =>
-    searchKernel(memory, { registers, hints, profile, cache, entries, signal }, log);
-  let found = (guess && confirmed(guess, registers)) ?? (await search());
+    searchKernel(memory, { registers, hints, profile, cache, entries, signal, number }, log);
+  const sure = guess && confirmed(guess, registers);
+  let found = sure === undefined ? await search() : await alone(sure);
   // The process whose page table a vCPU had loaded may have exited, and the page may be another's,
   // half made, by now.
   for (let look = 1; found === undefined && look < ATTEMPTS && memory.live; look++) {
@@ -120,20 +131,31 @@ async function readRegisters(
   }
 }
 
+/** Whether all kernels are looked for where registers tell which one runs: it takes a scan. */
+const namesAll = (memory: PhysicalMemory) => memory.source === 'image';
+
+/** A kernel that was found without a look at what else is in RAM. */
+async function alone(found: FoundKernel): Promise<ChosenKernel> {
+  const { why, all } = (await chooseKernel([found]))!;
+  return { ...found, why, all };
+}
+
 /**
- * The first kernel that registers lead to and that verifies; without registers, of all that verify
- * the one that runs.
+ * The first kernel that registers lead to and that verifies; without registers, of an image, and
+ * where one is asked for, all that verify are found, and one of them is chosen.
  */
 async function searchKernel(
   memory: PhysicalMemory,
   options: SearchOptions & Pick<LocateOptions, 'registers' | 'hints'>,
   log: SearchLog,
-): Promise<FoundKernel | undefined> {
-  const { registers, hints, signal } = options;
+): Promise<ChosenKernel | undefined> {
+  const { registers, hints, signal, number } = options;
   const loaded: FoundKernel[] = [];
   const settled = () => loaded.length > 0;
-  for await (const candidate of locate(memory, { registers, hints, signal, settled }, log)) {
+  const all = number !== undefined || namesAll(memory);
+  for await (const candidate of locate(memory, { registers, hints, signal, settled, all }, log)) {
     checkAborted(signal);
+    if (loaded.some(({ image }) => isPartOf(candidate.image, image))) continue;
     let found: FoundKernel;
     try {
       found = await open(candidate, options);
@@ -149,19 +171,44 @@ async function searchKernel(
       log.note(`${candidate.label}: ${error.message}`);
       continue;
     }
-    // Registers settle which of several kernels runs. A hint does when that kernel's clock is
-    // right: one that a reset left in RAM stands still. Otherwise all copies are looked at.
-    if (candidate.source === 'registers' || (candidate.hinted && runsNow(found))) break;
+    // A hint settles which of several kernels runs when that kernel's clock is right: one that a
+    // reset left in RAM stands still. Otherwise all copies are looked at, and all that CPUs map.
+    if (!all && candidate.hinted && runsNow(found)) break;
   }
   checkAborted(signal);
+  return chosen(loaded, options, log);
+}
+
+/** Whether an image is one that is known already: the page table of user mode maps a part of it. */
+function isPartOf(part: ImageCandidate['image'], whole: KernelImage): boolean {
+  return (
+    part.physical - part.virtual === whole.physical - whole.virtual &&
+    part.virtual >= whole.virtual &&
+    part.virtual + part.length <= whole.virtual + whole.length
+  );
+}
+
+/** One of the kernels that verified; none where only one that does not run did. */
+async function chosen(
+  loaded: readonly FoundKernel[],
+  { registers, number }: Pick<SearchOptions, 'number'> & Pick<LocateOptions, 'registers'>,
+  log: SearchLog,
+): Promise<ChosenKernel | undefined> {
   const whole = loaded.filter(({ lacking }) => lacking === undefined);
-  if (whole.length > 0) return running(whole);
-  if (loaded.length > 1) {
+  if (whole.length === 0 && loaded.length > 1 && number === undefined) {
     for (const { candidate, lacking } of loaded)
       log.note(`${candidate.label}: ${lacking?.message}`);
     return undefined;
   }
-  return loaded[0];
+  const choice = await chooseKernel(whole.length > 0 ? whole : loaded, number);
+  if (choice === undefined) return undefined;
+  const { why, all } = choice;
+  // A source that cannot tell gives zeroes.
+  const told = registers?.some(({ cr0, cr3 }) => cr0 !== 0n || cr3 !== 0n);
+  const runs = told !== true || choice.chosen.candidate.source === 'registers';
+  if (runs || number !== undefined) return { ...choice.chosen, why, all };
+  log.note(`no CPU maps what is in RAM besides: ${kernelsText(all)}; take one by its number`);
+  return undefined;
 }
 
 /** Opens a candidate with what the cache knows, and without it when that does not verify. */

@@ -3,8 +3,9 @@ import { hex, type VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { type CachedKernel, KernelCache } from './cache.js';
+import type { KernelInRam } from './choose.js';
 import { KernelCpus } from './cpus.js';
-import { type FoundKernel, findKernel } from './find-kernel.js';
+import { type ChosenKernel, findKernel } from './find-kernel.js';
 import { findKaslrOffset } from './kaslr.js';
 import type { KernelImage } from './kernel-image.js';
 import type { Profile } from './profile/profile.js';
@@ -22,6 +23,11 @@ export interface KernelOptions {
   readonly profile?: Profile | undefined;
   /** `false`: no cache; a path: a folder other than the default one. */
   readonly cache?: boolean | string | undefined;
+  /**
+   * Which of several kernels in RAM to take, by its number in {@link Kernel.inRam}; the one that
+   * runs, or ran last, when left out.
+   */
+  readonly number?: number | undefined;
   /** @internal The cache that `cache` names, where it is open already. */
   readonly opened?: KernelCache | undefined;
   /**
@@ -46,6 +52,8 @@ export interface Provenance {
   readonly symbols: string;
   /** `btf`, the profile's file, or `inferred` where the kernel has no types. */
   readonly types: string;
+  /** Why this one was taken of several in RAM; `undefined`: no other was met. */
+  readonly chosen: string | undefined;
   /** Whether the cache knew this kernel. */
   readonly cached: boolean;
   /** Duration of {@link Kernel.load}. */
@@ -99,14 +107,22 @@ export class Kernel {
    */
   readonly lacking: VmiError | undefined;
   readonly provenance: Provenance;
+  /**
+   * The kernels that were found in RAM, by where they lie. A warm reset, a kexec and a crash leave
+   * the old one there. Of an image, and where one was asked for, it is all of them; registers of a
+   * running guest lead to the one that runs, and no other is looked for.
+   */
+  readonly inRam: readonly KernelInRam[];
+  /** Whether the user chose it: then it need not be the one that runs. */
+  readonly asked: boolean;
   readonly #kaslr: () => bigint | undefined;
-  readonly #found: FoundKernel;
+  readonly #found: ChosenKernel;
   readonly #cpus: KernelCpus;
   /** Answers in the cache's file. */
   #saved: number;
   #saving: Promise<boolean> = Promise.resolve(false);
 
-  private constructor(found: FoundKernel, milliseconds: number) {
+  private constructor(found: ChosenKernel, milliseconds: number, asked: boolean) {
     const { image, candidate } = found;
     this.#found = found;
     this.#cpus = new KernelCpus(found);
@@ -124,6 +140,8 @@ export class Kernel {
     this.types = found.types;
     this.pti = found.pti;
     this.lacking = found.lacking;
+    this.inRam = found.all;
+    this.asked = asked;
     this.p2m = image.p2m;
     const imagePhysical = image.p2m?.ofImage(image.virtual) ?? image.physical;
     this.physBase = BigInt.asIntN(64, imagePhysical - (image.virtual - KERNEL_MAP));
@@ -135,6 +153,7 @@ export class Kernel {
       by: candidate.label,
       symbols: found.symbols.source,
       types: found.types.source,
+      chosen: found.why,
       cached: found.cached !== undefined,
       milliseconds,
     };
@@ -145,16 +164,16 @@ export class Kernel {
    * RAM. Symbols come from kallsyms, types from BTF. Always verified: banner, init_task, its list,
    * init_mm's page table, the direct map.
    *
-   * @throws {VmiError} `VMI_ATTACH`: no Linux kernel that can be verified; what was tried and found
-   *   is in the message
+   * @throws {VmiError} `VMI_ATTACH`: no Linux kernel that can be verified, or none of that number;
+   *   what was tried and found is in the message
    * @throws {VmiError} `VMI_ABORTED`
    */
   static async load(memory: PhysicalMemory, options: KernelOptions = {}): Promise<Kernel> {
     const started = performance.now();
-    const { signal, profile, registers } = options;
+    const { signal, profile, registers, number } = options;
     const cache = options.opened ?? openCache(options.cache);
-    const found = await findKernel(memory, { profile, cache, signal, registers });
-    const kernel = new Kernel(found, performance.now() - started);
+    const found = await findKernel(memory, { profile, cache, signal, registers, number });
+    const kernel = new Kernel(found, performance.now() - started, number !== undefined);
     if (cache !== undefined) {
       void kernel.remember();
       const at = found.candidate.vmcoreinfo?.address;

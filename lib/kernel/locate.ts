@@ -20,12 +20,15 @@ export interface LocateOptions {
    * then.
    */
   readonly settled?: (() => boolean) | undefined;
+  /** Whether RAM is searched where registers lead to a kernel, too: default false. */
+  readonly all?: boolean | undefined;
 }
 
 /**
  * Gives page tables that may be the running kernel's, best source first: vCPU registers,
  * VMCOREINFO, contents of RAM. A later source is only looked at when the caller asks for more, and
- * never behind registers: while a machine boots, RAM still holds the kernel that ran before.
+ * behind registers only where all kernels are asked for: while a machine boots, RAM still holds the
+ * kernel that ran before.
  * Nothing is proven yet but that the table maps an image of plausible size; with several kernels in
  * RAM (a warm reset does not clear it) there are several.
  */
@@ -36,16 +39,19 @@ export async function* locate(
 ): AsyncGenerator<ImageCandidate> {
   // A source that cannot tell gives zeroes: no CPU has both CR0 and CR3 clear once firmware runs.
   const registers = (options.registers ?? []).filter(({ cr0, cr3 }) => cr0 !== 0n || cr3 !== 0n);
-  if (registers.length > 0) {
-    yield* fromRegisters(memory, registers, log);
+  const seen = new Set<string>();
+  for (const candidate of fromRegisters(memory, registers, log)) {
+    seen.add(imageKey(candidate.image));
+    yield candidate;
+  }
+  if (registers.length > 0 && options.all !== true) {
     log.note('RAM was not searched: a kernel that no vCPU maps does not run');
     return;
   }
-  log.note('registers: the source gives none');
+  if (registers.length === 0) log.note('registers: the source gives none');
   // Frames of a machine that are not the guest's cannot be read, and there is no telling how many
   // there are.
   if (memory.addressing === 'machine') return;
-  const seen = new Set<string>();
   for (const hint of new Set(options.hints ?? [])) {
     const info = vmcoreinfoAt(memory, hint);
     const candidate = info === undefined ? undefined : fromVmcoreinfo(memory, info, log);

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { accelerator } from './accel.mjs';
 import { exists } from './cache.mjs';
 import { ensureHost } from './host.mjs';
-import { initramfs } from './initramfs.mjs';
+import { crashFiles, initramfs } from './initramfs.mjs';
 import { kernel } from './kernel.mjs';
 import { startDomain } from './libvirt.mjs';
 import { oracle } from './oracle.mjs';
@@ -22,7 +22,7 @@ import { stderrLog } from './run.mjs';
 import { testKernel } from './test-kernels.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined, log?: import('./run.mjs').Log, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; libvirt: the name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined, log?: import('./run.mjs').Log, crashKernel?: boolean, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; crashKernel: the guest can start another kernel when its own crashes (`crash()`); libvirt: the name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
 /**
  * The QEMU behind a guest, as its starter holds it.
@@ -149,6 +149,19 @@ export class LabGuest {
     const before = await size(this.paths.truth);
     await this.command('reboot');
     await this.ready(120, before);
+  }
+
+  /**
+   * Loads a kernel that runs when this one crashes, crashes it, and waits until the other one is ready: this one stays
+   * in RAM as it was. Needs the option `crashKernel`.
+   */
+  async crash() {
+    const words = '$(cat /proc/cmdline | sed "s/crashkernel=[^ ]*//") nr_cpus=1 lab.tasks=3';
+    const said = await this.shell(`/kexec /vmlinuz /crash.cpio "${words}" 2>&1`);
+    if (said.trim() !== 'loaded') throw new Error(`no crash kernel: ${said}`);
+    const before = await size(this.paths.truth);
+    await this.command('panic');
+    await this.#await(/^(READY|ERROR.*)\n/m, before, 120, 'boot of the crash kernel');
   }
 
   /** @param {string} command QMP command @param {object} [args] @returns {Promise<any>} */
@@ -385,7 +398,11 @@ export async function bootGuest(options = {}) {
     ? await testKernel(options.build, { log })
     : await kernel({ suite, flavour, log });
   const module = 'directory' in image ? await oracle(image, { log }) : undefined;
-  const initrd = await initramfs(module, { log, files: options.files });
+  const plain = await initramfs(module, { log, files: options.files });
+  const more = options.crashKernel ? await crashFiles(image.vmlinuz, plain, { log }) : undefined;
+  const initrd = more
+    ? await initramfs(module, { log, files: { ...options.files, ...more } })
+    : plain;
   const accel = await accelerator(image.vmlinuz, log);
   for (let attempt = 1; ; attempt++) {
     try {

@@ -18,9 +18,9 @@ const HERE = dirname(fileURLToPath(import.meta.url));
  */
 export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
   const init = join(HERE, 'init.sh');
-  const program = await workload(log);
+  const worker = await workload(log);
   const busybox = /** @type {string} */ (await which('busybox'));
-  const hash = createHash('sha256').update(program);
+  const hash = createHash('sha256').update(worker);
   for (const file of [...(module ? [module] : []), init, busybox])
     hash.update(await readFile(file));
   for (const [name, file] of Object.entries(files)) hash.update(name).update(await readFile(file));
@@ -36,7 +36,7 @@ export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
       }
       await copyFile(init, join(root, 'init'));
       await chmod(join(root, 'init'), 0o755);
-      await copyFile(program, join(root, 'workload'));
+      await copyFile(worker, join(root, 'workload'));
       if (module) await copyFile(module, join(root, 'oracle.ko'));
       for (const [name, file] of Object.entries(files)) {
         await mkdir(dirname(join(root, name)), { recursive: true });
@@ -54,15 +54,30 @@ export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
   });
 }
 
+/**
+ * What a guest needs to start another kernel when its own crashes: the kernel, an initramfs and what loads both.
+ *
+ * @param {string} vmlinuz
+ * @param {string} initrd
+ * @param {{ log?: import('./run.mjs').Log }} [options]
+ * @returns {Promise<Record<string, string>>} files for {@link initramfs}
+ */
+export async function crashFiles(vmlinuz, initrd, { log = stderrLog } = {}) {
+  return { kexec: await program('kexec', log), vmlinuz, 'crash.cpio': initrd };
+}
+
 /** Builds the workload, static. @param {import('./run.mjs').Log} log @returns {Promise<string>} path of the program */
-async function workload(log) {
-  const source = join(HERE, 'workload.c');
+const workload = (log) => program('workload', log);
+
+/** Builds a program for the guest, static. @param {string} source its name @param {import('./run.mjs').Log} log */
+async function program(source, log) {
+  const path = join(HERE, `${source}.c`);
   const name = createHash('sha256')
-    .update(await readFile(source))
+    .update(await readFile(path))
     .digest('hex')
     .slice(0, 16);
-  return cached(join(cacheFolder(), 'workload', name), async (temporary) => {
-    log('building the workload');
-    await run('gcc', ['-static', '-O2', '-Wall', '-s', '-pthread', '-o', temporary, source]);
+  return cached(join(cacheFolder(), source, name), async (temporary) => {
+    log(`building ${source}`);
+    await run('gcc', ['-static', '-O2', '-Wall', '-s', '-pthread', '-o', temporary, path]);
   });
 }

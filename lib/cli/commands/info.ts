@@ -40,6 +40,10 @@ export const info: Command = {
             ['banner', facts.banner],
             ['build-id', facts.buildId ?? 'none'],
             ['found', `by ${located}: ${by}`],
+            ...(facts.kernels.length < 2 ? [] : facts.kernels).map((one): [string, string] => [
+              `kernel ${one.number}`,
+              kernelText(one, facts.found.chosen),
+            ]),
             ['symbols', symbols],
             ['types', types],
             ['cache', cached ? 'knew this kernel' : 'did not know this kernel'],
@@ -70,7 +74,7 @@ export const info: Command = {
 
 /** What `vmi info --json` prints. */
 export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds: number) {
-  const { located, by, symbols, types, cached } = kernel.provenance;
+  const { located, by, symbols, types, chosen, cached } = kernel.provenance;
   return {
     target,
     source: memory.description,
@@ -83,7 +87,15 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
     release: kernel.release,
     banner: kernel.banner,
     buildId: kernel.buildId ?? null,
-    found: { located, by, symbols, types, cached },
+    found: { located, by, symbols, types, chosen: chosen ?? null, cached },
+    kernels: kernel.inRam.map((one) => ({
+      number: one.number,
+      release: one.release,
+      physical: hex(one.physical),
+      time: one.time === undefined ? null : new Date(Number(one.time) * 1000).toISOString(),
+      ended: one.ended ?? null,
+      chosen: one.chosen,
+    })),
     cr3: hex(kernel.cr3),
     levels: kernel.levels,
     image: hex(kernel.image.virtual),
@@ -94,6 +106,17 @@ export function guestFacts({ target, memory, kernel }: Guest, attachMilliseconds
     cpus: kernel.cpuCount,
     attachMilliseconds: Math.round(attachMilliseconds * 10) / 10,
   };
+}
+
+type KernelFacts = ReturnType<typeof guestFacts>['kernels'][number];
+
+function kernelText(kernel: KernelFacts, why: string | null): string {
+  const { release, physical, time, ended, chosen } = kernel;
+  const facts = [`${release} at ${physical}`];
+  if (time !== null) facts.push(`its clock at ${time}`);
+  if (ended !== null) facts.push(ended);
+  if (chosen) facts.push(why === null ? 'this one' : `this one: ${why}`);
+  return facts.join(', ');
 }
 
 function slideText(kaslr: string | null): string {

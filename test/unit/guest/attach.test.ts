@@ -229,7 +229,7 @@ describe('attach refuses', () => {
     ["but received 'image:'", 'image:'],
     ['Expected options as an object but received null', 'image:/x', null],
     [
-      "Expected options with cache, signal, profile, isolate but received 'profiles'; did you mean profile?",
+      "Expected options with cache, signal, profile, isolate, kernel but received 'profiles'; did you mean profile?",
       'image:/x',
       { profiles: [] },
     ],
