@@ -14,7 +14,8 @@ export type VmiErrorCode =
   | 'VMI_ABORTED'
   | 'VMI_CRASHED'
   | 'VMI_CHANGED'
-  | 'VMI_EVENTS_TAKEN';
+  | 'VMI_EVENTS_TAKEN'
+  | 'VMI_READ_ONLY';
 
 /**
  * Any failure that is not a misuse of the API (those are `TypeError` and `RangeError`).
@@ -30,9 +31,9 @@ export class VmiError extends Error {
   }
 }
 
-/** Where a read failed, and how far it came. */
+/** Where a read or a write failed, and how far it came. */
 export interface Fault {
-  /** The first address that could not be read. */
+  /** The first address that could not be read, or written. */
   readonly address: bigint;
   readonly space: 'physical' | 'virtual';
   /** Root of the page table that was walked; `undefined` for physical addresses. */
@@ -45,6 +46,8 @@ export interface Fault {
   readonly level: number;
   /** What was read, where a value of a type was: `init_task.mm.pgd`. */
   readonly path?: string | undefined;
+  /** Whether it was a write that failed; default false. */
+  readonly write?: boolean | undefined;
   /**
    * With level 0: the address is in RAM, but the dump that is read does not have its page. Default
    * false.
@@ -56,8 +59,8 @@ export interface Fault {
 export const LEVEL_NAMES = ['ram', 'pt', 'pd', 'pdpt', 'pml4', 'pml5'] as const;
 
 /**
- * Guest memory that cannot be read: not present in the page table, not in RAM, or not in the dump.
- * Code `VMI_FAULT`.
+ * Guest memory that cannot be read or written: not present in the page table, not in RAM, or not in
+ * the dump. Code `VMI_FAULT`.
  */
 export class FaultError extends VmiError implements Fault {
   override readonly name = 'FaultError';
@@ -68,6 +71,7 @@ export class FaultError extends VmiError implements Fault {
   readonly transferred: number;
   readonly level: number;
   readonly path: string | undefined;
+  readonly write: boolean;
   readonly absent: boolean;
 
   constructor(fault: Fault, options?: ErrorOptions) {
@@ -79,6 +83,7 @@ export class FaultError extends VmiError implements Fault {
     this.transferred = fault.transferred;
     this.level = fault.level;
     this.path = fault.path;
+    this.write = fault.write ?? false;
     this.absent = fault.absent ?? false;
   }
 }
@@ -159,9 +164,11 @@ function describeFault(fault: Fault): string {
           ? 'the address is not in guest RAM'
           : 'the page table points outside guest RAM'
         : `page not present at ${LEVEL_NAMES[fault.level] ?? `level ${fault.level}`}`;
-  const partly = fault.transferred > 0 ? ` (${fault.transferred} bytes were read before it)` : '';
+  const [verb, done] = fault.write === true ? ['write', 'written'] : ['read', 'read'];
+  const partly =
+    fault.transferred > 0 ? ` (${fault.transferred} bytes were ${done} before it)` : '';
   const what = fault.path === undefined ? '' : ` of ${fault.path}`;
-  return `cannot read ${fault.requested} bytes${what} at ${hex(fault.address)} (${where}): ${why}${partly}`;
+  return `cannot ${verb} ${fault.requested} bytes${what} at ${hex(fault.address)} (${where}): ${why}${partly}`;
 }
 
 interface NativeFields {

@@ -71,7 +71,7 @@ export {
   type VcpuRegisters,
 } from './memory/physical-memory.js';
 export type { ReadMemory } from './memory/scripted/scripted-memory.js';
-export type { Candidate, Source, Waiting } from './memory/source.js';
+export type { Candidate, Opening, Source, Waiting } from './memory/source.js';
 export {
   type Mapping,
   MappingList,
@@ -79,6 +79,7 @@ export {
   VirtualMemory,
   type WalkResult,
   type WalkStep,
+  type WriteOptions,
 } from './memory/virtual-memory.js';
 export { ClockTie } from './monitor/clock-tie.js';
 export {

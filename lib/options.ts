@@ -15,7 +15,7 @@ export function checkOptions<Options>(
   options: Options,
   names: OptionNames<Options>,
   what = 'options',
-): void {
+): Options {
   if (typeof options !== 'object' || options === null || Array.isArray(options))
     throw new TypeError(`Expected ${what} as an object but received ${describe(options)}`);
   for (const key of Object.keys(options)) {
@@ -25,6 +25,7 @@ export function checkOptions<Options>(
       `Expected ${what} with ${listed(known)} but received '${key}'${didYouMean(key, known)}`,
     );
   }
+  return options;
 }
 
 /**

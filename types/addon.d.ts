@@ -62,6 +62,11 @@ export interface NativeMemoryOptions {
    * every operation notice that the guest is gone. Held as a pidfd, so a reused PID is never read.
    */
   pid?: number;
+  /**
+   * Whether {@link Memory.write} may be called; default false. Each `fd` is open for writing then.
+   * What is mapped is mapped read-only all the same.
+   */
+  write?: boolean;
 }
 
 export interface NativeScan {
@@ -109,6 +114,8 @@ export class Memory {
   readonly ranges: BigUint64Array;
   /** Whether this is mapped memory: every byte can be read without a system call. */
   readonly mapped: boolean;
+  /** Whether it was opened for writing. */
+  readonly writable: boolean;
   /** For a {@link NativeLoader}; good as long as this object is. */
   readonly handle: number;
   /**
@@ -122,6 +129,11 @@ export class Memory {
   readMany(addresses: BigUint64Array, length: number, into: Uint8Array): Uint32Array;
   /** Little-endian load; throws VMI_FAULT. */
   readU64(address: bigint): bigint;
+  /**
+   * Writes `from`; returns the bytes written before the first that cannot be. Throws
+   * VMI_UNSUPPORTED where the memory was not opened for writing.
+   */
+  write(address: bigint, from: Uint8Array): number;
   /** Whether the address is in RAM, but not in the dump that is read. */
   absent(address: bigint): boolean;
   /** Addresses of the pattern, ascending, found on worker threads. Holes of a file are not read. */

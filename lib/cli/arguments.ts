@@ -186,6 +186,15 @@ export function parsePlace(text: string): (guest: Guest) => bigint {
   };
 }
 
+/** Bytes as hex digits. @throws {UsageError} */
+export function parseBytes(text: string): Buffer {
+  const digits = text.replace(/^0x|[\s:_]/gi, '');
+  if (!/^(?:[0-9a-f]{2})+$/i.test(digits)) {
+    throw new UsageError(`Expected bytes as pairs of hex digits but received '${text}'`);
+  }
+  return Buffer.from(digits, 'hex');
+}
+
 /** The page table that `--pid` or `--cr3` names. @throws {UsageError} */
 export function parseSpace(invocation: Invocation): SpaceOptions {
   onlyOne(invocation, 'pid', 'cr3');

@@ -111,6 +111,11 @@ export const ATTACH_OPTIONS = {
   'no-cache': { summary: 'neither use nor keep what was found in this kernel before' },
 } as const;
 
+/** Of commands that may change the guest; it is opened read-only without. */
+export const WRITE_OPTION = {
+  write: { summary: 'let the code write guest memory; without, it is opened read-only' },
+} as const;
+
 export const SPACE_OPTIONS = {
   pid: {
     value: 'PID',

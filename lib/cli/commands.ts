@@ -26,6 +26,7 @@ import { types } from './commands/types.js';
 import { watch } from './commands/watch.js';
 import { what } from './commands/what.js';
 import { who } from './commands/who.js';
+import { write } from './commands/write.js';
 
 /** Every command of `vmi`, in the order of its help. */
 export const COMMANDS: readonly Command[] = [
@@ -43,6 +44,7 @@ export const COMMANDS: readonly Command[] = [
   info,
   sym,
   read,
+  write,
   translate,
   what,
   search,

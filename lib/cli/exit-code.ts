@@ -46,6 +46,7 @@ export function exitCodeOf(code: VmiErrorCode): number {
     case 'VMI_SYMBOL':
     case 'VMI_TYPE':
     case 'VMI_UNSUPPORTED':
+    case 'VMI_READ_ONLY':
       return EXIT.no;
     case 'VMI_ADDON_MISSING':
     case 'VMI_LIBRARY_MISSING':

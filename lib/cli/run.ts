@@ -118,6 +118,7 @@ async function runCommand(
           ...(options['no-cache'] === true ? { cache: false } : {}),
           ...(options.isolate === true ? { isolate: true } : {}),
           ...(number === undefined ? {} : { kernel: number }),
+          ...(options.write === true || options.yes === true ? { write: true } : {}),
         });
         attaching = false;
         if (number === undefined) await tellKernels(guest, out);

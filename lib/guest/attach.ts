@@ -28,6 +28,11 @@ export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
    * warm reset leave the old one there. The one that runs, or ran last, when left out.
    */
   readonly kernel?: number | undefined;
+  /**
+   * Opens guest memory for writing, too; default false: every mapping and every descriptor of it is
+   * read-only then, and a write is refused.
+   */
+  readonly write?: boolean | undefined;
 }
 
 /** What can be attached to: what a target names, or a memory that is open already. */
@@ -39,6 +44,7 @@ const NAMES: OptionNames<AttachOptions> = {
   profile: true,
   isolate: true,
   kernel: true,
+  write: true,
 };
 
 /**
@@ -51,6 +57,7 @@ const NAMES: OptionNames<AttachOptions> = {
  * @throws {VmiError} `VMI_ATTACH`: no such guest, no right to read it, or no Linux kernel found in
  *   it, as while it still boots
  * @throws {VmiError} `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
+ * @throws {VmiError} `VMI_UNSUPPORTED`: `write` of what cannot be written, as an image is
  * @throws {RangeError} the target has none of these forms; `kernel` is no number
  * @throws {TypeError} the target is of another type, or there is no such option
  * @example
@@ -61,7 +68,8 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
   const given = toTarget(target);
   checkAttachOptions(options);
   if (options.signal?.aborted === true) throw aborted(options.signal);
-  const { profile, signal, cache, isolate, kernel: number } = options;
+  const { profile, signal, cache, isolate, kernel: number, write } = options;
+  if (write === true && given instanceof PhysicalMemory) given.checkWritable();
   const loaded =
     typeof profile === 'string' || Array.isArray(profile)
       ? await loadProfile(profile)
@@ -74,7 +82,12 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
     const source =
       given instanceof PhysicalMemory
         ? sourceOf(given)
-        : await openSource(given, { signal: limit, isolate, meanwhile: () => opened?.prepare() });
+        : await openSource(given, {
+            signal: limit,
+            isolate,
+            write,
+            meanwhile: () => opened?.prepare(),
+          });
     return attachSource(name, source, found);
   };
   const { memory, kernel } = await open(signal);
@@ -104,18 +117,20 @@ function toTarget(target: AttachTarget): Target | PhysicalMemory {
 function checkAttachOptions(options: AttachOptions): void {
   checkOptions(options, NAMES);
   checkSignal(options.signal);
-  const { cache, isolate, profile } = options;
+  const { cache, isolate, profile, write } = options;
   if (!['undefined', 'boolean', 'string'].includes(typeof cache))
     throw new TypeError(
       `Expected cache as true, false or the path of a folder but received ${describe(cache)}`,
     );
-  if (!['undefined', 'boolean'].includes(typeof isolate))
-    throw new TypeError(`Expected isolate as a boolean but received ${describe(isolate)}`);
   const { kernel } = options;
   if (kernel !== undefined && !(Number.isSafeInteger(kernel) && kernel >= 1))
     throw new RangeError(
       `Expected kernel as a number of 1 and more but received ${describe(kernel)}`,
     );
+  for (const [name, flag] of Object.entries({ isolate, write })) {
+    if (!['undefined', 'boolean'].includes(typeof flag))
+      throw new TypeError(`Expected ${name} as a boolean but received ${describe(flag)}`);
+  }
   const isProfile =
     profile === undefined ||
     typeof profile === 'string' ||

@@ -7,8 +7,8 @@ import type { StructType } from '../kernel/types/table.js';
 import type { P2m } from '../kernel/xen-p2m.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
-import { VirtualMemory, type WalkResult } from '../memory/virtual-memory.js';
-import { checkName } from '../options.js';
+import { VirtualMemory, type WalkResult, type WriteOptions } from '../memory/virtual-memory.js';
+import { checkName, checkOptions } from '../options.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossList } from '../tasks/cross-view.js';
@@ -268,6 +268,23 @@ export class Guest extends GuestValues implements AsyncDisposable {
     return this.#watch.ask(() => {
       this.memory.begin();
       return this.memory.read(address, toLength(length));
+    });
+  }
+
+  /**
+   * Writes guest-virtual memory: all bytes, or none where a page of theirs is not mapped.
+   * @throws {VmiError} `VMI_READ_ONLY`, {@link FaultError}: as {@link VirtualMemory.write}
+   */
+  write(address: AddressLike, bytes: Uint8Array, options: SpaceOptions & WriteOptions = {}): void {
+    const { readOnly, ...space } = checkOptions(options, { pid: true, cr3: true, readOnly: true });
+    this.#watch.ask(() => this.#space(space).write(address, bytes, { readOnly }));
+  }
+
+  /** Writes physical memory; throws as {@link PhysicalMemory.write}. */
+  writePhysical(address: AddressLike, bytes: Uint8Array): void {
+    this.#watch.ask(() => {
+      this.memory.begin();
+      this.memory.write(address, bytes);
     });
   }
 

@@ -7,7 +7,7 @@ export interface Capabilities {
   readonly registers: boolean;
   /** The guest can be stopped and resumed. */
   readonly pause: boolean;
-  /** Guest memory can be written. */
+  /** Guest memory can be written: it was attached with `write`. */
   readonly write: boolean;
   /** Register events can be awaited. */
   readonly events: boolean;

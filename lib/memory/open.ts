@@ -1,17 +1,23 @@
+import { VmiError } from '../errors.js';
 import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import { checkTarget, type Target } from '../target.js';
 import { openImage } from './image/image.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
 import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
-import type { Source, Waiting } from './source.js';
+import type { Opening, Source } from './source.js';
 
-export interface OpenOptions extends AbortOptions, Waiting {
+export interface OpenOptions extends AbortOptions, Opening {
   /** Runs libvmi, where it is the source, in a process of its own. */
   readonly isolate?: boolean | undefined;
 }
 
-const NAMES: OptionNames<OpenOptions> = { signal: true, meanwhile: true, isolate: true };
+const NAMES: OptionNames<OpenOptions> = {
+  signal: true,
+  meanwhile: true,
+  isolate: true,
+  write: true,
+};
 
 /**
  * Opens what a target names: finds it, and says how its RAM can be laid out. `attach` does this,
@@ -19,7 +25,8 @@ const NAMES: OptionNames<OpenOptions> = { signal: true, meanwhile: true, isolate
  *
  * @returns at least one candidate; what `open()` gives, and what is not kept, is the caller's to
  *   close
- * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`
+ * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`;
+ *   `VMI_UNSUPPORTED`: `write` of what cannot be written
  * @throws {TypeError} no target, or no such option
  * @example
  * const source = await openSource(parseTarget('image:/tmp/guest.elf'));
@@ -38,11 +45,16 @@ export async function openSource(target: Target, options: OpenOptions = {}): Pro
     case 'libvirt':
       return openLibvirt(target, options);
     case 'image':
+      if (options.write === true)
+        throw new VmiError(
+          'VMI_UNSUPPORTED',
+          `image:${target.path} is not opened for writing: an image stays what it is. For a file that is a running guest's RAM, libvmi:${target.path} is`,
+        );
       return openImage(target.path);
     case 'libvmi':
       return openLibvmiSource(
         { ...target, isolate: options.isolate ?? target.isolate },
-        { signal: options.signal },
+        { signal: options.signal, write: options.write },
       );
   }
 }

@@ -13,19 +13,13 @@ import type { DebugStub } from './debug-stub.js';
 import { type Engine, NATIVE } from './engine.js';
 import type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
 
+import type { Addressing, PhysicalMemoryOptions } from './memory-options.js';
 import { type ScanOptions, scan } from './scan.js';
+import { checkBytes, type WriteBytes, writeAll } from './write.js';
 
 export type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
+export type { Addressing, PhysicalMemoryOptions } from './memory-options.js';
 export type { ScanOptions } from './scan.js';
-
-/**
- * What a physical address of a source counts:
- * - `guest-physical`: what the guest itself calls physical, from 0 on.
- * - `machine`: frames of the machine, of which the guest has some here and there. That is what page
- *   tables and CR3 hold in a PV guest of Xen, and nowhere else; the guest's own numbering is then
- *   called pseudo-physical.
- */
-export type Addressing = 'guest-physical' | 'machine';
 
 /** A run of physical addresses with RAM in it. */
 export interface PhysicalRange {
@@ -33,31 +27,6 @@ export interface PhysicalRange {
   readonly start: bigint;
   /** Bytes. */
   readonly length: bigint;
-}
-
-/** @internal What a source makes its memory of. */
-export interface PhysicalMemoryOptions {
-  readonly native: Memory;
-  /** Default: the addon's. */
-  readonly engine?: Engine;
-  /** The kind of source: `qemu`, `image`, `libvmi`. */
-  readonly source: string;
-  /** One line for people: what was attached and how its RAM is reached. */
-  readonly description: string;
-  /** Whether the guest may change while it is read. */
-  readonly live: boolean;
-  readonly machine?: Machine;
-  /**
-   * Looks at the guest anew, at once; absent where a guest does not change but by its own doing.
-   */
-  readonly look?: (() => MachineLook) | undefined;
-  /** Default: `guest-physical`. */
-  readonly addressing?: Addressing;
-  /**
-   * Bytes of RAM, where the ranges only say between which addresses it lies: a read finds out what
-   * is RAM.
-   */
-  readonly ramSize?: bigint;
 }
 
 const ABORT_NAMES: OptionNames<AbortOptions> = { signal: true };
@@ -87,6 +56,7 @@ export class PhysicalMemory implements AsyncDisposable {
   readonly #machine: Machine | undefined;
   readonly #look: (() => MachineLook) | undefined;
   readonly #ramSize: bigint | undefined;
+  readonly #write: WriteBytes | undefined;
   readonly #loader: NativeLoader;
   readonly #handle: number;
   #closing: Promise<void> | undefined;
@@ -104,6 +74,10 @@ export class PhysicalMemory implements AsyncDisposable {
     this.#machine = options.machine;
     this.#look = options.look;
     this.#ramSize = options.ramSize;
+    const { native } = options;
+    this.#write =
+      options.write ??
+      (native.writable ? (address, bytes) => native.write(address, bytes) : undefined);
     this.addressing = options.addressing ?? 'guest-physical';
     this.sparse = options.ramSize !== undefined;
     const pairs = options.native.ranges;
@@ -116,7 +90,7 @@ export class PhysicalMemory implements AsyncDisposable {
     this.capabilities = {
       registers: options.machine?.registers !== undefined,
       pause: options.machine?.pause !== undefined,
-      write: false,
+      write: this.#write !== undefined,
       events: options.machine?.cr3Writes !== undefined,
       map: options.native.mapped,
     };
@@ -248,6 +222,26 @@ export class PhysicalMemory implements AsyncDisposable {
     } catch (error) {
       throw failed(error, address);
     }
+  }
+
+  /**
+   * Writes bytes: all of them, or none where the RAM at one of them is not to be had. What the
+   * guest's CPUs do meanwhile is not held up: pause it for more than 8 bytes of one moment.
+   * @throws {VmiError} `VMI_READ_ONLY`: it was attached without `write`
+   * @throws {FaultError} the first address that is not RAM, or not in the dump
+   */
+  write(address: AddressLike, bytes: Uint8Array): void {
+    this.checkOpen();
+    writeAll(this, this.checkWritable(), toAddress(address), checkBytes(bytes));
+  }
+
+  /** @internal @throws {VmiError} `VMI_READ_ONLY` */
+  checkWritable(): WriteBytes {
+    if (this.#write !== undefined) return this.#write;
+    throw new VmiError(
+      'VMI_READ_ONLY',
+      `${this.description} was opened for reading alone: attach(target, { write: true }) lets its memory be written`,
+    );
   }
 
   /**

@@ -28,6 +28,14 @@ export interface Source {
   close(): Promise<void>;
 }
 
+/** How a source is opened. */
+export interface Opening extends Waiting {
+  /**
+   * Whether guest memory may be written. RAM is opened read-only where not.
+   */
+  readonly write?: boolean | undefined;
+}
+
 /** What whoever opens a source can do while the source waits for others. */
 export interface Waiting {
   /** Called once, if at all. */

@@ -6,8 +6,10 @@ import type {
   Plan,
 } from '../../types/addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
-import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
+import { FaultError, fromNative, hex, LEVEL_NAMES, VmiError } from '../errors.js';
+import { checkOptions } from '../options.js';
 import type { PhysicalMemory } from './physical-memory.js';
+import { checkBytes } from './write.js';
 
 /** A run of virtual addresses mapped to a run of physical ones. */
 export interface Mapping {
@@ -67,6 +69,12 @@ export interface WalkResult {
   readonly unreadable?: bigint | undefined;
   /** Bytes of the page: 4 KiB, 2 MiB or 1 GiB. */
   readonly pageSize: bigint | undefined;
+}
+
+/** How virtual memory is written. */
+export interface WriteOptions {
+  /** Whether pages that the guest maps read-only are written, too; default false. */
+  readonly readOnly?: boolean | undefined;
 }
 
 const LEAF_SIZE = [0n, 1n << 12n, 1n << 21n, 1n << 30n] as const;
@@ -227,6 +235,38 @@ export class VirtualMemory {
     }
   }
 
+  /**
+   * Writes bytes: all of them, or none where one of their pages is not mapped, or mapped read-only.
+   * Nothing is paged in. A page that the guest maps read-only may be shared: code, a page that is
+   * copied when its process writes to it, the one page of zeroes.
+   * @param options `readOnly: true` writes such pages all the same, for all who share them
+   * @throws {VmiError} `VMI_READ_ONLY`: attached without `write`, or a page is mapped read-only
+   * @throws {FaultError} the first address that is not mapped
+   */
+  write(address: AddressLike, bytes: Uint8Array, options: WriteOptions = {}): void {
+    checkOptions(options, { readOnly: true });
+    const from = toAddress(address);
+    this.physical.checkWritable();
+    checkBytes(bytes);
+    const parts: { physical: bigint; part: Uint8Array }[] = [];
+    for (let done = 0; done < bytes.length; ) {
+      const at = BigInt.asUintN(64, from + BigInt(done));
+      const { physical, steps, pageSize } = this.walk(at);
+      if (physical === undefined) throw this.#writeFault(at, bytes.length, steps);
+      if (options.readOnly !== true && !steps.every(({ writable }) => writable))
+        throw mappedReadOnly(at, this.root);
+      const page = bytes.subarray(done, done + Number(pageSize! - (at & (pageSize! - 1n))));
+      parts.push({ physical, part: page });
+      done += page.length;
+    }
+    for (const { physical, part } of parts) {
+      const last = physical + BigInt(part.length - 1);
+      const there = this.physical.contains(physical) && this.physical.contains(last);
+      if (!there) throw this.#writeFault(from, bytes.length, []);
+    }
+    for (const { physical, part } of parts) this.physical.write(physical, part);
+  }
+
   /** Loads a little-endian 64-bit value. @throws {FaultError} not mapped */
   readU64(address: AddressLike): bigint {
     const { word, handle } = this.#loader;
@@ -312,6 +352,19 @@ export class VirtualMemory {
     }
   }
 
+  #writeFault(address: bigint, requested: number, steps: readonly WalkStep[]): FaultError {
+    const last = steps.at(-1);
+    return new FaultError({
+      address,
+      space: 'virtual',
+      cr3: this.root,
+      requested,
+      transferred: 0,
+      level: last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt'),
+      write: true,
+    });
+  }
+
   #faultAt(from: bigint, requested: number, transferred: number): FaultError {
     const address = BigInt.asUintN(64, from + BigInt(transferred));
     const { steps, physical } = this.walk(address);
@@ -329,6 +382,13 @@ export class VirtualMemory {
       absent: level === 0 && this.physical.absent(missing),
     });
   }
+}
+
+function mappedReadOnly(address: bigint, root: bigint): VmiError {
+  return new VmiError(
+    'VMI_READ_ONLY',
+    `cannot write at ${hex(address)} (virtual, cr3 ${hex(root)}): the guest maps this page read-only, and may share it with others; { readOnly: true } writes it all the same`,
+  );
 }
 
 /**

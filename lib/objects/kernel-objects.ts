@@ -5,6 +5,7 @@ import type { TypeRef, TypeTable } from '../kernel/types/table.js';
 import { VirtualMemory } from '../memory/virtual-memory.js';
 import { checkName } from '../options.js';
 import { makeReader } from './readers.js';
+import { Reference } from './reference.js';
 import type { BitField, ObjectSpace, Reader, ValueMemory } from './space.js';
 import { type Place, placeOf, type StructObject } from './struct-object.js';
 import { parseTypeName } from './type-name.js';
@@ -63,6 +64,16 @@ export class KernelObjects {
     const ref = this.#space.type(type);
     this.#space.fresh();
     return this.#space.reader(ref)(this.#space, placeOf(address), undefined, type);
+  }
+
+  /**
+   * The place of a value of a C type: to write it, or to read it more than once.
+   * @throws {VmiError} `VMI_TYPE`
+   * @example
+   * guest.objects.reference('int', guest.symbol('panic_timeout')).write(5);
+   */
+  reference(type: string, address: Place): Reference {
+    return referenceIn(this.#space, type, placeOf(address));
   }
 
   /**
@@ -193,6 +204,16 @@ export class UserObjects {
     this.#space.fresh();
     return this.#space.reader(ref)(this.#space, toAddress(address), undefined, type);
   }
+
+  /** As {@link KernelObjects.reference}. */
+  reference(type: string, address: AddressLike): Reference {
+    return referenceIn(this.#space, type, toAddress(address));
+  }
+}
+
+function referenceIn(space: ObjectSpace, name: string, address: bigint): Reference {
+  const type = space.type(name);
+  return new Reference(space, { address, type, bits: undefined, parent: undefined, key: name });
 }
 
 /** Types by C name, and the readers made of them. */

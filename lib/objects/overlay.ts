@@ -1,3 +1,5 @@
+import { VmiError } from '../errors.js';
+import type { WriteOptions } from '../memory/virtual-memory.js';
 import type { ValueMemory } from './space.js';
 
 /** Memory with a part of it replaced by a copy. */
@@ -33,6 +35,19 @@ export class Overlay implements ValueMemory {
     const at = this.#offset(address, length);
     if (at < 0) return this.#below.read(address, length);
     return Buffer.from(this.#bytes.subarray(at, at + length));
+  }
+
+  /** What was copied stays as it was. */
+  write(address: bigint, bytes: Uint8Array, options?: WriteOptions): void {
+    const isCopied =
+      address < this.#start + BigInt(this.#bytes.length) &&
+      address + BigInt(bytes.length) > this.#start;
+    if (isCopied)
+      throw new VmiError(
+        'VMI_READ_ONLY',
+        'a snapshot is a copy: write the object that it was taken of',
+      );
+    this.#below.write(address, bytes, options);
   }
 
   /** Where an address is in the copy; -1: not wholly within it. */

@@ -2,6 +2,7 @@ import { FaultError } from '../errors.js';
 import { escapeText } from '../escape.js';
 import type { SymbolTable } from '../kernel/symbols/table.js';
 import type { Member, TypeRef, TypeTable } from '../kernel/types/table.js';
+import type { WriteOptions } from '../memory/virtual-memory.js';
 
 /** What values read their bytes from: virtual memory, or a copy of a part of it. */
 export interface ValueMemory {
@@ -13,6 +14,8 @@ export interface ValueMemory {
   readInto(address: bigint, into: Uint8Array): number;
   /** A copy of `length` bytes. @throws {FaultError} not mapped */
   read(address: bigint, length: number): Buffer;
+  /** @throws {VmiError} `VMI_READ_ONLY` @throws {FaultError} not mapped */
+  write(address: bigint, bytes: Uint8Array, options?: WriteOptions): void;
 }
 
 /** A value's place among the bits that hold it; left out for what is no bit-field. */

@@ -70,7 +70,11 @@ Napi::Value OpenMemory(const Napi::CallbackInfo& info) {
   const Napi::Value pid_value = options.Get("pid");
   if (!pid_value.IsUndefined()) pid = static_cast<pid_t>(ToInteger(pid_value, "pid", 1, INT_MAX));
 
-  auto source = Check(env, OpenSegments(std::move(segments), pid));
+  const Napi::Value write = options.Get("write");
+  if (!write.IsUndefined() && !write.IsBoolean()) ThrowType(env, "write as a boolean", write);
+  const bool writable = write.IsBoolean() && write.As<Napi::Boolean>().Value();
+
+  auto source = Check(env, OpenSegments(std::move(segments), pid, writable));
   return NewMemory(env, std::make_shared<Memory>(std::move(source)));
 }
 
@@ -96,6 +100,13 @@ Napi::Value Read(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
       env, static_cast<double>(Check(env, memory.Read(address, into.data, into.length))));
 }
 
+Napi::Value Write(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
+  const uint64_t address = ToAddress(arguments[0], "address");
+  const Elements<uint8_t> from = ToBytes(arguments[1], "from");
+  return Napi::Number::New(
+      env, static_cast<double>(Check(env, memory.Write(address, from.data, from.length))));
+}
+
 Napi::Value ReadU64(Napi::Env env, Memory& memory, const Napi::Value* arguments) {
   return FromU64(env, Check(env, memory.ReadU64(ToAddress(arguments[0], "address"))));
 }
@@ -116,11 +127,13 @@ void MemoryObject::Register(Napi::Env env, Napi::Object exports) {
                   {
                       Getter<MemoryObject, &MemoryObject::Ranges>("ranges"),
                       Getter<MemoryObject, &MemoryObject::Mapped>("mapped"),
+                      Getter<MemoryObject, &MemoryObject::Writable>("writable"),
                       Getter<MemoryObject, &MemoryObject::Handle>("handle"),
                       InstanceMethod<&MemoryObject::Method<verbs::Begin>>("begin"),
                       InstanceMethod<&MemoryObject::Method<verbs::Read>>("read"),
                       InstanceMethod<&MemoryObject::ReadMany>("readMany"),
                       InstanceMethod<&MemoryObject::Method<verbs::ReadU64>>("readU64"),
+                      InstanceMethod<&MemoryObject::Method<verbs::Write>>("write"),
                       InstanceMethod<&MemoryObject::Absent>("absent"),
                       InstanceMethod<&MemoryObject::Scan>("scan"),
                       InstanceMethod<&MemoryObject::Close>("close"),
@@ -164,6 +177,10 @@ Napi::Value MemoryObject::Ranges(const Napi::CallbackInfo& info) {
 
 Napi::Value MemoryObject::Mapped(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), Receiver(info).mapped());
+}
+
+Napi::Value MemoryObject::Writable(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Receiver(info).writable());
 }
 
 Napi::Value MemoryObject::ReadMany(const Napi::CallbackInfo& info) {

@@ -26,6 +26,7 @@ class MemoryObject : public Napi::ObjectWrap<MemoryObject> {
   Napi::Value Ranges(const Napi::CallbackInfo& info);
   Napi::Value Handle(const Napi::CallbackInfo& info);
   Napi::Value Mapped(const Napi::CallbackInfo& info);
+  Napi::Value Writable(const Napi::CallbackInfo& info);
   template <Verb<Memory> kVerb>
   Napi::Value Method(const Napi::CallbackInfo& info);
   Napi::Value ReadMany(const Napi::CallbackInfo& info);

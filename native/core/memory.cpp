@@ -13,7 +13,8 @@ Memory::Memory(std::unique_ptr<PhysicalSource> source)
     : source_(std::move(source)),
       ranges_(source_->ranges()),
       mapped_(source_->mapped()),
-      parallel_(source_->parallel()) {}
+      parallel_(source_->parallel()),
+      writable_(source_->writable()) {}
 
 Memory::~Memory() { Close(); }
 
@@ -75,6 +76,13 @@ Result<uint64_t> Memory::ReadU64(uint64_t physical) {
   error.code = Code::kFault;
   error.fault = {physical + read, false, 0, sizeof value, read, 0, Absent(physical + read)};
   return error;
+}
+
+Result<size_t> Memory::Write(uint64_t physical, const uint8_t* from, size_t length) {
+  Status status = Check();
+  if (!status.ok()) return status;
+  if (!writable_) return {Code::kUnsupported, "the memory was not opened for writing"};
+  return source_->Write(physical, from, length);
 }
 
 size_t Memory::Copy(uint64_t physical, uint8_t* into, size_t length) {

@@ -43,6 +43,10 @@ class Memory {
   Status ReadMany(ReadRequest* requests, size_t count);
   // Little-endian, or kFault.
   Result<uint64_t> ReadU64(uint64_t physical);
+  // PhysicalSource::writable().
+  bool writable() const { return writable_; }
+  // Bytes written before the first that cannot be; kUnsupported where it is not writable().
+  Result<size_t> Write(uint64_t physical, const uint8_t* from, size_t length);
 
   // Below: only between a Check and the next Close.
 
@@ -99,6 +103,7 @@ class Memory {
   std::vector<Range> ranges_;
   bool mapped_;
   bool parallel_;
+  bool writable_;
   HelperThread helper_;
   // False from the start of Close, and once the source has failed.
   std::atomic<bool> open_{true};

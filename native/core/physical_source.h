@@ -102,6 +102,19 @@ class PhysicalSource {
     return false;
   }
 
+  // Whether it was opened for writing, too.
+  virtual bool writable() const { return false; }
+
+  // Writes as far as it goes, and returns how far: what is written first is first in memory. Only
+  // where writable(). Memory that is mapped stays mapped read-only, so that no stray store of this
+  // process changes a guest.
+  virtual Result<size_t> Write(uint64_t physical, const uint8_t* from, size_t length) {
+    (void)physical;
+    (void)from;
+    (void)length;
+    return {Code::kUnsupported, "this memory cannot be written"};
+  }
+
   // Starts an operation: drops caches; kClosed when the guest is gone.
   virtual Status Begin() = 0;
   // Whether Begin may work after an error.

@@ -42,8 +42,8 @@ size_t WithinAddresses(uint64_t address, size_t length) {
 
 class SegmentSource final : public PhysicalSource {
  public:
-  SegmentSource(std::vector<Segment> segments, std::unique_ptr<GuestProcess> process)
-      : segments_(std::move(segments)), process_(std::move(process)) {
+  SegmentSource(std::vector<Segment> segments, std::unique_ptr<GuestProcess> process, bool writable)
+      : segments_(std::move(segments)), process_(std::move(process)), writable_(writable) {
     for (const Segment& segment : segments_) {
       mapped_ = mapped_ && (segment.file != nullptr || segment.absent);
       if (!ranges_.empty() && ranges_.back().last() + 1 == segment.range.start) {
@@ -123,6 +123,27 @@ class SegmentSource final : public PhysicalSource {
       }
     }
     return Flush(&batch);
+  }
+
+  bool writable() const override { return writable_; }
+
+  Result<size_t> Write(uint64_t physical, const uint8_t* from, size_t length) override {
+    length = WithinAddresses(physical, length);
+    size_t done = 0;
+    while (done < length) {
+      const Segment* segment = Find(physical + done);
+      if (segment == nullptr || segment->absent) break;
+      const uint64_t at = physical + done - segment->range.start;
+      const auto part =
+          static_cast<size_t>(std::min<uint64_t>(length - done, segment->range.length - at));
+      auto written = segment->file != nullptr
+                         ? segment->file->Write(segment->from + at, from + done, part)
+                         : process_->Write(segment->from + at, from + done, part);
+      if (!written.ok()) return written;
+      done += written.value();
+      if (written.value() < part) break;
+    }
+    return done;
   }
 
   bool NextData(uint64_t from, uint64_t last, uint64_t limit, Range* run) override {
@@ -208,6 +229,7 @@ class SegmentSource final : public PhysicalSource {
   std::unique_ptr<GuestProcess> process_;
   std::vector<Range> ranges_;
   bool mapped_ = true;
+  const bool writable_;
 };
 
 Status CheckSpecs(const std::vector<SegmentSpec>& specs, bool has_pid) {
@@ -308,7 +330,7 @@ class FileOpener {
 }  // namespace
 
 Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> specs,
-                                                     std::optional<pid_t> pid) {
+                                                     std::optional<pid_t> pid, bool writable) {
   std::sort(specs.begin(), specs.end(),
             [](const SegmentSpec& a, const SegmentSpec& b) { return a.physical < b.physical; });
   Status checked = CheckSpecs(specs, pid.has_value());
@@ -352,7 +374,7 @@ Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> sp
     segments.push_back(std::move(segment));
   }
   return std::unique_ptr<PhysicalSource>(
-      new SegmentSource(std::move(segments), std::move(process)));
+      new SegmentSource(std::move(segments), std::move(process), writable));
 }
 
 }  // namespace vmi

@@ -28,8 +28,10 @@ struct SegmentSpec {
   std::vector<uint8_t> present = {};
 };
 
-// kMisuse for segments that cannot be meant, kAttach for what the host refuses.
+// kMisuse for segments that cannot be meant, kAttach for what the host refuses. `writable`: the
+// descriptors are open for writing, and the process may be written.
 Result<std::unique_ptr<PhysicalSource>> OpenSegments(std::vector<SegmentSpec> segments,
-                                                     std::optional<pid_t> pid);
+                                                     std::optional<pid_t> pid,
+                                                     bool writable = false);
 
 }  // namespace vmi

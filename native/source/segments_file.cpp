@@ -220,6 +220,51 @@ size_t FileMapping::Read(uint64_t from, uint8_t* into, size_t length) {
   return ReadPresent(from, into, absent == end ? length : absent * kPageSize - from);
 }
 
+Result<size_t> FileMapping::Write(uint64_t from, const uint8_t* bytes, size_t length) {
+  const uint64_t offset = map_offset_ + skew_ + from;
+  if (!present_.all() && length > 0) {
+    const uint64_t first = from / kPageSize;
+    const uint64_t end = (from + length - 1) / kPageSize + 1;
+    const uint64_t absent = present_.Next(first, end, false);
+    if (absent == first) return size_t{0};
+    if (absent != end) length = static_cast<size_t>(absent * kPageSize - from);
+  }
+  // To write beyond the end of a file that was truncated would make it longer.
+  struct stat status {};
+  if (fstat(file_->fd(), &status) != 0) return SystemError("cannot look at the file", errno);
+  if (S_ISREG(status.st_mode)) {
+    const auto size = static_cast<uint64_t>(status.st_size);
+    if (offset >= size) return size_t{0};
+    length = static_cast<size_t>(std::min<uint64_t>(length, size - offset));
+  }
+  size_t done = 0;
+  while (done < length) {
+    const ssize_t part =
+        pwrite(file_->fd(), bytes + done, length - done, static_cast<off_t>(offset + done));
+    if (part < 0 && errno == EINTR) continue;
+    if (part < 0 && errno == EINVAL && done == 0) return WriteMapped(offset, bytes, length);
+    if (part < 0)
+      return SystemError("cannot write the file at offset " + Hex(offset + done), errno);
+    if (part == 0) break;
+    done += static_cast<size_t>(part);
+  }
+  return done;
+}
+
+// hugetlbfs has no write(2): a mapping that can be written lives as long as this call.
+Result<size_t> FileMapping::WriteMapped(uint64_t offset, const uint8_t* bytes, size_t length) {
+  const uint64_t start = offset - offset % file_->granule();
+  const size_t whole = static_cast<size_t>(offset - start) + length;
+  void* map = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, file_->fd(),
+                   static_cast<off_t>(start));
+  if (map == MAP_FAILED) return SystemError("cannot map the file for writing", errno);
+  madvise(map, whole, MADV_DONTDUMP);
+  auto* into = static_cast<uint8_t*>(map) + (offset - start);
+  const bool written = WithBusGuard([&] { std::memcpy(into, bytes, length); });
+  munmap(map, whole);
+  return written ? length : size_t{0};
+}
+
 size_t FileMapping::ReadPresent(uint64_t from, uint8_t* into, size_t length) {
   // From here on memcpy itself would go past the caches.
   constexpr size_t kLong = size_t{16} << 20;

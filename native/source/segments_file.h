@@ -87,6 +87,10 @@ class FileMapping {
   // and so does a page that is not present.
   size_t Read(uint64_t from, uint8_t* into, size_t length);
 
+  // Through the descriptor: the mapping stays read-only. Returns bytes written; what a dump lacks,
+  // and the end of a truncated file, end it. kAttach where the host refuses.
+  Result<size_t> Write(uint64_t from, const uint8_t* bytes, size_t length);
+
   // nullptr when a page of it is a hole or not known to hold data.
   const uint8_t* Direct(uint64_t from, size_t length) {
     if (known_ == nullptr) return base_ + from;
@@ -126,6 +130,7 @@ class FileMapping {
   size_t ReadPresent(uint64_t from, uint8_t* into, size_t length);
   Page Probe(uint64_t page);
   size_t ReadUnknown(uint64_t from, uint8_t* into, size_t length);
+  Result<size_t> WriteMapped(uint64_t offset, const uint8_t* bytes, size_t length);
 
   std::shared_ptr<SegmentFile> file_;
   void* map_ = nullptr;

@@ -94,6 +94,23 @@ Status GuestProcess::TryRead(uint64_t address) {
   return {Code::kAttach, "process " + std::to_string(pid_) + " has no memory at " + Hex(address)};
 }
 
+Result<size_t> GuestProcess::Write(uint64_t address, const uint8_t* from, size_t length) {
+  // By the pidfd: a PID that another process has by now must not be written.
+  Status alive = CheckAlive();
+  if (!alive.ok()) return alive;
+  size_t done = 0;
+  while (done < length) {
+    const iovec local{const_cast<uint8_t*>(from + done), length - done};
+    const iovec remote{reinterpret_cast<void*>(static_cast<uintptr_t>(address + done)),
+                       length - done};
+    const ssize_t part = process_vm_writev(pid_, &local, 1, &remote, 1, 0);
+    if (part < 0 && errno != EFAULT) return Failed(errno);
+    if (part <= 0) break;
+    done += static_cast<size_t>(part);
+  }
+  return done;
+}
+
 Status GuestProcess::Read(Piece* pieces, size_t count) {
   // Neighbours here and there are one element: a window that crosses a page costs no more than one
   // that does not.

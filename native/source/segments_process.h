@@ -37,6 +37,8 @@ class GuestProcess {
   // Reads every piece as far as it goes: one system call unless pieces fault or are more than
   // IOV_MAX.
   Status Read(Piece* pieces, size_t count);
+  // Writes one run as far as it goes.
+  Result<size_t> Write(uint64_t address, const uint8_t* from, size_t length);
   // kAttach where the process may not be read, or has no memory at `address`.
   Status TryRead(uint64_t address);
 

@@ -35,11 +35,13 @@ describe('types/addon.d.ts', () => {
     expect(members.get('Memory')).toEqual([
       'ranges',
       'mapped',
+      'writable',
       'handle',
       'begin',
       'read',
       'readMany',
       'readU64',
+      'write',
       'absent',
       'scan',
       'close',

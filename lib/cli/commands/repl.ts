@@ -1,11 +1,11 @@
-import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
+import { ATTACH_OPTIONS, type Command, TARGET, WRITE_OPTION } from '../command.js';
 import { EXIT } from '../exit-code.js';
 
 export const repl: Command = {
   name: 'repl',
   summary: "Node's REPL with the guest loaded",
   operands: [TARGET],
-  options: ATTACH_OPTIONS,
+  options: { ...WRITE_OPTION, ...ATTACH_OPTIONS },
   details: [
     'Lines that are piped in are run, and their results printed; the exit code is then 0. History is kept in $NODE_LIBVMI_HISTORY, by default ~/.local/state/node-libvmi/repl_history; an empty value keeps none.',
   ],

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { VmiError } from '../../errors.js';
 import { UsageError } from '../arguments.js';
-import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
+import { ATTACH_OPTIONS, type Command, TARGET, WRITE_OPTION } from '../command.js';
 import { EXIT } from '../exit-code.js';
 
 export const run: Command = {
@@ -19,6 +19,7 @@ export const run: Command = {
   ],
   options: {
     eval: { short: 'e', value: 'CODE', summary: 'run this code instead; an expression is printed' },
+    ...WRITE_OPTION,
     ...ATTACH_OPTIONS,
   },
   details: [

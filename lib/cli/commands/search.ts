@@ -1,5 +1,5 @@
 import { hex } from '../../errors.js';
-import { parseLength, parsePid, UsageError } from '../arguments.js';
+import { parseBytes, parseLength, parsePid, UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
 
@@ -42,12 +42,3 @@ export const search: Command = {
     });
   },
 };
-
-/** @throws {UsageError} */
-function parseBytes(text: string): Buffer {
-  const digits = text.replace(/^0x|[\s:_]/gi, '');
-  if (!/^(?:[0-9a-f]{2})+$/i.test(digits)) {
-    throw new UsageError(`Expected bytes as pairs of hex digits but received '${text}'`);
-  }
-  return Buffer.from(digits, 'hex');
-}

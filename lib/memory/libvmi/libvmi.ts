@@ -1,4 +1,4 @@
-import { closeSync, openSync, statSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import type { Memory as NativeMemory } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative, VmiError } from '../../errors.js';
@@ -15,8 +15,9 @@ import {
   type VcpuRegisters,
 } from '../physical-memory.js';
 import { isSuspended } from '../qemu/libvirt.js';
-import type { Candidate, Source } from '../source.js';
+import type { Candidate, Opening, Source } from '../source.js';
 import { kvmRanges } from './kvm-ranges.js';
+import { notWritten, openFile, writeDomain } from './write.js';
 
 const PAGE_SIZE = 0x1000n;
 const PAGE_OFFSET = 0xfffn;
@@ -43,13 +44,13 @@ const COMPARED_PAGES = 16n;
  */
 export async function openLibvmi(
   target: LibvmiTarget,
-  options: AbortOptions = {},
+  options: LibvmiOpening = {},
 ): Promise<PhysicalMemory> {
   const session = await LibvmiSession.open({ ...target, signal: options.signal });
   try {
-    if (target.driver !== 'file') return await domainMemory(session, target);
+    if (target.driver !== 'file') return await domainMemory(session, target, options);
     const size = rawSize(target.name);
-    return fileMemory(session, target, layouts(size, target.split)[0]!);
+    return fileMemory(session, target, layouts(size, target.split)[0]!, options);
   } catch (error) {
     await session.close();
     throw error;
@@ -63,7 +64,7 @@ export async function openLibvmi(
  */
 export async function openLibvmiSource(
   target: LibvmiTarget,
-  options: AbortOptions = {},
+  options: LibvmiOpening = {},
 ): Promise<Source> {
   const memory = await openLibvmi(target, options);
   const choices = target.driver === 'file' ? layouts(rawSize(target.name), target.split) : [];
@@ -80,11 +81,13 @@ export async function openLibvmiSource(
     (layout): Candidate => ({
       assumption: layout.assumption,
       proven: false,
-      open: () => fileMemory(LibvmiSession.start(target), target, layout),
+      open: () => fileMemory(LibvmiSession.start(target), target, layout, options),
     }),
   );
   return { candidates, close: async () => {} };
 }
+
+type LibvmiOpening = AbortOptions & Pick<Opening, 'write'>;
 
 interface Layout {
   readonly assumption: string;
@@ -114,15 +117,21 @@ function layouts(size: bigint, split: bigint | undefined): Layout[] {
   ];
 }
 
-function fileMemory(session: LibvmiSession, target: LibvmiTarget, layout: Layout): PhysicalMemory {
+function fileMemory(
+  session: LibvmiSession,
+  target: LibvmiTarget,
+  layout: Layout,
+  { write = false }: LibvmiOpening,
+): PhysicalMemory {
   const segments = layout.ranges.flatMap(({ physical, length, offset }) => [
     physical,
     length,
     offset,
   ]);
   const read = session.memory(BigUint64Array.from(segments));
-  const mapped = target.map === false ? undefined : mapFile(target.name, layout, read);
+  const mapped = target.map === false ? undefined : mapFile(target.name, layout, read, write);
   if (mapped !== undefined) read.close();
+  else if (write) throw notWritten(target.name);
   const how = mapped === undefined ? 'file driver' : 'file driver, mapped';
   return new PhysicalMemory({
     native: mapped ?? read,
@@ -135,12 +144,18 @@ function fileMemory(session: LibvmiSession, target: LibvmiTarget, layout: Layout
 }
 
 /** Maps the file libvmi reads, if the two agree on what is in it. */
-function mapFile(path: string, layout: Layout, read: NativeMemory): NativeMemory | undefined {
-  const fd = openSync(path, 'r');
+function mapFile(
+  path: string,
+  layout: Layout,
+  read: NativeMemory,
+  write: boolean,
+): NativeMemory | undefined {
+  const fd = openFile(path, write);
   let mapped: NativeMemory;
   try {
     mapped = addon().openMemory({
       segments: layout.ranges.map((range) => ({ ...range, kind: 'file', fd })),
+      write,
     });
   } catch (error) {
     throw fromNative(error);
@@ -174,7 +189,11 @@ function agree(
   return true;
 }
 
-async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promise<PhysicalMemory> {
+async function domainMemory(
+  session: LibvmiSession,
+  target: LibvmiTarget,
+  { write = false }: LibvmiOpening,
+): Promise<PhysicalMemory> {
   const number = async (name: string) => (await session.call(name)).values[0] as bigint;
   const pv = target.driver === 'xen' && (await isPv(session));
   const end = pv ? MACHINE_END : (await number('vmi_get_max_physical_address')) & ~PAGE_OFFSET;
@@ -198,6 +217,7 @@ async function domainMemory(session: LibvmiSession, target: LibvmiTarget): Promi
     // Below the end there is the hole of a PC too, and what the guest gave back.
     ...(target.driver === 'xen' ? { ramSize: size > 0n && size < end ? size : end } : {}),
     machine: new Domain(session, native, target, vcpus),
+    ...(write ? { write: (address, bytes) => writeDomain(session, what, address, bytes) } : {}),
   });
 }
 

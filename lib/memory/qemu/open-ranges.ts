@@ -17,12 +17,14 @@ export interface HostRange {
 /**
  * Opens host ranges: mapped where the process shares them through a file, read from the process
  * elsewhere.
+ * @param write also opens them for writing; a file that refuses it is left to its process, which
+ *   can
  */
 export function openRanges(
   process: QemuProcess,
   ranges: readonly HostRange[],
   mappings: readonly HostMapping[],
-  machine?: QemuMachine,
+  { machine, write = false }: { machine?: QemuMachine; write?: boolean | undefined } = {},
 ): PhysicalMemory {
   const descriptors: number[] = [];
   const segments: NativeSegment[] = [];
@@ -30,7 +32,7 @@ export function openRanges(
   const descriptorOf = (mapping: HostMapping): number | undefined => {
     const key = `${mapping.device} ${mapping.inode}`;
     if (!files.has(key)) {
-      const fd = openMapping(process.pid, mapping);
+      const fd = openMapping(process.pid, mapping, write);
       if (fd !== undefined) descriptors.push(fd);
       files.set(key, fd);
     }
@@ -60,7 +62,7 @@ export function openRanges(
         }
       }
     }
-    const native = addon().openMemory({ segments, pid: process.pid });
+    const native = addon().openMemory({ segments, pid: process.pid, write });
     const name = process.name === '' ? '' : ` '${process.name}'`;
     const look = new QemuLook(
       process.pid,

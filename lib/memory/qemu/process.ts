@@ -222,17 +222,17 @@ export function runsOfSize(mappings: readonly HostMapping[], size: bigint): bigi
 }
 
 /**
- * Opens the file behind a shared mapping for reading: by its path, else by the process's own
- * descriptor.
+ * Opens the file behind a shared mapping for reading, or for writing, too: by its path, else by the
+ * process's own descriptor.
  * @returns `undefined` when neither is to be had
  */
-export function openMapping(pid: number, mapping: HostMapping): number | undefined {
+export function openMapping(pid: number, mapping: HostMapping, write = false): number | undefined {
   const isIt = ({ ino, dev }: BigIntStats) =>
     ino === mapping.inode && deviceName(dev) === mapping.device;
   const open = (path: string): number | undefined => {
     try {
       if (!isIt(statSync(path, { bigint: true }))) return undefined;
-      const fd = openSync(path, 'r');
+      const fd = openSync(path, write ? 'r+' : 'r');
       // Another file may have taken its name since.
       if (isIt(fstatSync(fd, { bigint: true }))) return fd;
       closeSync(fd);

@@ -1,7 +1,7 @@
 import { hex, VmiError } from '../../errors.js';
 import { otherSplits, type RamSplit, ramSplits, splitRanges } from '../../ram-layout.js';
 import type { AbortOptions } from '../physical-memory.js';
-import type { Candidate, Source, Waiting } from '../source.js';
+import type { Candidate, Opening, Source } from '../source.js';
 import { findDomain, type LibvirtTarget } from './libvirt.js';
 import { QemuMachine, REGISTERS } from './machine.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
@@ -25,7 +25,7 @@ import { QmpSocket } from './qmp.js';
  * @throws {VmiError} `VMI_ATTACH`: no such process, no QEMU, no right to trace it, or its RAM
  * cannot be told
  */
-export async function openQemuProcess(pid: number, waiting: Waiting = {}): Promise<Source> {
+export async function openQemuProcess(pid: number, waiting: Opening = {}): Promise<Source> {
   const process = qemuProcess(pid);
   const refusals: string[] = [];
   for (const socket of process.qmpSockets) {
@@ -36,7 +36,7 @@ export async function openQemuProcess(pid: number, waiting: Waiting = {}): Promi
       refusals.push((error as Error).message);
     }
   }
-  return fromProcess(process, refusals);
+  return fromProcess(process, refusals, waiting.write);
 }
 
 /**
@@ -44,7 +44,7 @@ export async function openQemuProcess(pid: number, waiting: Waiting = {}): Promi
  * @throws {VmiError} `VMI_ATTACH`: nobody listens, another client holds it, or the process cannot
  * be read
  */
-export async function openQmpSocket(socket: string, waiting: Waiting = {}): Promise<Source> {
+export async function openQmpSocket(socket: string, waiting: Opening = {}): Promise<Source> {
   const access = new QmpSocket(socket);
   return openBy(access, waiting, () => {
     const pid = listenerOf(socket);
@@ -65,7 +65,7 @@ export async function openQmpSocket(socket: string, waiting: Waiting = {}): Prom
  */
 export async function openLibvirt(
   target: LibvirtTarget,
-  options: AbortOptions & Waiting = {},
+  options: AbortOptions & Opening = {},
 ): Promise<Source> {
   const { process, access } = await findDomain(target, options);
   return openBy(access, options, () => process);
@@ -75,7 +75,7 @@ export async function openLibvirt(
  * Gives the source as soon as the map is there; the monitor is held until the registers are there,
  * too.
  */
-function openBy(access: MonitorAccess, waiting: Waiting, find: () => QemuProcess): Promise<Source> {
+function openBy(access: MonitorAccess, waiting: Opening, find: () => QemuProcess): Promise<Source> {
   return new Promise((resolve, reject) => {
     access
       .use(async (monitor) => {
@@ -91,7 +91,7 @@ async function fromMonitor(
   process: QemuProcess,
   monitor: Monitor,
   access: MonitorAccess,
-  { meanwhile }: Waiting,
+  { meanwhile, write }: Opening,
 ): Promise<{ source: Source; registers: Promise<unknown> }> {
   // All that an attach asks, at once: an answer takes the monitor a fraction of the time that the
   // way there and back does.
@@ -112,7 +112,7 @@ async function fromMonitor(
   const candidate: Candidate = {
     assumption: "QEMU's own memory map",
     proven: true,
-    open: () => openRanges(process, host, mappings, machine),
+    open: () => openRanges(process, host, mappings, { machine, write }),
   };
   return { source: { candidates: [candidate], close: async () => {} }, registers };
 }
@@ -178,7 +178,11 @@ function sharedBlock(
  * Where there are several, or a PC of that size may be split in more than one way, every way is a
  * candidate, and the guest's page tables decide.
  */
-function fromProcess(process: QemuProcess, refusals: readonly string[]): Source {
+function fromProcess(
+  process: QemuProcess,
+  refusals: readonly string[],
+  write: boolean | undefined,
+): Source {
   const why = refusals.length > 0 ? ` (${refusals.join('; ')})` : '';
   const advice = `give it a free '-qmp unix:PATH,server=on,wait=off' and attach with qmp:PATH${why}`;
   const size = process.memory;
@@ -218,6 +222,7 @@ function fromProcess(process: QemuProcess, refusals: readonly string[]): Source 
             host: block + offset,
           })),
           mappings,
+          { write },
         ),
     })),
   );

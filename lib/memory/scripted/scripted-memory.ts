@@ -26,6 +26,7 @@ const SCAN_PIECE = 1 << 20;
 export class ScriptedMemory implements Memory {
   readonly ranges: BigUint64Array;
   readonly mapped = false;
+  readonly writable = false;
   readonly handle: number;
   readonly #ranges: readonly PhysicalRange[];
   readonly #read: ReadMemory;
@@ -64,6 +65,10 @@ export class ScriptedMemory implements Memory {
       if (offset + part.length < PAGE_SIZE) break;
     }
     return done;
+  }
+
+  write(): number {
+    throw new VmiError('VMI_UNSUPPORTED', 'a function that reads does not write');
   }
 
   /** What a function does not read is not known to be RAM. */

@@ -52,6 +52,11 @@ export class FakeMemory {
     Object.assign(new Error('the guest is gone'), { code: 'VMI_CLOSED' });
   closed = false;
   readonly mapped = true;
+  readonly writable = false;
+
+  write(): number {
+    throw new Error('nothing is written here');
+  }
 
   constructor(...segments: FakeSegment[]) {
     this.segments = [...segments].sort((a, b) => (a.physical < b.physical ? -1 : 1));
