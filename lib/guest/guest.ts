@@ -271,10 +271,7 @@ export class Guest extends GuestValues implements AsyncDisposable {
     });
   }
 
-  /**
-   * Writes guest-virtual memory: all bytes, or none where a page of theirs is not mapped.
-   * @throws {VmiError} `VMI_READ_ONLY`, {@link FaultError}: as {@link VirtualMemory.write}
-   */
+  /** Writes guest-virtual memory; throws as {@link VirtualMemory.write}. */
   write(address: AddressLike, bytes: Uint8Array, options: SpaceOptions & WriteOptions = {}): void {
     const { readOnly, ...space } = checkOptions(options, { pid: true, cr3: true, readOnly: true });
     this.#watch.ask(() => this.#space(space).write(address, bytes, { readOnly }));

@@ -6,10 +6,10 @@ import type {
   Plan,
 } from '../../types/addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
-import { FaultError, fromNative, hex, LEVEL_NAMES, VmiError } from '../errors.js';
+import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
 import { checkOptions } from '../options.js';
 import type { PhysicalMemory } from './physical-memory.js';
-import { checkBytes } from './write.js';
+import { checkBytes, writeVirtual } from './write.js';
 
 /** A run of virtual addresses mapped to a run of physical ones. */
 export interface Mapping {
@@ -245,26 +245,7 @@ export class VirtualMemory {
    */
   write(address: AddressLike, bytes: Uint8Array, options: WriteOptions = {}): void {
     checkOptions(options, { readOnly: true });
-    const from = toAddress(address);
-    this.physical.checkWritable();
-    checkBytes(bytes);
-    const parts: { physical: bigint; part: Uint8Array }[] = [];
-    for (let done = 0; done < bytes.length; ) {
-      const at = BigInt.asUintN(64, from + BigInt(done));
-      const { physical, steps, pageSize } = this.walk(at);
-      if (physical === undefined) throw this.#writeFault(at, bytes.length, steps);
-      if (options.readOnly !== true && !steps.every(({ writable }) => writable))
-        throw mappedReadOnly(at, this.root);
-      const page = bytes.subarray(done, done + Number(pageSize! - (at & (pageSize! - 1n))));
-      parts.push({ physical, part: page });
-      done += page.length;
-    }
-    for (const { physical, part } of parts) {
-      const last = physical + BigInt(part.length - 1);
-      const there = this.physical.contains(physical) && this.physical.contains(last);
-      if (!there) throw this.#writeFault(from, bytes.length, []);
-    }
-    for (const { physical, part } of parts) this.physical.write(physical, part);
+    writeVirtual(this, toAddress(address), checkBytes(bytes), options.readOnly === true);
   }
 
   /** Loads a little-endian 64-bit value. @throws {FaultError} not mapped */
@@ -352,19 +333,6 @@ export class VirtualMemory {
     }
   }
 
-  #writeFault(address: bigint, requested: number, steps: readonly WalkStep[]): FaultError {
-    const last = steps.at(-1);
-    return new FaultError({
-      address,
-      space: 'virtual',
-      cr3: this.root,
-      requested,
-      transferred: 0,
-      level: last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt'),
-      write: true,
-    });
-  }
-
   #faultAt(from: bigint, requested: number, transferred: number): FaultError {
     const address = BigInt.asUintN(64, from + BigInt(transferred));
     const { steps, physical } = this.walk(address);
@@ -382,13 +350,6 @@ export class VirtualMemory {
       absent: level === 0 && this.physical.absent(missing),
     });
   }
-}
-
-function mappedReadOnly(address: bigint, root: bigint): VmiError {
-  return new VmiError(
-    'VMI_READ_ONLY',
-    `cannot write at ${hex(address)} (virtual, cr3 ${hex(root)}): the guest maps this page read-only, and may share it with others; { readOnly: true } writes it all the same`,
-  );
 }
 
 /**

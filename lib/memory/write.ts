@@ -1,4 +1,4 @@
-import { FaultError, fromNative } from '../errors.js';
+import { FaultError, fromNative, hex, LEVEL_NAMES, VmiError } from '../errors.js';
 import { describe } from '../options.js';
 
 /** Writes guest memory; returns the bytes written before the first that cannot be. */
@@ -43,4 +43,64 @@ export function writeAll(memory: Ram, write: WriteBytes, from: bigint, bytes: Ui
     throw fromNative(error);
   }
   if (done < bytes.length) throw fail(from + BigInt(done), done);
+}
+
+/** What is asked of the address space that is written. */
+interface Space {
+  readonly root: bigint;
+  readonly physical: Ram & {
+    checkWritable(): WriteBytes;
+    write(address: bigint, bytes: Uint8Array): void;
+  };
+  walk(address: bigint): {
+    readonly physical: bigint | undefined;
+    readonly pageSize: bigint | undefined;
+    readonly steps: readonly {
+      readonly level: string;
+      readonly present: boolean;
+      readonly writable: boolean;
+    }[];
+  };
+}
+
+/**
+ * Writes all bytes, or none where one of their pages is not mapped, not RAM, or mapped read-only.
+ * @param readOnly writes what is mapped read-only all the same
+ * @throws {VmiError} `VMI_READ_ONLY` @throws {FaultError}
+ */
+export function writeVirtual(
+  space: Space,
+  from: bigint,
+  bytes: Uint8Array,
+  readOnly: boolean,
+): void {
+  const { physical: memory } = space;
+  memory.checkWritable();
+  const parts: { readonly physical: bigint; readonly part: Uint8Array }[] = [];
+  for (let done = 0; done < bytes.length; ) {
+    const at = BigInt.asUintN(64, from + BigInt(done));
+    const { physical, pageSize, steps } = space.walk(at);
+    const last = steps.at(-1);
+    if (physical === undefined || !memory.contains(physical) || memory.absent(physical))
+      throw new FaultError({
+        address: at,
+        space: 'virtual',
+        cr3: space.root,
+        requested: bytes.length,
+        transferred: 0,
+        level: last === undefined || last.present ? 0 : LEVEL_NAMES.indexOf(last.level as 'pt'),
+        write: true,
+      });
+    if (!readOnly && !steps.every(({ writable }) => writable))
+      throw new VmiError(
+        'VMI_READ_ONLY',
+        `cannot write at ${hex(at)} (virtual, cr3 ${hex(space.root)}): the guest maps this page read-only, and may share it with others; { readOnly: true } writes it all the same`,
+      );
+    // Of a large page a part may be no RAM: 4 KiB at a time.
+    const rest = Number((pageSize! - (at & (pageSize! - 1n))) & 0xfffn) || 4096;
+    const part = bytes.subarray(done, done + rest);
+    parts.push({ physical, part });
+    done += part.length;
+  }
+  for (const { physical, part } of parts) memory.write(physical, part);
 }
