@@ -15,6 +15,7 @@ export type Target =
       readonly uri?: string | undefined;
     }
   | { readonly kind: 'image'; readonly path: string }
+  | { readonly kind: 'replay'; readonly path: string }
   | ({ readonly kind: 'libvmi' } & LibvmiTarget);
 
 /** What to attach to through libvmi, and how. The string form has `driver` and `name` only. */
@@ -77,6 +78,7 @@ export const TARGETS: readonly TargetForm[] = [
     name: 'PATH',
     summary: 'a memory image: raw, ELF core (dump-guest-memory), kdump or LiME',
   },
+  { prefix: 'replay', name: 'FILE', summary: "what 'vmi record' made: answers, with no guest" },
   { prefix: 'xen', name: 'NAME', summary: 'a domain of Xen, through libvmi in dom0' },
   { prefix: 'kvm', name: 'NAME', summary: 'a libvirt domain, through libvmi' },
   { prefix: 'libvmi', name: 'PATH', summary: "a file of raw RAM, through libvmi's file driver" },
@@ -114,6 +116,7 @@ export function parseTarget(text: string): Target {
     case 'libvirt':
       return { kind, name: rest };
     case 'image':
+    case 'replay':
       return { kind, path: rest };
     case 'xen':
     case 'kvm':
@@ -158,6 +161,7 @@ const FIELDS: { readonly [K in Kind]: Readonly<Record<string, string>> } = {
   qmp: { socket: 'string' },
   libvirt: { name: 'string', uri: 'string?' },
   image: { path: 'string' },
+  replay: { path: 'string' },
   libvmi: {
     driver: 'string',
     name: 'string',
@@ -219,7 +223,8 @@ export function formatTarget(target: Target): string {
     case 'libvirt':
       return `libvirt:${target.name}`;
     case 'image':
-      return `image:${target.path}`;
+    case 'replay':
+      return `${target.kind}:${target.path}`;
     case 'libvmi':
       return `${target.driver === 'file' ? 'libvmi' : target.driver}:${target.name}`;
   }

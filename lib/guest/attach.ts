@@ -1,4 +1,6 @@
 import { VmiError } from '../errors.js';
+import type { KernelCache } from '../kernel/cache.js';
+import { CarriedCache } from '../kernel/carried-cache.js';
 import { Kernel, type KernelOptions, openCache } from '../kernel/kernel.js';
 import { loadProfile } from '../kernel/profile/load-profile.js';
 import type { Profile } from '../kernel/profile/profile.js';
@@ -101,6 +103,16 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
   return guest;
 }
 
+/**
+ * @internal The same of a memory that is open, with a cache of its own.
+ * @throws {VmiError} as {@link attach}
+ */
+export async function attachThrough(opened: KernelCache, memory: PhysicalMemory): Promise<Guest> {
+  const name = `memory:${memory.description}`;
+  const { kernel } = await attachSource(name, sourceOf(memory), { opened });
+  return new Guest(name, memory, kernel);
+}
+
 /** @throws {TypeError} @throws {RangeError} */
 function toTarget(target: AttachTarget): Target | PhysicalMemory {
   if (typeof target === 'string') return parseTarget(target);
@@ -164,8 +176,12 @@ const LAYOUT_ERRORS: ReadonlySet<string> = new Set([
 type LoadOptions = Pick<KernelOptions, 'profile' | 'cache' | 'opened' | 'signal' | 'number'>;
 
 async function attachSource(target: string, source: Source, given: LoadOptions): Promise<Attached> {
+  const { carried } = source;
+  const opened = carried === undefined ? undefined : new CarriedCache(carried);
   const options =
-    source.cacheable === false ? { ...given, cache: false, opened: undefined } : given;
+    source.cacheable === false
+      ? { ...given, cache: opened === undefined ? false : undefined, opened }
+      : given;
   const refusals: string[] = [];
   let last: unknown;
   for (const candidate of source.candidates) {

@@ -1,8 +1,9 @@
+import { wrap } from '../address.js';
 import { FaultError, hex, VmiError } from '../errors.js';
+import { escapeBytes } from '../escape.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { xaChunkShift } from '../kernel/types/xarray.js';
 import type { WalkResult, WalkStep } from '../memory/virtual-memory.js';
-import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
-import type { StructObject } from '../objects/struct-object.js';
 import type { Cr3Source } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 
@@ -55,8 +56,9 @@ export function explain(
   find: (pid: number) => Task | undefined,
 ): Explanation {
   const steps: ExplainStep[] = [];
-  const way = new Way(kernel, objectsOf(kernel), pid, steps);
+  const way = new Way(kernel, pid, steps);
   try {
+    kernel.memory.begin();
     const task = way.task();
     const { cr3, source } = way.cr3(task, find(pid));
     return { pid, steps, cr3, source, error: undefined };
@@ -66,43 +68,54 @@ export function explain(
   }
 }
 
+type Said = Pick<ExplainStep, 'meaning' | 'code'>;
+
+/** A structure of the guest: the name of its type, and where it is. */
+interface Place {
+  readonly struct: string;
+  readonly address: bigint;
+}
+
+/** Bytes of a member, and how they are read. */
+type Form = 'pointer' | 'number' | 'text';
+const SIZE = { pointer: 8, number: 4, text: 16 } as const;
+
+/** Needs offsets alone, which are remembered of a kernel: its whole types are megabytes to read. */
 class Way {
   readonly #kernel: Kernel;
-  readonly #objects: KernelObjects;
   readonly #pid: number;
   readonly #steps: ExplainStep[];
 
-  constructor(kernel: Kernel, objects: KernelObjects, pid: number, steps: ExplainStep[]) {
+  constructor(kernel: Kernel, pid: number, steps: ExplainStep[]) {
     this.#kernel = kernel;
-    this.#objects = objects;
     this.#pid = pid;
     this.#steps = steps;
   }
 
   /** kernel/pid.c: find_pid_ns, pid_task. */
-  task(): StructObject {
-    const objects = this.#objects;
-    const namespace = objects.variable('init_pid_ns') as StructObject;
-    this.#add('init_pid_ns', undefined, namespace.$address, {
+  task(): Place {
+    const { symbols, types } = this.#kernel;
+    const namespace = { struct: 'pid_namespace', address: symbols.address('init_pid_ns') };
+    this.#add('init_pid_ns', undefined, namespace.address, {
       meaning: 'the PID namespace that PIDs are counted in, by its symbol',
       code: "const ns = guest.variable('init_pid_ns')",
     });
-    const entry = this.#entry(namespace);
-    const pid = objects.object('struct pid', entry) as StructObject;
-    const first = this.#member(pid, 'tasks[0].first', 'pid->tasks[PIDTYPE_PID].first', {
+    const pid = { struct: 'pid', address: this.#entry(namespace) };
+    const first = this.#pointer(pid, 'tasks[0].first', 'pid->tasks[PIDTYPE_PID].first', {
       meaning: 'the task_struct.pid_links[PIDTYPE_PID] of the task with this PID',
       code: "const task = pid.tasks[0].first.$containerOf('struct task_struct', 'pid_links')",
-    }) as StructObject | null;
-    if (first === null) throw noTask(this.#pid, 'its struct pid names a group or session only');
-    const task = first.$containerOf('struct task_struct', 'pid_links');
-    const found = this.#member(task, 'pid', 'task->pid', {
-      meaning: `the task_struct at ${hex(task.$address)} is the one asked for`,
-      code: 'task.pid',
     });
+    if (first === 0n) throw noTask(this.#pid, 'its struct pid names a group or session only');
+    const links = BigInt(types.offset('task_struct', 'pid_links'));
+    const task = { struct: 'task_struct', address: wrap(first - links) };
+    const found = this.#member(task, 'pid', 'task->pid', 'number', {
+      meaning: `the task_struct at ${hex(task.address)} is the one asked for`,
+      code: 'task.pid',
+    }).readInt32LE();
     if (found !== this.#pid) {
       throw new VmiError('VMI_CORRUPT', `the task found for PID ${this.#pid} has the PID ${found}`);
     }
-    this.#member(task, 'comm', 'task->comm', {
+    this.#member(task, 'comm', 'task->comm', 'text', {
       meaning: 'what the task calls itself',
       code: 'task.comm',
     });
@@ -110,32 +123,28 @@ class Way {
   }
 
   /** The entry of the PID tree. lib/xarray.c, xas_load. */
-  #entry(namespace: StructObject): bigint {
+  #entry(namespace: Place): bigint {
     const pid = this.#pid;
+    const { types } = this.#kernel;
     const code = `const pid = guest.object('struct pid', [...idr(ns.idr)].find(({ index }) => index === ${pid}n).pointer)`;
-    const head = namespace.$member('idr.idr_rt.xa_head');
-    let entry = head.bytes().readBigUInt64LE();
-    this.#add('ns->idr.idr_rt.xa_head', head.bytes(), entry, {
-      address: head.address,
+    let entry = this.#pointer(namespace, 'idr.idr_rt.xa_head', 'ns->idr.idr_rt.xa_head', {
       meaning: 'the root of the PID tree, an XArray',
       code: 'ns.idr.idr_rt.xa_head',
     });
+    const count = 1 << xaChunkShift(types);
     for (let depth = 0; (entry & TAG) === NODE && entry > MAX_INTERNAL; depth++) {
       if (depth > MAX_DEPTH) throw new VmiError('VMI_CORRUPT', 'the PID tree never ends');
-      const node = this.#objects.object('struct xa_node', entry - NODE) as StructObject;
-      const shift = node.shift as number;
-      const slots = node.$struct.member('slots');
-      const count = slots.size / 8;
+      const node = { struct: 'xa_node', address: wrap(entry - NODE) };
+      const shift = this.#read(node, 'shift', 1).bytes[0]!;
       // What a whole tree of this height cannot index is not in it.
       const beyond = depth === 0 && Math.floor(pid / 2 ** shift) >= count;
       if (beyond) throw noTask(pid, 'the PID tree ends below it');
       const index = Math.floor(pid / 2 ** shift) % count;
-      const slot = node.$member(`slots[${index}]`);
-      const bytes = slot.bytes();
+      const { address, bytes } = this.#read(node, 'slots', 8, index * 8);
       entry = bytes.readBigUInt64LE();
       const next = (entry & TAG) === NODE && entry > MAX_INTERNAL;
       this.#add(`node->slots[${index}]`, bytes, entry, {
-        address: slot.address,
+        address,
         meaning: next
           ? `the node below, by bits ${shift} and up of the PID`
           : 'the struct pid of this number',
@@ -146,20 +155,20 @@ class Way {
     return entry;
   }
 
-  cr3(task: StructObject, known: Task | undefined) {
-    const mm = this.#member(task, 'mm', 'task->mm', {
+  cr3(task: Place, known: Task | undefined) {
+    const mm = this.#pointer(task, 'mm', 'task->mm', {
       meaning: 'the address space of the task; NULL for a kernel thread and a task that exited',
       code: 'const mm = task.mm',
-    }) as StructObject | null;
-    if (mm !== null) return { cr3: this.#translated(mm), source: 'mm' as const };
-    const active = this.#member(task, 'active_mm', 'task->active_mm', {
+    });
+    if (mm !== 0n) return { cr3: this.#translated(mm), source: 'mm' as const };
+    const active = this.#pointer(task, 'active_mm', 'task->active_mm', {
       meaning: 'the address space it borrows while it is on a CPU; NULL off the CPU',
       code: 'const mm = task.active_mm',
-    }) as StructObject | null;
+    });
     // Which of the rules for a task without an address space holds, all of the listing decides.
     const source = known?.cr3Source ?? 'none';
     const other = known?.cr3 ?? null;
-    if (source === 'active_mm' && active !== null) return { cr3: this.#translated(active), source };
+    if (source === 'active_mm' && active !== 0n) return { cr3: this.#translated(active), source };
     this.#add('no address space of its own', undefined, other, {
       meaning: why(source),
       code: `guest.task(${this.#pid}).cr3Source`,
@@ -167,15 +176,16 @@ class Way {
     return { cr3: other, source };
   }
 
-  #translated(mm: StructObject): bigint {
-    const pgd = this.#member(mm, 'pgd', 'mm->pgd', {
+  #translated(mm: bigint): bigint {
+    const place = { struct: 'mm_struct', address: mm };
+    const pgd = this.#pointer(place, 'pgd', 'mm->pgd', {
       meaning: 'where the kernel sees the page global directory',
       code: 'const pgd = mm.pgd.$address',
-    }) as StructObject | null;
-    if (pgd === null) throw new VmiError('VMI_CORRUPT', 'mm->pgd is NULL');
-    const walk = this.#kernel.memory.walk(pgd.$address);
+    });
+    if (pgd === 0n) throw new VmiError('VMI_CORRUPT', 'mm->pgd is NULL');
+    const walk = this.#kernel.memory.walk(pgd);
     this.#add('virt_to_phys(pgd)', undefined, walk.physical ?? null, {
-      address: pgd.$address,
+      address: pgd,
       meaning: "its physical address, by the kernel's own page table: what CR3 holds",
       code: 'guest.kernel.memory.translate(pgd)',
       walk,
@@ -184,22 +194,34 @@ class Way {
     return walk.physical;
   }
 
+  #pointer(place: Place, path: string, what: string, said: Said): bigint {
+    return this.#member(place, path, what, 'pointer', said).readBigUInt64LE();
+  }
+
   /** Reads a member and notes it. */
-  #member(
-    object: StructObject,
-    path: string,
-    what: string,
-    said: Pick<ExplainStep, 'meaning' | 'code'>,
-  ): unknown {
-    const place = object.$member(path);
-    const bytes = place.bytes();
-    const value = place.value as unknown;
-    const address = place.address;
-    // A pointer is shown as what it holds, whatever it leads to.
-    const pointer = place.size === 8 ? bytes.readBigUInt64LE() : value;
-    const shown = pointer as ExplainStep['value'];
-    this.#add(what, bytes, shown, { address, ...said });
-    return value;
+  #member(place: Place, path: string, what: string, form: Form, said: Said): Buffer {
+    const { address, bytes } = this.#read(place, path, SIZE[form]);
+    const end = bytes.indexOf(0);
+    const value =
+      form === 'pointer'
+        ? bytes.readBigUInt64LE()
+        : form === 'number'
+          ? bytes.readInt32LE()
+          : escapeBytes(end < 0 ? bytes : bytes.subarray(0, end));
+    this.#add(what, bytes, value, { address, ...said });
+    return bytes;
+  }
+
+  /** @throws {FaultError} that names the member */
+  #read(place: Place, path: string, length: number, skip = 0): { address: bigint; bytes: Buffer } {
+    const { memory, types } = this.#kernel;
+    const address = wrap(place.address + BigInt(types.offset(place.struct, path) + skip));
+    try {
+      return { address, bytes: memory.read(address, length) };
+    } catch (error) {
+      if (!(error instanceof FaultError)) throw error;
+      throw new FaultError({ ...error, path: `struct ${place.struct}.${path}` }, { cause: error });
+    }
   }
 
   #add(

@@ -77,24 +77,24 @@ export class KernelCache {
 
   /** Reads already, while there is nothing else to do, what an attach will most likely ask for. */
   prepare(): void {
-    this.#entries = this.#list();
+    this.#entries = this.#listed();
     this.#places = this.places();
     for (const entry of this.#entries.slice(0, PREPARED)) {
       const path = this.#path(entry);
       this.#prepared.set(
         path,
-        attempt(() => this.#read(path)),
+        attempt(() => this.read(path)),
       );
     }
   }
 
   /** Kernels there are files of, or were when this was prepared. */
   entries(): CacheEntry[] {
-    return this.#entries ?? this.#list();
+    return this.#entries ?? this.#listed();
   }
 
-  #list(): CacheEntry[] {
-    const names = attempt(() => readdirSync(this.folder)) ?? [];
+  #listed(): CacheEntry[] {
+    const names = attempt(() => this.names()) ?? [];
     const entries: CacheEntry[] = [];
     for (const name of names) {
       const match = FILE_NAME.exec(name);
@@ -108,18 +108,24 @@ export class KernelCache {
   load(entry: CacheEntry, imageVirtual: bigint): CachedKernel | undefined {
     return attempt(() => {
       const path = this.#path(entry);
-      return decode(this.#prepared.get(path) ?? this.#read(path), entry, imageVirtual);
+      return decode(this.#prepared.get(path) ?? this.read(path), entry, imageVirtual);
     });
   }
 
-  #read(path: string): unknown {
+  /** Names of the files. */
+  protected names(): string[] {
+    return readdirSync(this.folder);
+  }
+
+  /** @throws {Error} no such file, or none that can be read */
+  protected read(path: string): unknown {
     if (statSync(path).size > MAX_FILE_BYTES) throw new RangeError('too large');
     return JSON.parse(readFileSync(path, 'utf8'));
   }
 
   /** Writes a kernel's file, whole or not at all. Returns whether it could. */
   async save(kernel: CachedKernel, imageVirtual: bigint): Promise<boolean> {
-    const saved = await this.#write(this.#path(kernel), encode(kernel, imageVirtual));
+    const saved = await this.write(this.#path(kernel), encode(kernel, imageVirtual));
     if (saved) await this.#prune();
     return saved;
   }
@@ -144,7 +150,7 @@ export class KernelCache {
     const before = this.hints();
     if (before[0] === address) return true;
     const addresses = [address, ...before.filter((other) => other !== address)].slice(0, MAX_HINTS);
-    return this.#write(
+    return this.write(
       join(this.folder, HINTS),
       JSON.stringify({ version: VERSION, addresses: addresses.map(hexText) }),
     );
@@ -155,7 +161,7 @@ export class KernelCache {
     return (
       this.#places ??
       attempt(() => {
-        const { version, places } = this.#read(join(this.folder, PLACES)) as Raw;
+        const { version, places } = this.read(join(this.folder, PLACES)) as Raw;
         if (version !== VERSION || !Array.isArray(places)) return [];
         return places.slice(0, MAX_PLACES).flatMap(({ root, levels }: Raw): KernelPlace[] => {
           return isHex(root) && (levels === 4 || levels === 5)
@@ -174,14 +180,15 @@ export class KernelCache {
       return true;
     this.#places = [found, ...before].slice(0, MAX_PLACES);
     const places = this.#places.map(({ root, levels }) => ({ root: hexText(root), levels }));
-    return this.#write(join(this.folder, PLACES), JSON.stringify({ version: VERSION, places }));
+    return this.write(join(this.folder, PLACES), JSON.stringify({ version: VERSION, places }));
   }
 
   #path({ buildId, buildIdAt }: CacheEntry): string {
-    return join(this.folder, `${buildId}-${buildIdAt.toString(16)}.json`);
+    return join(this.folder, fileName({ buildId, buildIdAt }));
   }
 
-  async #write(path: string, text: string): Promise<boolean> {
+  /** Writes a file, whole or not at all. Returns whether it could. */
+  protected async write(path: string, text: string): Promise<boolean> {
     const temporary = `${path}.${process.pid}.${Math.random().toString(36).slice(2)}.tmp`;
     try {
       await mkdir(this.folder, { recursive: true, mode: 0o700 });
@@ -195,7 +202,7 @@ export class KernelCache {
   }
 
   async #prune(): Promise<void> {
-    const entries = this.#list();
+    const entries = this.#listed();
     if (entries.length <= MAX_FILES) return;
     const aged = await Promise.all(
       entries.map(async (entry) => {
@@ -213,6 +220,11 @@ export class KernelCache {
     for (const { path } of aged.slice(0, aged.length - MAX_FILES))
       await rm(path, { force: true }).catch(() => {});
   }
+}
+
+/** The name of a kernel's file. */
+export function fileName({ buildId, buildIdAt }: CacheEntry): string {
+  return `${buildId}-${buildIdAt.toString(16)}.json`;
 }
 
 /** A cache that cannot be read counts as empty. */
@@ -248,7 +260,8 @@ function absolute(text: unknown, image: bigint): bigint {
   throw new RangeError('not an address');
 }
 
-function encode(kernel: CachedKernel, image: bigint): string {
+/** The text of a kernel's file. */
+export function encode(kernel: CachedKernel, image: bigint): string {
   const { tables, btf } = kernel;
   const at = (address: bigint) => relative(address, image);
   return JSON.stringify({

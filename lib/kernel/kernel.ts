@@ -4,6 +4,7 @@ import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { type CachedKernel, KernelCache } from './cache.js';
 import type { KernelInRam } from './choose.js';
+import type { CarriedCache } from './carried-cache.js';
 import { KernelCpus } from './cpus.js';
 import { type ChosenKernel, findKernel } from './find-kernel.js';
 import { findKaslrOffset } from './kaslr.js';
@@ -238,15 +239,31 @@ export class Kernel {
     return `Kernel { Linux ${this.release}, ${this.levels} levels, root: ${hex(this.root)}, pti: ${this.pti}, ${how} }`;
   }
 
+  /** @internal Keeps what is known so far in another cache. */
+  copyTo(cache: CarriedCache): void {
+    const known = this.#known();
+    if (known !== undefined) cache.keep(known, this.image.virtual);
+  }
+
   async #save(): Promise<boolean> {
-    const { cache, guest, buildId, image } = this.#found;
-    if (cache === undefined || buildId === undefined) return false;
+    const { cache } = this.#found;
+    const cached = this.#known();
+    if (cache === undefined || cached === undefined) return false;
+    // Answers are only ever added.
+    const size = cached.symbols.size + cached.offsets.size;
+    if (size === this.#saved) return false;
+    const saved = await cache.save(cached, this.image.virtual);
+    if (saved) this.#saved = size;
+    return saved;
+  }
+
+  /** What a cache keeps; `undefined` where the kernel cannot be told from another. */
+  #known(): CachedKernel | undefined {
+    const { guest, buildId, image } = this.#found;
+    if (buildId === undefined) return undefined;
     const symbols = guest.symbols.known;
     const offsets = guest.types.known;
-    // Answers are only ever added.
-    const size = symbols.size + offsets.size;
-    if (size === this.#saved) return false;
-    const cached: CachedKernel = {
+    return {
       buildId: buildId.hex,
       buildIdAt: Number(buildId.address - image.virtual),
       release: this.release,
@@ -255,8 +272,5 @@ export class Kernel {
       symbols,
       offsets,
     };
-    const saved = await cache.save(cached, image.virtual);
-    if (saved) this.#saved = size;
-    return saved;
   }
 }

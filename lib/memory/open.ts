@@ -2,6 +2,7 @@ import { VmiError } from '../errors.js';
 import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import { checkTarget, type Target } from '../target.js';
 import { openImage } from './image/image.js';
+import { openRecording } from './image/recording.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
 import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
@@ -44,6 +45,10 @@ export async function openSource(target: Target, options: OpenOptions = {}): Pro
       return openQmpSocket(target.socket, options);
     case 'libvirt':
       return openLibvirt(target, options);
+    case 'replay':
+      if (options.write === true)
+        throw new VmiError('VMI_UNSUPPORTED', `replay:${target.path} cannot be written`);
+      return openRecording(target.path);
     case 'image':
       if (options.write === true)
         throw new VmiError(

@@ -24,6 +24,8 @@ export interface Source {
    * when this was made can be.
    */
   readonly cacheable?: boolean;
+  /** What is known of the kernel, for a cache of its own: texts by name. */
+  readonly carried?: Readonly<Record<string, string>>;
   /** Releases what `candidates` share, when none of them is kept. */
   close(): Promise<void>;
 }

@@ -3,14 +3,14 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { attach, Recorder } from 'node-libvmi';
+import { attach, type Explanation, Recorder } from 'node-libvmi';
 import { afterAll, expect, it } from 'vitest';
 import { bootGuest } from '../lab/guest.mjs';
 
 const main = join(fileURLToPath(new URL('../..', import.meta.url)), 'dist/cli/main.js');
 const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-recording-'));
 const file = join(folder, 'guest.rec');
-const image = `image:${file}`;
+const image = `replay:${file}`;
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function vmi(...args: string[]) {
@@ -21,9 +21,10 @@ function vmi(...args: string[]) {
 }
 
 it('answers what was recorded, with no guest there, and nothing else', async () => {
-  const lab = await bootGuest({ suite: 'bookworm', backend: 'memfd', memory: 256, cpus: 1 });
+  const lab = await bootGuest({ suite: 'bookworm', backend: 'memfd', memory: 512, cpus: 1 });
   let recorded: ReturnType<typeof vmi>;
   let found: unknown;
+  let explained: Explanation[] = [];
   try {
     const asked = ['ps', ',', 'explain', '1', ',', 'stacks', '2', ',', 'search', 'swapper/0'];
     recorded = vmi('record', `qemu:${lab.pid}`, '--pause', '-o', file, '--', ...asked);
@@ -32,13 +33,20 @@ it('answers what was recorded, with no guest there, and nothing else', async () 
     const recorder = await Recorder.start(guest);
     const again = await recorder.attach();
     found = again.task(1).toJSON();
+    const tasks = again.tasks();
+    explained = tasks.map(({ pid }) => again.explain(pid));
     await again.close();
     writeFileSync(join(folder, 'api.rec'), recorder.pack());
+    // Nothing runs, and nothing is lost, where the file cannot be written.
+    const nowhere = join(folder, 'none', 'guest.rec');
+    const lost = vmi('record', `qemu:${lab.pid}`, '-o', nowhere, '--', 'ps');
+    expect(lost).toMatchObject({ status: 74, stdout: '' });
+    expect(lost.stderr).toContain(`cannot write ${nowhere}`);
     await guest.close();
   } finally {
     await lab.close();
   }
-  expect(recorded.stderr).toMatch(/guest\.rec: .* MiB, of .* MiB that were read\n$/);
+  expect(recorded.stderr).toMatch(/guest\.rec: .* [KM]iB, of .* MiB that were read\n$/);
   expect(recorded.status).toBe(0);
   const replayed = [['ps'], ['explain', '1'], ['stacks', '2'], ['search', 'swapper/0']].map(
     ([name, ...rest]) => vmi(name!, image, ...rest),
@@ -52,8 +60,12 @@ it('answers what was recorded, with no guest there, and nothing else', async () 
   expect(unknown.stderr).toContain('was not read when it was made: record this question too');
   expect(unknown.status).toBe(1);
 
+  // A listing and every task of it explained: kilobytes, answered to the byte.
+  expect(statSync(join(folder, 'api.rec')).size).toBeLessThan(300_000);
   const guest = await attach(`image:${join(folder, 'api.rec')}`);
   try {
+    expect(guest.tasks().map(({ pid }) => guest.explain(pid))).toEqual(explained);
+    expect(guest.kernel.provenance.cached).toBe(true);
     expect(guest.task(1).toJSON()).toEqual(found);
     expect(() => guest.memory.read(0x5000, 16)).toThrow(
       expect.objectContaining({ code: 'VMI_UNSUPPORTED' }),
@@ -78,9 +90,19 @@ it('refuses a recording that is damaged, cut, or of another version', () => {
   expect(broken((bytes) => bytes.subarray(0, 70_000)).stderr).toContain('damaged or cut');
   expect(broken((bytes) => bytes.subarray(0, 20)).stderr).toContain('truncated within its header');
   const later = broken((bytes) => {
-    bytes[8] = 2;
+    bytes[8] = 3;
     return bytes;
   });
-  expect(later.stderr).toContain('of version 2, not 1');
+  expect(later.stderr).toContain('of version 3, not 2');
   expect([flipped, later].map(({ status }) => status)).toEqual([3, 3]);
+});
+
+it('takes nothing else for a recording', () => {
+  const path = join(folder, 'none.rec');
+  writeFileSync(path, Buffer.alloc(8192));
+  expect(vmi('ps', `replay:${path}`)).toMatchObject({
+    status: 3,
+    stderr: expect.stringContaining('is no recording'),
+  });
+  expect(vmi('ps', `replay:${path}.none`).stderr).toContain('there is no such file');
 });

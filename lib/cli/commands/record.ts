@@ -5,6 +5,7 @@ import { UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
 import { OutputError } from '../output.js';
+import { checkWritable } from '../whole-file.js';
 
 export const record: Command = {
   name: 'record',
@@ -24,11 +25,11 @@ export const record: Command = {
     ...ATTACH_OPTIONS,
   },
   details: [
-    "The commands print what they always do. 'vmi COMMAND image:FILE' then prints the same with no guest there; a question that was not recorded is refused. The file holds what was read of the guest's memory, which may be secret.",
+    "The commands print what they always do. 'vmi COMMAND replay:FILE' then prints the same with no guest there; a question that was not recorded is refused. The file holds what was read of the guest's memory, which may be secret.",
   ],
   examples: [
     'vmi record qemu:4242 -o guest.rec -- ps , explain 1 , stacks',
-    'vmi explain image:guest.rec 1',
+    'vmi explain replay:guest.rec 1',
   ],
   run(invocation) {
     const { operands, has, value, out, withGuest, runOn } = invocation;
@@ -36,6 +37,7 @@ export const record: Command = {
     if (file === undefined) throw new UsageError('Expected --output FILE');
     const commands = split(operands.slice(1));
     return withGuest(async (guest) => {
+      await checkWritable(file);
       // The API is loaded by then: attaching did.
       const { Recorder } = await import('../../index.js');
       const pause = has('pause') ? await guest.pause() : undefined;
