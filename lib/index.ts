@@ -21,6 +21,7 @@ export { Cr3Write, Cr3WriteStream } from './guest/cr3-writes.js';
 export type { ExplainStep, Explanation } from './guest/explain.js';
 export { Guest } from './guest/guest.js';
 export type { GuestCpu } from './guest/guest-cpu.js';
+export type { GuestMemory } from './guest/guest-memory.js';
 export type { GuestStreams } from './guest/guest-streams.js';
 export type { GuestValues } from './guest/guest-values.js';
 export { Pause } from './guest/pause.js';

@@ -5,11 +5,11 @@ import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
 import type { ValueOf } from '../objects/kernel-types.js';
 import type { Place } from '../objects/struct-object.js';
 import { checkOptions } from '../options.js';
-import { GuestStreams } from './guest-streams.js';
+import { GuestMemory } from './guest-memory.js';
 import { type Pattern, type SearchHit, type SearchOptions, search, userSpace } from './search.js';
 
 /** The side of a guest that is its kernel's values. */
-export abstract class GuestValues extends GuestStreams {
+export abstract class GuestValues extends GuestMemory {
   /** Values of the kernel by their C types; {@link object} and its like are short for it. */
   get objects(): KernelObjects {
     return objectsOf(this.kernel);

@@ -5,9 +5,9 @@ import { type CachedKernel, encode, fileName, KernelCache } from './cache.js';
 const MAX_BYTES = 1 << 20;
 
 /**
- * A cache in memory, which a recording carries along: what was found out about a kernel by megabytes
- * of its tables need not be found out again. It keeps kernels alone, not where kernels were found:
- * a replay goes the way that was recorded.
+ * A cache in memory, which a recording carries: what was found out about a kernel by megabytes
+ * of its tables need not be found out again. It keeps kernels alone, not where they were found: a
+ * replay goes the way that was recorded.
  */
 export class CarriedCache extends KernelCache {
   readonly #files: Map<string, string>;
