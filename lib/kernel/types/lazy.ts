@@ -1,6 +1,9 @@
 import { BaseTypes, type StructType, type TypeRef, type TypeTable } from './table.js';
 
-/** Answers of a type table by question, `struct.path` or `sizeof name`; `null`: absent. */
+/**
+ * Answers of a type table by question, `struct.path`, `sizeof name` or `constant NAME`; `null`:
+ * absent.
+ */
 export type KnownOffsets = ReadonlyMap<string, number | null>;
 
 /**
@@ -70,8 +73,15 @@ export class LazyTypes extends BaseTypes {
     return this.table.findVariable(name);
   }
 
+  /** Remembered where the cache's file holds it: not negative, below 2^53. */
   override findConstant(name: string): bigint | undefined {
-    return this.table.findConstant(name);
+    const question = `constant ${name}`;
+    const known = this.#known.get(question);
+    if (known !== undefined) return known === null ? undefined : BigInt(known);
+    const value = this.table.findConstant(name);
+    const isKept = value === undefined || (value >= 0n && value <= Number.MAX_SAFE_INTEGER);
+    if (isKept) this.#remember(question, value === undefined ? undefined : Number(value));
+    return value;
   }
 
   names(): Iterable<string> {
@@ -82,10 +92,14 @@ export class LazyTypes extends BaseTypes {
     const known = this.#known.get(question);
     if (known !== undefined) return known ?? undefined;
     const answer = ask();
+    this.#remember(question, answer);
+    return answer;
+  }
+
+  #remember(question: string, answer: number | undefined): void {
     // Bounded: a REPL may ask for anything.
     if (this.#known.size < 1024 && (answer !== undefined || !this.#isOpen(question))) {
       this.#known.set(question, answer ?? null);
     }
-    return answer;
   }
 }
