@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type * as Native from '../types/addon.js';
 import { VmiError } from './errors.js';
 import { PACKAGE_ROOT } from './package-root.js';
@@ -49,6 +50,15 @@ function load(): Addon {
 
 /** A binary that was built here, or where one was looked for. */
 function built(require: NodeJS.Require): Addon | string {
+  // Where node-gyp puts it; `bindings` looks there last, and tells where else it did.
+  const usual = join(PACKAGE_ROOT, 'build', 'Release', 'vmi_addon.node');
+  try {
+    if (existsSync(usual)) return require(usual) as Addon;
+  } catch (error) {
+    throw missing(firstLine(error), error);
+  }
+  // An installed package was not built.
+  if (!existsSync(join(PACKAGE_ROOT, 'build'))) return `there is no ${usual}`;
   try {
     const bindings = require('bindings') as (options: object) => Addon;
     return bindings({

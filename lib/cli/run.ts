@@ -1,5 +1,6 @@
 import { VmiError } from '../errors.js';
 import type { AttachOptions, Guest } from '../index.js';
+import { milliseconds } from '../milliseconds.js';
 import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
 import { version } from '../version.js';
@@ -94,16 +95,24 @@ async function runCommand(
       out,
       env: world.env,
       commands: COMMANDS,
-      input: world.input ?? process.stdin,
+      get input() {
+        return world.input ?? process.stdin;
+      },
       has: (name) => options[name] === true,
       value,
       values: (name) => (Array.isArray(options[name]) ? (options[name] as string[]) : []),
-      terminal: world.terminal,
+      get terminal() {
+        return world.terminal;
+      },
       onInterrupt: (interrupt) => world.onInterrupt(interrupt),
       async runOn([name = '', ...rest], attach) {
         const other = COMMANDS.find((one) => one.name === name);
         if (other === undefined) throw new UsageError(`unknown command '${name}'`);
-        return runCommand(other, [operands[0]!, ...rest], { ...world, attach });
+        return runCommand(
+          other,
+          [operands[0]!, ...rest],
+          Object.create(world, { attach: { value: attach } }),
+        );
       },
       words: (from) => readWords(operands.slice(from), world),
       async withGuest(use) {
@@ -112,7 +121,7 @@ async function runCommand(
         const kernel = value('kernel');
         const number = kernel === undefined ? undefined : parseKernel(kernel);
         attaching = true;
-        const started = performance.now();
+        const started = milliseconds();
         const guest = await attachInterruptibly(world, target, {
           ...(profile === undefined ? {} : { profile }),
           ...(options['no-cache'] === true ? { cache: false } : {}),
@@ -123,7 +132,7 @@ async function runCommand(
         attaching = false;
         if (number === undefined) await tellKernels(guest, out);
         try {
-          return await use(guest, performance.now() - started);
+          return await use(guest, milliseconds() - started);
         } finally {
           await guest.close();
         }

@@ -3,6 +3,7 @@ import { ChangedError, CorruptError, FaultError, VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { TEXT_ENTRY } from '../kernel/x86-64.js';
 import type { MachineLook, VcpuRegisters } from '../memory/physical-memory.js';
+import { milliseconds } from '../milliseconds.js';
 
 /** Milliseconds between two looks at whether the kernel is where it was: no reset is that short. */
 const INTERVAL = 20;
@@ -45,8 +46,8 @@ export class GuestWatch {
   readonly #textEntry: bigint;
   #clockAt: bigint | undefined;
   #clock = 0n;
-  #movedAt = performance.now();
-  #lookedAt = performance.now();
+  #movedAt = milliseconds();
+  #lookedAt = milliseconds();
   #askedAt = Number.NEGATIVE_INFINITY;
   #changed: ChangedError | undefined;
   #quick = 0;
@@ -103,7 +104,7 @@ export class GuestWatch {
   check(): void {
     if (this.#changed !== undefined) throw this.#changed;
     if (this.#identity === undefined) return;
-    const now = performance.now();
+    const now = milliseconds();
     if (now - this.#lookedAt < INTERVAL) return;
     // That the clock has moved since the last look says nothing of now when that is long ago.
     const isLong = now - this.#lookedAt >= STANDSTILL;
@@ -172,7 +173,7 @@ export class GuestWatch {
 
   /** Asks the hypervisor, unless it was asked just now. */
   #look(cause?: unknown): ChangedError | undefined {
-    const now = performance.now();
+    const now = milliseconds();
     if (now - this.#askedAt < ASK_INTERVAL) return undefined;
     this.#askedAt = now;
     const look = this.#kernel.memory.physical.look();

@@ -2,6 +2,7 @@ import { inspect } from 'node:util';
 import { hex, type VmiError } from '../errors.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
+import { milliseconds } from '../milliseconds.js';
 import { type CachedKernel, KernelCache } from './cache.js';
 import type { CarriedCache } from './carried-cache.js';
 import type { KernelInRam } from './choose.js';
@@ -170,11 +171,11 @@ export class Kernel {
    * @throws {VmiError} `VMI_ABORTED`
    */
   static async load(memory: PhysicalMemory, options: KernelOptions = {}): Promise<Kernel> {
-    const started = performance.now();
+    const started = milliseconds();
     const { signal, profile, registers, number } = options;
     const cache = options.opened ?? openCache(options.cache);
     const found = await findKernel(memory, { profile, cache, signal, registers, number });
-    const kernel = new Kernel(found, performance.now() - started, number !== undefined);
+    const kernel = new Kernel(found, milliseconds() - started, number !== undefined);
     if (cache !== undefined) {
       void kernel.remember();
       const at = found.candidate.vmcoreinfo?.address;

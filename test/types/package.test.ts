@@ -1,11 +1,13 @@
 import { execFile } from 'node:child_process';
 import {
+  chmod,
   copyFile,
   mkdir,
   mkdtemp,
   readdir,
   readFile,
   rm,
+  stat,
   symlink,
   truncate,
   writeFile,
@@ -162,7 +164,7 @@ describe('the packed package', () => {
     );
     const strangers = files.filter(
       (path) =>
-        !/^(dist\/.*\.(js|d\.ts|js\.map)|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|[\w.]+)$/.test(
+        !/^(dist\/.*\.(js|d\.ts|js\.map)|dist\/bundle\/cli\/(vmi|program|rest)\.cjs|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|[\w.]+)$/.test(
           path,
         ),
     );
@@ -308,5 +310,45 @@ describe('the installed package', () => {
     );
     const { stderr } = await run(vmi, ['ps', 'image:/nowhere'], 3);
     expect(stderr).toMatch(/^vmi: .*\/nowhere/);
+  });
+
+  it('has a command whose compiled code is kept, and believed only where it can be', async () => {
+    const vmi = join(project, 'node_modules', '.bin', 'vmi');
+    const env = { ...process.env, XDG_CACHE_HOME: join(project, 'cache') };
+    const folder = join(project, 'cache', 'node-libvmi', 'code');
+    const help = async () => (await run(vmi, ['--help'], 0, env)).stdout;
+    const first = await help();
+    const [name = ''] = await readdir(folder);
+    const kept = join(folder, name);
+    // Run once, it is only remembered that it was.
+    expect([name, (await readFile(kept)).length]).toEqual([expect.stringMatching(/-help-/), 0]);
+    expect(await help()).toBe(first);
+    const code = await readFile(kept);
+    expect(code.length).toBeGreaterThan(10_000);
+    expect((await stat(kept)).mode & 0o777).toBe(0o600);
+    expect(await help()).toBe(first);
+    expect(await readFile(kept)).toEqual(code);
+    // Damaged code is compiled again: V8 would run it.
+    for (const at of [0, 5_000, code.length - 1]) {
+      const damaged = Buffer.from(code);
+      damaged[at]! ^= 0x10;
+      await writeFile(kept, damaged);
+      expect(await help()).toBe(first);
+    }
+    await writeFile(kept, code.subarray(0, 4_096));
+    expect(await help()).toBe(first);
+    // Nor is code taken that another user could have written.
+    await writeFile(kept, 'x'.repeat(64));
+    await chmod(kept, 0o622);
+    expect(await help()).toBe(first);
+    // A folder that cannot be written costs time, and nothing else.
+    const nowhere = { ...process.env, NODE_LIBVMI_CACHE: '/dev/null/nowhere' };
+    expect((await run(vmi, ['--help'], 0, nowhere)).stdout).toBe(first);
+  });
+
+  it('has a command for modules of the user, which are loaded as modules', async () => {
+    const vmi = join(project, 'node_modules', '.bin', 'vmi');
+    expect((await run(vmi, ['run', '--help'])).stdout).toMatch(/^vmi run: /);
+    expect((await run(vmi, ['run', 'image:/nowhere', 'x.mjs'], 3)).stderr).toMatch(/nowhere/);
   });
 });

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { VmiError } from '../../errors.js';
+import { milliseconds } from '../../milliseconds.js';
 import type { DebugStub } from '../debug-stub.js';
 import { PauseGuard } from '../pause-guard.js';
 import type { AbortOptions, Machine, VcpuRegisters } from '../physical-memory.js';
@@ -33,7 +34,7 @@ export class QemuMachine implements Machine {
   constructor(pid: number, access: MonitorAccess, registers: Promise<string | undefined>) {
     this.#pid = pid;
     this.access = whileItRuns(pid, access);
-    this.#first = registers.then((text) => ({ text, time: performance.now() }));
+    this.#first = registers.then((text) => ({ text, time: milliseconds() }));
   }
 
   async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
@@ -41,7 +42,7 @@ export class QemuMachine implements Machine {
     const asked = this.#first;
     this.#first = undefined;
     const first = await asked;
-    if (first?.text !== undefined && performance.now() - first.time < FRESH)
+    if (first?.text !== undefined && milliseconds() - first.time < FRESH)
       return parseRegisters(first.text);
     return this.access.use(async (monitor) => parseRegisters(await monitor.human(REGISTERS)));
   }
