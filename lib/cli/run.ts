@@ -4,7 +4,7 @@ import { milliseconds } from '../milliseconds.js';
 import { didYouMean } from '../suggest.js';
 import { parseTarget, type Target } from '../target.js';
 import { version } from '../version.js';
-import { checkOperands, parseKernel, parseLine, UsageError } from './arguments.js';
+import { checkOperands, type ParsedLine, parseKernel, parseLine, UsageError } from './arguments.js';
 import { type Command, GLOBAL_OPTIONS, type Invocation, TARGET } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, exitCodeOf } from './exit-code.js';
@@ -117,20 +117,12 @@ async function runCommand(
       words: (from) => readWords(operands.slice(from), world),
       async withGuest(use) {
         const target = await toTarget(operands[0], world);
-        const profile = options.profile as string[] | undefined;
-        const kernel = value('kernel');
-        const number = kernel === undefined ? undefined : parseKernel(kernel);
+        const asked = attachOptions(options);
         attaching = true;
         const started = milliseconds();
-        const guest = await attachInterruptibly(world, target, {
-          ...(profile === undefined ? {} : { profile }),
-          ...(options['no-cache'] === true ? { cache: false } : {}),
-          ...(options.isolate === true ? { isolate: true } : {}),
-          ...(number === undefined ? {} : { kernel: number }),
-          ...(options.write === true || options.yes === true ? { write: true } : {}),
-        });
+        const guest = await attachInterruptibly(world, target, asked);
         attaching = false;
-        if (number === undefined) await tellKernels(guest, out);
+        if (asked.kernel === undefined) await tellKernels(guest, out);
         try {
           return await use(guest, milliseconds() - started);
         } finally {
@@ -142,6 +134,18 @@ async function runCommand(
   } catch (error) {
     return report(error, out, command, attaching);
   }
+}
+
+/** What an attach is told by options. @throws {UsageError} a number of a kernel that is none */
+function attachOptions(options: ParsedLine['options']): AttachOptions {
+  const { profile, kernel } = options;
+  return {
+    ...(Array.isArray(profile) ? { profile: profile as string[] } : {}),
+    ...(options['no-cache'] === true ? { cache: false } : {}),
+    ...(options.isolate === true ? { isolate: true } : {}),
+    ...(typeof kernel === 'string' ? { kernel: parseKernel(kernel) } : {}),
+    ...(options.write === true || options.yes === true ? { write: true } : {}),
+  };
 }
 
 /** Names the kernels in RAM where one of several was taken unasked. */
