@@ -17,12 +17,34 @@ export function answerEach<Question>(
     try {
       answer(question);
     } catch (error) {
-      if (!(error instanceof VmiError)) throw error;
-      const its = exitCodeOf(error.code);
-      if (its !== EXIT.no && its !== EXIT.memory) throw error;
-      out.error(error.message);
-      code = Math.max(code, its);
+      code = Math.max(code, noAnswer(error, out));
     }
   }
   return code;
+}
+
+/** The same of questions whose answers are waited for, one after the other. */
+export async function answerEachLater<Question>(
+  out: Output,
+  questions: readonly Question[],
+  answer: (question: Question) => Promise<void>,
+): Promise<number> {
+  let code: number = EXIT.done;
+  for (const question of questions) {
+    try {
+      await answer(question);
+    } catch (error) {
+      code = Math.max(code, noAnswer(error, out));
+    }
+  }
+  return code;
+}
+
+/** @throws what ends all questions */
+function noAnswer(error: unknown, out: Output): number {
+  if (!(error instanceof VmiError)) throw error;
+  const its = exitCodeOf(error.code);
+  if (its !== EXIT.no && its !== EXIT.memory) throw error;
+  out.error(error.message);
+  return its;
 }

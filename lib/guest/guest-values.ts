@@ -1,15 +1,24 @@
 import { type AddressLike, toAddress } from '../address.js';
 import { editorTypes } from '../export/editor-types.js';
 import { type Fact, whatIs, whatIsUser } from '../helpers/what-is.js';
+import type { VcpuRegisters } from '../memory/registers.js';
 import { type KernelObjects, objectsOf } from '../objects/kernel-objects.js';
 import type { ValueOf } from '../objects/kernel-types.js';
 import type { Place } from '../objects/struct-object.js';
 import { checkOptions } from '../options.js';
+import type { Stack } from '../stacks/frames.js';
+import { unwinderOf } from '../stacks/unwind.js';
+import type { GuestCpu } from './guest-cpu.js';
 import { GuestMemory } from './guest-memory.js';
+import { checkPid } from './pid.js';
+import { registersOf } from './running.js';
 import { type Pattern, type SearchHit, type SearchOptions, search, userSpace } from './search.js';
 
 /** The side of a guest that is its kernel's values. */
 export abstract class GuestValues extends GuestMemory {
+  abstract cpus(): GuestCpu[];
+  abstract registers(): Promise<VcpuRegisters[]>;
+
   /** Values of the kernel by their C types; {@link object} and its like are short for it. */
   get objects(): KernelObjects {
     return objectsOf(this.kernel);
@@ -64,6 +73,27 @@ export abstract class GuestValues extends GuestMemory {
     if (pid === undefined) return whatIs(this.objects, place, this.kernel);
     const { mm } = userSpace(this.kernel, this.task(pid).object);
     return whatIsUser(this.objects, mm, place);
+  }
+
+  /**
+   * Registers of the vCPU that runs a task, if one does.
+   * @throws {VmiError} `VMI_NO_TASK`; `VMI_UNSUPPORTED`: it does not run, or the source has no
+   *   registers; `VMI_BUSY`: it moves between CPUs: pause the guest first
+   */
+  registersOf(pid: number): Promise<VcpuRegisters> {
+    return registersOf(this, checkPid(pid));
+  }
+
+  /**
+   * The kernel functions that a task is in, whether it waits or runs: as `task.stack()` off the
+   * CPU, from its CPU's registers on one, where `vcpu` of the stack says so. Empty in user mode.
+   * @throws {VmiError} as `task.stack()` and {@link registersOf}
+   */
+  async stack(pid: number): Promise<Stack> {
+    const task = this.task(checkPid(pid));
+    if (!this.cpus().some((cpu) => cpu.task.pid === pid)) return task.stack();
+    const registers = await this.registersOf(pid);
+    return unwinderOf(this.objects).running(task.address, registers);
   }
 
   /**

@@ -6,7 +6,7 @@ import type { SymbolPlace } from '../kernel/symbols/table.js';
 import type { StructType } from '../kernel/types/table.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
-import { checkName } from '../options.js';
+import { checkName, checkOptions } from '../options.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossList } from '../tasks/cross-view.js';
@@ -225,11 +225,12 @@ export class Guest extends GuestValues implements AsyncDisposable {
   }
 
   /**
-   * Control registers of every vCPU, from the hypervisor.
+   * Registers of every vCPU, from the hypervisor: all that the source tells. Of one moment where it
+   * is QEMU's monitor or an image; through libvmi each is read for itself, so pause the guest.
    * @throws {VmiError} `VMI_UNSUPPORTED`: the source has none
    */
   registers(options: { readonly signal?: AbortSignal } = {}): Promise<VcpuRegisters[]> {
-    return this.memory.registers(options);
+    return this.memory.registers({ ...checkOptions(options, { signal: true }), all: true });
   }
 
   /** Address of a kernel symbol. @throws {VmiError} `VMI_SYMBOL` with names that come close */

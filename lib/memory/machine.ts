@@ -1,5 +1,8 @@
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
 import type { DebugStub } from './debug-stub.js';
+import type { VcpuRegisters } from './registers.js';
+
+export type { VcpuRegisters } from './registers.js';
 
 /** What a source can do beyond reading. */
 export interface Capabilities {
@@ -15,19 +18,17 @@ export interface Capabilities {
   readonly map: boolean;
 }
 
-/** Control registers of one vCPU, as the hypervisor holds them. */
-export interface VcpuRegisters {
-  readonly vcpu: number;
-  readonly cr0: bigint;
-  readonly cr3: bigint;
-  readonly cr4: bigint;
-  readonly rip: bigint;
-  /** IA32_EFER; 0 where the source does not tell. */
-  readonly efer: bigint;
-}
-
 export interface AbortOptions {
   readonly signal?: AbortSignal | undefined;
+}
+
+/** How registers are asked for. */
+export interface RegisterOptions extends AbortOptions {
+  /**
+   * Whether all are wanted that the source has, where each is a question of its own (libvmi);
+   * default false: those that a kernel is found by.
+   */
+  readonly all?: boolean | undefined;
 }
 
 /** What the hypervisor says of a guest at one moment. */
@@ -42,7 +43,7 @@ export interface MachineLook {
 
 /** The side of a source that is not memory: the virtual machine's controls. */
 export interface Machine {
-  registers?(options?: AbortOptions): Promise<VcpuRegisters[]>;
+  registers?(options?: RegisterOptions): Promise<VcpuRegisters[]>;
   pause?(): Promise<void>;
   resume?(): Promise<void>;
   /** Writes to CR3 as they happen; a stream of its own each time. */

@@ -11,13 +11,26 @@ import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
 import type { DebugStub } from './debug-stub.js';
 import { type Engine, NATIVE } from './engine.js';
-import type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
+import type {
+  Capabilities,
+  Machine,
+  MachineLook,
+  RegisterOptions,
+  VcpuRegisters,
+} from './machine.js';
 
 import type { Addressing, PhysicalMemoryOptions } from './memory-options.js';
 import { type ScanOptions, scan } from './scan.js';
 import { checkBytes, type WriteBytes, writeAll } from './write.js';
 
-export type { AbortOptions, Capabilities, Machine, MachineLook, VcpuRegisters } from './machine.js';
+export type {
+  AbortOptions,
+  Capabilities,
+  Machine,
+  MachineLook,
+  RegisterOptions,
+  VcpuRegisters,
+} from './machine.js';
 export type { Addressing, PhysicalMemoryOptions } from './memory-options.js';
 export type { ScanOptions } from './scan.js';
 
@@ -29,7 +42,7 @@ export interface PhysicalRange {
   readonly length: bigint;
 }
 
-const ABORT_NAMES: OptionNames<AbortOptions> = { signal: true };
+const REGISTER_NAMES: OptionNames<RegisterOptions> = { signal: true, all: true };
 const CR3_WRITE_NAMES: OptionNames<Cr3WriteOptions> = { queue: true, signal: true };
 /** Result of a batch: all bytes in one buffer, and how many of each element were read. */
 export interface BatchResult {
@@ -258,12 +271,12 @@ export class PhysicalMemory implements AsyncDisposable {
   }
 
   /**
-   * Control registers of every vCPU, from the hypervisor.
+   * Registers of every vCPU, from the hypervisor.
    * @throws {VmiError} `VMI_UNSUPPORTED` where the source has none
    */
-  async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+  async registers(options: RegisterOptions = {}): Promise<VcpuRegisters[]> {
     this.checkOpen();
-    checkOptions(options, ABORT_NAMES);
+    checkOptions(options, REGISTER_NAMES);
     checkSignal(options.signal);
     if (this.#machine?.registers === undefined) {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} gives no vCPU registers`);

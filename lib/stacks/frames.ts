@@ -20,6 +20,8 @@ export interface Frame {
 export class Stack extends Array<Frame> {
   /** Why it ends before the task's first function; `undefined` when it does not. */
   incomplete: string | undefined;
+  /** The vCPU whose registers it begins with, where the task runs; `undefined` off the CPU. */
+  vcpu: number | undefined;
 
   /** Derived arrays (`filter`, `map`) are plain ones. */
   static override get [Symbol.species](): ArrayConstructor {
@@ -33,7 +35,9 @@ export class Stack extends Array<Frame> {
 
   [inspect.custom](): string {
     const end = this.incomplete === undefined ? '' : `\n(ends here: ${this.incomplete})`;
-    return `${this.toString()}${end}`;
+    if (this.vcpu === undefined) return `${this.toString()}${end}`;
+    const where = this.length === 0 && end === '' ? ', in user mode' : '';
+    return `(runs on vCPU ${this.vcpu}${where})${this.length === 0 ? '' : `\n${this}`}${end}`;
   }
 }
 

@@ -1,5 +1,6 @@
 import { wrap } from '../address.js';
 import { FaultError, hex, VmiError } from '../errors.js';
+import type { VcpuRegisters } from '../memory/registers.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import type { KernelObjects } from '../objects/kernel-objects.js';
 import { Stack } from './frames.js';
@@ -95,7 +96,7 @@ export class Unwinder {
     if (this.#onCpu.some((byte) => byte !== 0)) {
       throw new VmiError(
         'VMI_UNSUPPORTED',
-        `the task at ${hex(task)} runs: where it is, only its CPU's registers say`,
+        `the task at ${hex(task)} runs: where it is, only its CPU's registers say (await guest.stack(pid))`,
       );
     }
     const sp = memory.readU64(wrap(task + this.#offsets.sp));
@@ -105,9 +106,50 @@ export class Unwinder {
       stack.incomplete = `its stack pointer ${hex(sp)} is not in its stack at ${hex(bottom)}`;
       return stack;
     }
+    return this.#walk(words, stack, () => {
+      const ip = words.at(sp + this.#frame.ip);
+      return {
+        ip,
+        sp: sp + this.#frame.size,
+        bp: words.at(sp + this.#frame.bp),
+        // A task that never ran starts at ret_from_fork itself, not behind a call.
+        signal: this.#forks.includes(ip),
+        guessed: false,
+      };
+    });
+  }
+
+  /**
+   * The functions that a task on a CPU is in, by the registers of that CPU; empty in user mode. The
+   * stack moves on while it is read, unless the guest is paused.
+   * @param task address of a `task_struct`
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the source does not tell `rsp`
+   */
+  running(task: bigint, registers: VcpuRegisters): Stack {
+    const { vcpu, rip, rsp, rbp = 0n, cs = 0n } = registers;
+    if (rsp === undefined)
+      throw new VmiError('VMI_UNSUPPORTED', `the source does not tell rsp of vCPU ${vcpu}`);
+    const memory = this.#memory;
+    memory.begin();
+    const stack = new Stack();
+    stack.vcpu = vcpu;
+    if ((cs & USER_MODE) === USER_MODE) return stack;
+    const bottom = memory.readU64(wrap(task + this.#offsets.stack));
+    // An interrupt has a stack of its own, from which the way leads back to the task's.
+    const words = new StackWords(memory, bottom, this.#stackSize, rsp, true);
+    return this.#walk(words, stack, () => ({
+      ip: rip,
+      sp: rsp,
+      bp: rbp,
+      signal: true,
+      guessed: false,
+    }));
+  }
+
+  #walk(words: StackWords, stack: Stack, start: () => State): Stack {
     this.#modules.begin();
     try {
-      this.#walk(words, sp, stack);
+      this.#follow(words, start(), stack);
     } catch (error) {
       if (!(error instanceof FaultError)) throw error;
       stack.incomplete = error.message;
@@ -115,16 +157,7 @@ export class Unwinder {
     return stack;
   }
 
-  #walk(words: StackWords, top: bigint, stack: Stack): void {
-    const ip = words.at(top + this.#frame.ip);
-    const state: State = {
-      ip,
-      sp: top + this.#frame.size,
-      bp: words.at(top + this.#frame.bp),
-      // A task that never ran starts at ret_from_fork itself, not behind a call.
-      signal: this.#forks.includes(ip),
-      guessed: false,
-    };
+  #follow(words: StackWords, state: State, stack: Stack): void {
     while (stack.length < MAX_FRAMES) {
       if (!this.#isText(state.ip)) {
         stack.incomplete = `${hex(state.ip)} is no kernel text`;
@@ -227,7 +260,9 @@ function step(
   state.signal = orc.signal && orc.type !== 'call';
   state.guessed = guessed;
   // Frames only ever lie above each other: what goes down is a loop.
-  return state.sp <= before ? `the frame at ${hex(state.sp)} is not above its own` : undefined;
+  return state.sp <= before && !words.leads(before, state.sp)
+    ? `the frame at ${hex(state.sp)} is not above its own`
+    : undefined;
 }
 
 /** The words of one stack, read once, further up when they are asked for. */
@@ -236,10 +271,20 @@ class StackWords {
   readonly #end: bigint;
   readonly #start: bigint;
   #bytes: Buffer;
+  /** A stack that is not the task's: from the stack pointer on, as far as it is mapped. */
+  readonly #other: { readonly start: bigint; readonly bytes: Buffer } | undefined;
 
-  constructor(memory: VirtualMemory, bottom: bigint, size: number, sp: bigint) {
+  /** @param running whether the stack pointer may be on another stack: that of an interrupt */
+  constructor(memory: VirtualMemory, bottom: bigint, size: number, sp: bigint, running = false) {
     this.#memory = memory;
     this.#end = bottom + BigInt(size);
+    if (running && (sp < bottom || sp >= this.#end)) {
+      const bytes = Buffer.alloc(size);
+      this.#other = { start: sp, bytes: bytes.subarray(0, memory.readInto(sp, bytes)) };
+      this.#start = bottom;
+      this.#bytes = Buffer.alloc(0);
+      return;
+    }
     const inside = sp >= bottom && sp < this.#end;
     this.#start = inside ? sp : this.#end;
     const most = Number(this.#end - this.#start);
@@ -247,11 +292,24 @@ class StackWords {
   }
 
   has(address: bigint): boolean {
-    return address >= this.#start && address + 8n <= this.#end;
+    return this.#isOther(address) || (address >= this.#start && address + 8n <= this.#end);
+  }
+
+  /** Whether the way from one frame to the next leads from an interrupt's stack to the task's. */
+  leads(from: bigint, to: bigint): boolean {
+    return this.#isOther(from - 8n) && to >= this.#start && to <= this.#end;
+  }
+
+  #isOther(address: bigint): boolean {
+    if (this.#other === undefined) return false;
+    const { start, bytes } = this.#other;
+    return address >= start && address + 8n <= start + BigInt(bytes.length);
   }
 
   /** @throws {FaultError} */
   at(address: bigint): bigint {
+    if (this.#isOther(address))
+      return this.#other!.bytes.readBigUInt64LE(Number(address - this.#other!.start));
     const offset = Number(address - this.#start);
     if (offset + 8 > this.#bytes.length) {
       this.#bytes = this.#memory.read(this.#start, Number(this.#end - this.#start));

@@ -226,6 +226,35 @@ describe.each(['bullseye', 'bookworm', 'trixie', 'sid'])('a running guest of %s'
     expect(runQueues(objects)).toMatchObject([{ cpu: 0 }]);
   });
 
+  it('has all registers of a vCPU, and with them the stack of a task that runs', async () => {
+    await lab.command('spin on');
+    const pause = await guest.pause();
+    try {
+      const [row] = await guest.registers();
+      // What every kernel sets up at boot, wherever its CPU is now.
+      expect(row).toMatchObject({ vcpu: 0, efer: expect.any(BigInt), rsp: expect.any(BigInt) });
+      expect((row!.efer & 0x500n) === 0x500n && (row!.cr0 & 0x80000001n) === 0x80000001n).toBe(
+        true,
+      );
+      expect(guest.symbolAt(row!.idtBase!)?.name ?? 'cpu entry area').toBeTypeOf('string');
+      const inKernel = (row!.cs! & 3n) === 0n;
+      if (inKernel) expect(row!.gsBase).toBe(guest.kernel.perCpuOffset(0));
+      const [cpu] = guest.cpus();
+      if (cpu!.task.pid === 0 || cpu!.switching) return;
+      const { pid } = cpu!.task;
+      expect(() => cpu!.task.stack()).toThrow(/await guest\.stack\(pid\)/);
+      expect(await guest.registersOf(pid)).toEqual(row);
+      const stack = await guest.stack(pid);
+      expect([stack.vcpu, stack.incomplete]).toEqual([0, undefined]);
+      expect(stack.length > 0).toBe(inKernel);
+      if (inKernel) expect(stack[0]!.address).toBe(row!.rip);
+      await expect(guest.registersOf(2)).rejects.toMatchObject({ code: 'VMI_UNSUPPORTED' });
+    } finally {
+      await pause.resume();
+      await lab.command('spin off');
+    }
+  });
+
   it('has the stack of every task that did not run meanwhile', async () => {
     // Who ran in between has another stack by now: its count of switches tells.
     const switches = () =>

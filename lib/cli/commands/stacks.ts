@@ -5,7 +5,7 @@ import { frameText } from '../../text/frame.js';
 import { printable } from '../../text/printable.js';
 import { onlyOne, parsePid } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, JSON_OPTION, TARGET } from '../command.js';
-import { answerEach } from '../each.js';
+import { answerEachLater } from '../each.js';
 import { EXIT } from '../exit-code.js';
 import type { Output } from '../output.js';
 
@@ -14,7 +14,7 @@ type Found = { readonly task: Task; readonly stack?: Stack; readonly why?: strin
 
 export const stacks: Command = {
   name: 'stacks',
-  summary: "kernel stacks of tasks off the CPU, by the kernel's own tables",
+  summary: "kernel stacks of tasks, by the kernel's own tables",
   operands: [
     TARGET,
     { name: 'PID', many: true, optional: true, summary: 'PID or TID; every thread when left out' },
@@ -28,7 +28,7 @@ export const stacks: Command = {
     ...ATTACH_OPTIONS,
   },
   details: [
-    "A task that runs has no stack here: where it is, only its CPU's registers say. A frame after '?' was guessed by a frame pointer, where the kernel's tables say nothing of it.",
+    "Where a task that runs is, its CPU's registers say, if the source has them. A frame after '?' was guessed by a frame pointer, where the kernel's tables say nothing of it.",
   ],
   examples: [
     'vmi stacks qemu:4242 1',
@@ -39,14 +39,13 @@ export const stacks: Command = {
     const { operands, has, out, withGuest } = invocation;
     onlyOne(invocation, 'folded', 'html', 'json');
     const pids = operands.slice(1).map((text) => parsePid(text));
-    return withGuest((guest) => {
+    return withGuest(async (guest) => {
       const found: Found[] = [];
       const code =
         pids.length === 0
-          ? everyone(guest, found)
-          : answerEach(out, pids, (pid) => {
-              const task = guest.task(pid);
-              found.push({ task, stack: task.stack() });
+          ? await everyone(guest, found)
+          : await answerEachLater(out, pids, async (pid) => {
+              found.push({ task: guest.task(pid), stack: await guest.stack(pid) });
             });
       if (has('json')) out.json(found.map(toJson));
       else if (has('folded')) out.lines(folded(found));
@@ -59,10 +58,10 @@ export const stacks: Command = {
 };
 
 /** Of all tasks, those without a stack are answers as well. */
-function everyone(guest: Guest, found: Found[]): number {
+async function everyone(guest: Guest, found: Found[]): Promise<number> {
   for (const task of guest.tasks({ threads: true })) {
     try {
-      found.push({ task, stack: task.stack() });
+      found.push({ task, stack: await stackOf(guest, task) });
     } catch (error) {
       if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED') throw error;
       found.push({ task, why: error.message });
@@ -71,9 +70,18 @@ function everyone(guest: Guest, found: Found[]): number {
   return EXIT.done;
 }
 
+/** Idle tasks have no PID that names one: of those the registers of no task are asked. */
+function stackOf(guest: Guest, task: Task): Stack | Promise<Stack> {
+  const runs = task.pid !== 0 && guest.cpus().some(({ task: { pid } }) => pid === task.pid);
+  return runs && guest.capabilities.registers ? guest.stack(task.pid) : task.stack();
+}
+
 function print(out: Output, found: readonly Found[]): void {
   for (const { task, stack, why } of found) {
-    out.line(out.styles.bold(`${task.pid} ${task.comm}`));
+    const { vcpu } = stack ?? {};
+    const where = vcpu === undefined ? '' : ` on vCPU ${vcpu}`;
+    const mode = where !== '' && stack?.length === 0 && !stack.incomplete ? ', in user mode' : '';
+    out.line(out.styles.bold(`${task.pid} ${task.comm}${where}${mode}`));
     for (const frame of stack ?? []) out.line(`  ${printable(frameText(frame))}`);
     const end = why ?? stack?.incomplete;
     if (end !== undefined) out.line(out.styles.dim(`  (${printable(end)})`));
@@ -109,5 +117,13 @@ function toJson({ task, stack, why }: Found): unknown {
   const { pid, tgid, comm } = task;
   const frames = stack?.map((frame) => ({ ...frame, address: hex(frame.address) }));
   const incomplete = why ?? stack?.incomplete;
-  return { pid, tgid, comm, frames: frames ?? null, ...(incomplete ? { incomplete } : {}) };
+  const { vcpu } = stack ?? {};
+  return {
+    pid,
+    tgid,
+    comm,
+    frames: frames ?? null,
+    ...(vcpu === undefined ? {} : { vcpu }),
+    ...(incomplete ? { incomplete } : {}),
+  };
 }

@@ -7,7 +7,7 @@
 //                    (include/uapi/linux/elf.h)
 // VMCOREINFO  0      the crashed kernel's own text
 // VBCORE      0xb00  VirtualBox (include/VBox/vmm/dbgfcorefmt.h)
-import type { VcpuRegisters } from '../physical-memory.js';
+import { moreRegisters, type VcpuRegisters } from '../registers.js';
 
 /** One note. */
 export interface ElfNote {
@@ -38,7 +38,13 @@ export function elfNotes(notes: Buffer): ElfNote[] {
   return found;
 }
 
-// QEMUCPUState, version 1: QEMU target/i386/arch_dump.c.
+// QEMUCPUState, version 1: QEMU target/i386/arch_dump.c. rip and rflags follow these; segments and
+// tables are 24 bytes each: selector, limit, flags, padding, base.
+const GENERAL = [
+  ...['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rsp', 'rbp'],
+  ...['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rip', 'rflags'],
+];
+const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'ldt', 'tr', 'gdt', 'idt'];
 const STATE_RIP = 8 + 16 * 8;
 const STATE_CR = 8 + 18 * 8 + 10 * 24;
 const STATE_SIZE = STATE_CR + 5 * 8;
@@ -56,6 +62,17 @@ export function qemuRegisters(notes: readonly ElfNote[]): VcpuRegisters[] {
         cr4: cr(4),
         rip: descriptor.readBigUInt64LE(STATE_RIP),
         efer: 0n,
+        ...moreRegisters((name) => {
+          const general = GENERAL.indexOf(name);
+          if (general >= 0) return descriptor.readBigUInt64LE(8 + 8 * general);
+          const segment = SEGMENTS.indexOf(name.replace(/Base$/, ''));
+          const at = 8 + 18 * 8 + 24 * segment;
+          if (segment >= 0 && name.endsWith('Base')) return descriptor.readBigUInt64LE(at + 16);
+          if (segment >= 0) return BigInt(descriptor.readUInt32LE(at));
+          if (name === 'cr2') return cr(2);
+          const isLong = name === 'kernelGsBase' && descriptor.length >= STATE_SIZE + 8;
+          return isLong ? descriptor.readBigUInt64LE(STATE_SIZE) : undefined;
+        }),
       };
     });
 }

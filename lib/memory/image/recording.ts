@@ -18,6 +18,7 @@ import {
   type PhysicalRange,
   type VcpuRegisters,
 } from '../physical-memory.js';
+import { moreRegisters } from '../registers.js';
 import { SCRIPTED } from '../scripted/engine.js';
 import { type ReadMemory, ScriptedMemory } from '../scripted/scripted-memory.js';
 import type { Source } from '../source.js';
@@ -240,6 +241,7 @@ function parse(body: Buffer): Recording {
       cr4: BigInt(one.cr4),
       rip: BigInt(one.rip),
       efer: BigInt(one.efer),
+      ...moreRegisters((name) => (one[name] === undefined ? undefined : BigInt(one[name]))),
     })),
   };
 }

@@ -12,9 +12,11 @@ import {
   type AbortOptions,
   type Machine,
   PhysicalMemory,
+  type RegisterOptions,
   type VcpuRegisters,
 } from '../physical-memory.js';
 import { isSuspended } from '../qemu/libvirt.js';
+import { MORE_REGISTERS } from '../registers.js';
 import type { Candidate, Opening, Source } from '../source.js';
 import { kvmRanges } from './kvm-ranges.js';
 import { notWritten, openFile, writeDomain } from './write.js';
@@ -239,6 +241,26 @@ const EVENT_CALLS = [
   'vmi_events_listen',
 ];
 
+/** Registers that libvmi calls otherwise than the manual does. */
+const SPELLED: Readonly<Record<string, number>> = {
+  cs: REGISTERS.CS_SEL,
+  ds: REGISTERS.DS_SEL,
+  es: REGISTERS.ES_SEL,
+  fs: REGISTERS.FS_SEL,
+  gs: REGISTERS.GS_SEL,
+  ss: REGISTERS.SS_SEL,
+  fsBase: REGISTERS.FS_BASE,
+  gsBase: REGISTERS.GS_BASE,
+  trBase: REGISTERS.TR_BASE,
+  gdtBase: REGISTERS.GDTR_BASE,
+  idtBase: REGISTERS.IDTR_BASE,
+  kernelGsBase: REGISTERS.SHADOW_GS,
+  star: REGISTERS.MSR_STAR,
+  lstar: REGISTERS.MSR_LSTAR,
+  cstar: REGISTERS.MSR_CSTAR,
+  syscallMask: REGISTERS.MSR_SYSCALL_MASK,
+};
+
 class Domain implements Machine {
   readonly #session: LibvmiSession;
   readonly #memory: NativeMemory;
@@ -270,15 +292,16 @@ class Domain implements Machine {
   }
 
   /** One call a register: torn unless the guest is paused. */
-  async registers(options: AbortOptions = {}): Promise<VcpuRegisters[]> {
+  async registers(options: RegisterOptions = {}): Promise<VcpuRegisters[]> {
     this.#begin();
+    const { signal } = options;
     const rows: VcpuRegisters[] = [];
     for (let vcpu = 0; vcpu < this.#vcpus; vcpu++) {
       const read = async (name: 'CR0' | 'CR3' | 'CR4' | 'RIP' | 'MSR_EFER') => {
         const { failed, values, log } = await this.#session.call(
           'vmi_get_vcpureg',
           [REGISTERS[name], vcpu],
-          options,
+          { signal },
         );
         if (!failed) return values[0] as bigint;
         // Not every driver has it, and nothing depends on it.
@@ -286,6 +309,15 @@ class Domain implements Machine {
         const message = `${this.#what}: libvmi cannot read ${name} of vCPU ${vcpu}`;
         throw new VmiError('VMI_UNSUPPORTED', withLog(message, log));
       };
+      const more: Record<string, bigint> = {};
+      if (options.all === true) {
+        for (const name of MORE_REGISTERS) {
+          const code = SPELLED[name] ?? REGISTERS[name.toUpperCase() as keyof typeof REGISTERS];
+          if (code === undefined) continue;
+          const call = await this.#session.call('vmi_get_vcpureg', [code, vcpu], { signal });
+          if (!call.failed) more[name] = call.values[0] as bigint;
+        }
+      }
       rows.push({
         vcpu,
         cr0: await read('CR0'),
@@ -293,6 +325,7 @@ class Domain implements Machine {
         cr4: await read('CR4'),
         rip: await read('RIP'),
         efer: await read('MSR_EFER'),
+        ...more,
       });
     }
     return rows;

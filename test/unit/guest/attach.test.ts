@@ -199,7 +199,7 @@ describe('openMemory refuses', () => {
 describe('attach refuses', () => {
   it.each<[why: string, target: unknown, options?: unknown]>([
     [
-      'Expected target as a string (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, xen:NAME, kvm:NAME or libvmi:PATH) or an object but received undefined',
+      'Expected target as a string (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH) or an object but received undefined',
       undefined,
     ],
     ["or an object but received 14776; did you mean 'qemu:14776'?", 14776],
