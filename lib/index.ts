@@ -89,7 +89,9 @@ export {
   type Cr3Name,
   type Cr3Owner,
 } from './monitor/cr3-index.js';
+export { EventStream } from './monitor/event-stream.js';
 export type { PauseWhenOptions, RunningAt } from './monitor/pause-when.js';
+export { PolledStream } from './monitor/polled-stream.js';
 export type { SampleOptions, SampleStatistics } from './monitor/sampled-switches.js';
 export {
   RunningTask,

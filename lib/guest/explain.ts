@@ -2,7 +2,7 @@ import { wrap } from '../address.js';
 import { FaultError, hex, VmiError } from '../errors.js';
 import { escapeBytes } from '../escape.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { xaChunkShift } from '../kernel/types/xarray.js';
+import { isXaNode, xaChunkShift, xaNodeAt } from '../kernel/types/xarray.js';
 import type { WalkResult, WalkStep } from '../memory/virtual-memory.js';
 import type { Cr3Source } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
@@ -39,10 +39,7 @@ export interface Explanation {
   readonly error: VmiError | undefined;
 }
 
-// include/linux/xarray.h: nodes are marked by 2 in the lowest bits, entries have none.
-const NODE = 2n;
-const TAG = 3n;
-const MAX_INTERNAL = 4096n;
+/** A tree of 64 bits of index is no deeper, with 6 bits a node. */
 const MAX_DEPTH = 11;
 
 /**
@@ -132,9 +129,9 @@ class Way {
       code: 'ns.idr.idr_rt.xa_head',
     });
     const count = 1 << xaChunkShift(types);
-    for (let depth = 0; (entry & TAG) === NODE && entry > MAX_INTERNAL; depth++) {
+    for (let depth = 0; isXaNode(entry); depth++) {
       if (depth > MAX_DEPTH) throw new VmiError('VMI_CORRUPT', 'the PID tree never ends');
-      const node = { struct: 'xa_node', address: wrap(entry - NODE) };
+      const node = { struct: 'xa_node', address: wrap(xaNodeAt(entry)) };
       const shift = this.#read(node, 'shift', 1).bytes[0]!;
       // What a whole tree of this height cannot index is not in it.
       const beyond = depth === 0 && Math.floor(pid / 2 ** shift) >= count;
@@ -142,7 +139,7 @@ class Way {
       const index = Math.floor(pid / 2 ** shift) % count;
       const { address, bytes } = this.#read(node, 'slots', 8, index * 8);
       entry = bytes.readBigUInt64LE();
-      const next = (entry & TAG) === NODE && entry > MAX_INTERNAL;
+      const next = isXaNode(entry);
       this.#add(`node->slots[${index}]`, bytes, entry, {
         address,
         meaning: next

@@ -1,6 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { VmiError } from '../errors.js';
 import type { ClockTie } from './clock-tie.js';
+import { PolledStream } from './polled-stream.js';
 import type { SampleStatistics, SwitchSampler } from './sampled-switches.js';
 import type { Switch } from './switch.js';
 
@@ -16,26 +15,22 @@ export interface StreamOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Switches as they were sampled. Made by `Guest.watchSwitches`; leaving a `for await` ends it. */
-export class SwitchStream implements AsyncIterableIterator<Switch>, AsyncDisposable {
+/**
+ * Switches as they were sampled. Made by `Guest.watchSwitches`; leaving a `for await` ends it.
+ * Switches of one CPU come in order, those of several nearly.
+ */
+export class SwitchStream extends PolledStream<Switch> {
   readonly #sampler: SwitchSampler;
   readonly #pids: ReadonlySet<number> | undefined;
-  readonly #signal: AbortSignal | undefined;
-  readonly #closed: () => void;
-  #batch: Switch[] = [];
-  #at = 0;
   #missed = 0;
-  #turn: Promise<unknown> = Promise.resolve();
-  #isClosed = false;
   /** Switches that nobody saw on each CPU since the last one of it that was handed out. */
   readonly #unseen = new Map<number, number>();
 
   /** @internal */
   constructor(sampler: SwitchSampler, options: StreamOptions, closed: () => void) {
+    super(POLL, options.signal, closed);
     this.#sampler = sampler;
     this.#pids = options.pids === undefined ? undefined : new Set(options.pids);
-    this.#signal = options.signal;
-    this.#closed = closed;
   }
 
   /** Ties the guest's scheduler clock to the host's: `clock.toHost(event.began)`. */
@@ -62,56 +57,21 @@ export class SwitchStream implements AsyncIterableIterator<Switch>, AsyncDisposa
     return this.#sampler.statistics;
   }
 
-  /**
-   * The next switch; `done` once the stream is closed. Switches of one CPU come in order, those of
-   * several nearly.
-   * @throws {VmiError} `VMI_ABORTED`; `VMI_CLOSED`: the guest has ended. The stream is closed then
-   */
-  next(): Promise<IteratorResult<Switch, undefined>> {
-    const turn = this.#turn.then(() => this.#next());
-    this.#turn = turn.catch(() => {});
-    return turn;
-  }
-
-  /** Ends sampling. Idempotent. */
-  async return(): Promise<IteratorResult<Switch, undefined>> {
-    this.#close();
-    return { done: true, value: undefined };
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#close();
-  }
-
-  async #next(): Promise<IteratorResult<Switch, undefined>> {
-    try {
-      for (;;) {
-        if (this.#isClosed) return { done: true, value: undefined };
-        if (this.#signal?.aborted) throw aborted(this.#signal);
-        while (this.#at < this.#batch.length) {
-          const event = this.#choose(this.#batch[this.#at++]!);
-          if (event !== undefined) return { done: false, value: event };
-        }
-        this.#batch = this.#sampler.take();
-        this.#at = 0;
-        if (this.#batch.length === 0) await this.#wait();
+  /** @internal All that wait in the ring. */
+  protected *look(): Generator<Switch, void> {
+    for (;;) {
+      const batch = this.#sampler.take();
+      if (batch.length === 0) return;
+      for (const event of batch) {
+        const chosen = this.#choose(event);
+        if (chosen !== undefined) yield chosen;
       }
-    } catch (error) {
-      const wasClosed = this.#isClosed;
-      this.#close();
-      // Whoever closed the stream is told that it is closed, and of nothing else.
-      if (wasClosed) return { done: true, value: undefined };
-      throw error;
     }
   }
 
-  async #wait(): Promise<void> {
-    const signal = this.#signal;
-    await sleep(POLL, undefined, signal === undefined ? {} : { signal }).catch(() => {});
+  /** @internal */
+  protected release(): void {
+    this.#sampler.stop();
   }
 
   /** An event that is wanted, with what was missed since the last one of its CPU that was. */
@@ -127,16 +87,4 @@ export class SwitchStream implements AsyncIterableIterator<Switch>, AsyncDisposa
     if (!isWanted) return undefined;
     return event.missed === null ? event : { ...event, missed: unseen };
   }
-
-  #close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#batch = [];
-    this.#sampler.stop();
-    this.#closed();
-  }
-}
-
-function aborted(signal: AbortSignal): VmiError {
-  return new VmiError('VMI_ABORTED', 'watching was aborted', { cause: signal.reason });
 }

@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { wrap } from '../address.js';
-import { CorruptError, FaultError, hex, VmiError } from '../errors.js';
+import { CorruptError, FaultError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Task } from '../tasks/task.js';
+import { PolledStream } from './polled-stream.js';
 import type { SwitchSampler } from './sampled-switches.js';
 import type { Switch } from './switch.js';
 
@@ -58,22 +58,18 @@ const TRIES = 8;
 /**
  * Births, execs and exits, as listings and sampled switches tell of them. A task that lives for
  * less than the interval and is never met on a CPU is not seen, but counted. An exec shows as
- * another mm of the same task.
+ * another mm of the same task. Watching begins with the first `next()`.
  */
-export class TaskWatch implements AsyncIterableIterator<TaskEvent>, AsyncDisposable {
+export class TaskWatch extends PolledStream<TaskEvent> {
   readonly #guest: TaskWatchGuest;
-  readonly #options: TaskWatchOptions;
-  readonly #interval: number;
+  readonly #threads: boolean;
   readonly #sampler: SwitchSampler | undefined;
-  readonly #closed: () => void;
   readonly #known = new Map<string, TaskFacts>();
   #queue: TaskEvent[] = [];
   #born = 0;
   #base: bigint | undefined;
   #lost: number | null = null;
   #isStarted = false;
-  #isClosed = false;
-  #turn: Promise<unknown> = Promise.resolve();
 
   /**
    * @param sampler of the same guest; `undefined` where it cannot be sampled
@@ -93,11 +89,10 @@ export class TaskWatch implements AsyncIterableIterator<TaskEvent>, AsyncDisposa
         `Expected interval as an integer between 1 and ${MAX_INTERVAL} milliseconds but received ${String(interval)}`,
       );
     }
+    super(interval, options.signal, closed);
     this.#guest = guest;
-    this.#options = options;
-    this.#interval = interval;
+    this.#threads = options.threads === true;
     this.#sampler = sampler;
-    this.#closed = closed;
   }
 
   /** Tasks that were born unseen since watching began; `null` for kernels without `total_forks`. */
@@ -105,54 +100,17 @@ export class TaskWatch implements AsyncIterableIterator<TaskEvent>, AsyncDisposa
     return this.#lost;
   }
 
-  /**
-   * The next event. Watching begins with the first call.
-   * @throws {VmiError} `VMI_ABORTED`; `VMI_CLOSED`: the guest has ended
-   */
-  next(): Promise<IteratorResult<TaskEvent, undefined>> {
-    const turn = this.#turn.then(() => this.#next());
-    this.#turn = turn.catch(() => {});
-    return turn;
+  /** @internal The first look only learns who is there. */
+  protected look(): TaskEvent[] {
+    this.#queue = [];
+    if (this.#isStarted) this.#list();
+    else this.#start();
+    return this.#queue;
   }
 
-  /** Ends watching. Idempotent. */
-  async return(): Promise<IteratorResult<TaskEvent, undefined>> {
-    this.#close();
-    return { done: true, value: undefined };
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#close();
-  }
-
-  async #next(): Promise<IteratorResult<TaskEvent, undefined>> {
-    const { signal } = this.#options;
-    try {
-      for (;;) {
-        if (this.#isClosed) return { done: true, value: undefined };
-        if (signal?.aborted)
-          throw new VmiError('VMI_ABORTED', 'watching was aborted', { cause: signal.reason });
-        const event = this.#queue.shift();
-        if (event !== undefined) return { done: false, value: event };
-        if (this.#isStarted) {
-          await sleep(this.#interval, undefined, signal === undefined ? {} : { signal }).catch(
-            () => {},
-          );
-          if (!this.#isClosed && signal?.aborted !== true) this.#look();
-        } else {
-          this.#start();
-        }
-      }
-    } catch (error) {
-      const wasClosed = this.#isClosed;
-      this.#close();
-      if (wasClosed) return { done: true, value: undefined };
-      throw error;
-    }
+  /** @internal */
+  protected release(): void {
+    this.#sampler?.stop();
   }
 
   /** Who is there already; no event tells of them. */
@@ -170,7 +128,7 @@ export class TaskWatch implements AsyncIterableIterator<TaskEvent>, AsyncDisposa
     if (this.#base !== undefined) this.#lost = 0;
   }
 
-  #look(): void {
+  #list(): void {
     // Read first: who is born after this may be in the listing, and is not counted yet.
     const forks = this.#forks();
     this.#takeSwitches();
@@ -229,7 +187,7 @@ export class TaskWatch implements AsyncIterableIterator<TaskEvent>, AsyncDisposa
   }
 
   #tell(kind: TaskEvent['kind'], task: TaskFacts, before?: TaskFacts): void {
-    if (this.#options.threads !== true && task.pid !== task.tgid) return;
+    if (!this.#threads && task.pid !== task.tgid) return;
     const event = { kind, time: process.hrtime.bigint(), task, lost: this.#lost };
     this.#queue.push(before === undefined ? event : { ...event, before });
   }
@@ -240,14 +198,6 @@ export class TaskWatch implements AsyncIterableIterator<TaskEvent>, AsyncDisposa
     const symbol = symbols.find('total_forks');
     memory.begin();
     return symbol === undefined ? undefined : memory.readU64(wrap(symbol));
-  }
-
-  #close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#queue = [];
-    this.#sampler?.stop();
-    this.#closed();
   }
 }
 

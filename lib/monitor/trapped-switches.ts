@@ -4,6 +4,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { DebugStub, StubHit } from '../memory/debug-stub.js';
 import { pgdToCr3 } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
+import { EventStream } from './event-stream.js';
 import { RunningTask, type Switch } from './switch.js';
 import { type Places, perCpuPlaces } from './switch-layout.js';
 
@@ -52,8 +53,12 @@ const MAX_QUEUE = 1 << 20;
  * an error, once the switches in it have been handed out. It could drop switches instead and go on,
  * but then the guest would pay for stops that nobody learns of, for as long as the reader sleeps,
  * and a stream that is there for telling every switch would not tell every one.
+ *
+ * `next()` throws `VMI_NO_TASK`, `VMI_BUSY`, `VMI_UNSUPPORTED` from the first call on; `VMI_BUSY`
+ * when the queue was full and the guest has been let go; `VMI_ABORTED`, `VMI_CLOSED`. It is `done`
+ * once the watched tasks have exited.
  */
-export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisposable {
+export class TrappedSwitches extends EventStream<Switch> {
   readonly #guest: TrappedGuest;
   readonly #options: TrapOptions;
   readonly #capacity: number;
@@ -62,7 +67,6 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
   readonly #queue: Switch[] = [];
   #stub: DebugStub | undefined;
   #traps: Trap[] = [];
-  #turn: Promise<unknown> = Promise.resolve();
   /** Takes stops, and lets go of the guest at its end. */
   #watching: Promise<void> | undefined;
   #hasEnded = false;
@@ -78,6 +82,7 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
    * @throws {VmiError} `VMI_TYPE`: this kernel has no `task_struct.on_cpu`
    */
   constructor(guest: TrappedGuest, options: TrapOptions, closed: () => void) {
+    super();
     const { pids, queue = QUEUE } = options;
     if (pids.length < 1 || pids.length > 4) {
       throw new RangeError(
@@ -111,33 +116,8 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
     return this.#queue.length;
   }
 
-  /**
-   * The next switch; `done` once the watched tasks have exited or watching has ended. The first
-   * call begins to watch; from then on the guest runs, whether anybody waits for a switch or not.
-   * @throws {VmiError} `VMI_NO_TASK`, `VMI_BUSY`, `VMI_UNSUPPORTED` from the first call;
-   * `VMI_BUSY`: the queue was full, and the guest has been let go; `VMI_ABORTED`, `VMI_CLOSED`
-   */
-  next(): Promise<IteratorResult<Switch, undefined>> {
-    const turn = this.#turn.then(() => this.#next());
-    this.#turn = turn.catch(() => {});
-    return turn;
-  }
-
-  /** Removes the watchpoints and lets the guest run. Idempotent. */
-  async return(): Promise<IteratorResult<Switch, undefined>> {
-    await this.#close();
-    return { done: true, value: undefined };
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#close();
-  }
-
-  async #next(): Promise<IteratorResult<Switch, undefined>> {
+  /** @internal */
+  protected async take(): Promise<IteratorResult<Switch, undefined>> {
     if (this.#watching === undefined && !this.#isClosed) {
       this.#watching = this.#watch();
       // Whoever ends the stream is told; nobody need.
@@ -148,7 +128,7 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
       const value = this.#options.signal?.aborted ? undefined : this.#queue.shift();
       if (value !== undefined) return { done: false, value };
       if (this.#hasEnded) {
-        await this.#close();
+        await this.end();
         if (this.#failure !== undefined) throw this.#failure;
         break;
       }
@@ -156,7 +136,7 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
         this.#wake = resolve;
       });
     }
-    await this.#close();
+    await this.end();
     return { done: true, value: undefined };
   }
 
@@ -250,8 +230,8 @@ export class TrappedSwitches implements AsyncIterableIterator<Switch>, AsyncDisp
     };
   }
 
-  /** @throws what letting go of the guest throws */
-  async #close(): Promise<void> {
+  /** @internal @throws what letting go of the guest throws */
+  protected async end(): Promise<void> {
     const wasClosed = this.#isClosed;
     this.#isClosed = true;
     this.#queue.length = 0;

@@ -17,20 +17,12 @@ export function* hlist(
   member: string,
   max = MAX_NODES,
 ): Generator<StructObject> {
-  let link = head.$member('first').address;
-  let node = head.first as StructObject | null;
-  for (let count = 0; node !== null; count++) {
-    if (count === max) throw tooMany('chain', head, max);
-    checkBack(head, node, link);
-    yield node.$containerOf(type, member);
-    link = node.$member('next').address;
-    node = node.next as StructObject | null;
-  }
+  for (const node of chain(head, max, false)) yield node.$containerOf(type, member);
 }
 
 /**
- * The same for a chain that ends in a number instead of NULL (`struct hlist_nulls_head`), as those
- * of TCP do. Source: include/linux/list_nulls.h.
+ * The same for a chain that ends in an odd number instead of NULL (`struct hlist_nulls_head`), as
+ * those of TCP do. Source: include/linux/list_nulls.h.
  */
 export function* hlistNulls(
   head: StructObject,
@@ -38,15 +30,20 @@ export function* hlistNulls(
   member: string,
   max = MAX_NODES,
 ): Generator<StructObject> {
+  for (const node of chain(head, max, true)) yield node.$containerOf(type, member);
+}
+
+/** @param hasNulls whether a pointer with the lowest bit set ends it: is_a_nulls */
+function* chain(head: StructObject, max: number, hasNulls: boolean): Generator<StructObject> {
   let link = head.$member('first').address;
-  let node = head.first as StructObject | null;
-  // is_a_nulls: the lowest bit marks the end.
-  for (let count = 0; node !== null && (node.$address & 1n) === 0n; count++) {
+  let next = head.first as StructObject | null;
+  for (let count = 0; next !== null; count++) {
+    if (hasNulls && (next.$address & 1n) !== 0n) return;
     if (count === max) throw tooMany('chain', head, max);
-    checkBack(head, node, link);
-    yield node.$containerOf(type, member);
-    link = node.$member('next').address;
-    node = node.next as StructObject | null;
+    checkBack(head, next, link);
+    yield next;
+    link = next.$member('next').address;
+    next = next.next as StructObject | null;
   }
 }
 

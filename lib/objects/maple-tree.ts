@@ -1,4 +1,5 @@
 import { CorruptError, hex } from '../errors.js';
+import { isXaInternal, isXaNode } from '../kernel/types/xarray.js';
 import type { ArrayObject } from './array.js';
 import { MAX_NODES, tooMany } from './list.js';
 import type { Pointer } from './pointer.js';
@@ -13,9 +14,6 @@ import type { StructObject } from './struct-object.js';
  * both ends included. A pivot of 0 beyond the first slot means that the node ends there
  * (ma_data_end, mas_logical_pivot).
  */
-const TAG = 3n;
-const INTERNAL = 2n;
-const MAX_INTERNAL = 4096n;
 /** MAPLE_NODE_MASK. */
 const NODE_MASK = 255n;
 const TYPE_SHIFT = 3n;
@@ -72,7 +70,7 @@ export function* mapleTree(tree: StructObject, max = MAX_NODES): Generator<Maple
       }
       const slot = slots.readBigUInt64LE(i * 8);
       if (leaf) {
-        if (slot !== 0n && (slot & TAG) !== INTERNAL) yield emit(first, last, slot);
+        if (slot !== 0n && !isXaInternal(slot)) yield emit(first, last, slot);
       } else if (slot !== 0n) {
         yield* visit(slot, first, last, address, depth + 1);
       }
@@ -81,9 +79,9 @@ export function* mapleTree(tree: StructObject, max = MAX_NODES): Generator<Maple
     }
   };
   const root = (tree.ma_root as Pointer | null)?.value ?? 0n;
-  if ((root & TAG) === INTERNAL && root > MAX_INTERNAL) {
+  if (isXaNode(root)) {
     yield* visit(root, 0n, MAX_INDEX, undefined, 1);
-  } else if (root !== 0n && (root & TAG) !== INTERNAL) {
+  } else if (root !== 0n && !isXaInternal(root)) {
     yield emit(0n, 0n, root);
   }
 }

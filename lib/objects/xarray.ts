@@ -1,16 +1,13 @@
 import { CorruptError, hex } from '../errors.js';
+import { isXaInternal, isXaNode, XA_NODE, xaNodeAt } from '../kernel/types/xarray.js';
 import { MAX_NODES, tooMany } from './list.js';
 import type { Pointer } from './pointer.js';
 import type { StructObject } from './struct-object.js';
 
-// include/linux/xarray.h: xa_is_node, xa_is_value, xa_is_sibling, XA_RETRY_ENTRY, XA_ZERO_ENTRY.
-const TAG = 3n;
-const INTERNAL = 2n;
+/** include/linux/xarray.h: xa_is_value. */
 const VALUE = 1n;
-const MAX_INTERNAL = 4096n;
 /** XA_CHUNK_SHIFT with CONFIG_BASE_SMALL and without. */
 const CHUNK_SHIFTS = [4, 6];
-const MAX_SHIFT = 60;
 
 /** One entry of an XArray. */
 export interface XarrayEntry {
@@ -38,8 +35,8 @@ export function* xarray(xa: StructObject, max = MAX_NODES): Generator<XarrayEntr
     above: number,
     parent: bigint,
   ): Generator<XarrayEntry> {
-    if (!isNode(entry)) {
-      if (entry === 0n || (entry & TAG) === INTERNAL) return;
+    if (!isXaNode(entry)) {
+      if (entry === 0n || isXaInternal(entry)) return;
       if (left-- === 0) throw tooMany('XArray', xa, max);
       const isValue = (entry & VALUE) !== 0n;
       yield {
@@ -49,7 +46,7 @@ export function* xarray(xa: StructObject, max = MAX_NODES): Generator<XarrayEntr
       };
       return;
     }
-    const node = xa.$object('struct xa_node', entry - INTERNAL) as StructObject;
+    const node = xa.$object('struct xa_node', xaNodeAt(entry)) as StructObject;
     const shift = checkedShift(xa, node, above, parent);
     const slots = node.$member('slots').bytes();
     for (let i = 0; i * 8 < slots.length; i++) {
@@ -57,7 +54,7 @@ export function* xarray(xa: StructObject, max = MAX_NODES): Generator<XarrayEntr
       yield* visit(slots.readBigUInt64LE(i * 8), below, shift, node.$address);
     }
   };
-  yield* visit(head, 0n, MAX_SHIFT + 1, 0n);
+  yield* visit(head, 0n, XA_NODE.maxShift + 1, 0n);
 }
 
 /**
@@ -70,10 +67,6 @@ export function* idr(idr: StructObject, max = MAX_NODES): Generator<XarrayEntry>
   for (const entry of xarray(idr.idr_rt as StructObject, max)) {
     yield { ...entry, index: entry.index + base };
   }
-}
-
-function isNode(entry: bigint): boolean {
-  return (entry & TAG) === INTERNAL && entry > MAX_INTERNAL;
 }
 
 function checkedShift(xa: StructObject, node: StructObject, above: number, parent: bigint): number {

@@ -1,7 +1,7 @@
 import { wrap } from '../address.js';
 import { CorruptError, hex } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { xaChunkShift } from '../kernel/types/xarray.js';
+import { isXaNode, XA_NODE, xaChunkShift, xaNodeAt } from '../kernel/types/xarray.js';
 import { TEXT_ENTRY } from '../kernel/x86-64.js';
 import {
   around,
@@ -14,27 +14,16 @@ import {
 } from '../memory/plan.js';
 import { PF_KTHREAD, type TaskMembers } from './task-members.js';
 
-/**
- * `struct xarray` but for the offsets. include/linux/xarray.h: xa_is_node, xa_to_node,
- * XA_RETRY_ENTRY.
- */
-const NODE_TAG = 2;
-const TAG_MASK = 3;
-const MAX_INTERNAL = 4096;
-const RETRY_ENTRY = (256n << 2n) | BigInt(NODE_TAG);
-const MAX_SHIFT = 60;
+/** include/linux/xarray.h: XA_RETRY_ENTRY. */
+const RETRY_ENTRY = (256n << 2n) | BigInt(XA_NODE.tag);
 /** Times a tree that changes under the look-up is started again. */
 const MAX_RETRIES = 16;
 /** Times that a `struct pid` of a running guest is read until it can be read. */
 const LOOKS = 3;
 
-function isNode(entry: bigint): boolean {
-  return isTagged(entry) && (entry & BigInt(TAG_MASK)) === BigInt(NODE_TAG) && entry > MAX_INTERNAL;
-}
-
 /** xa_is_internal, and the tags of values: none of it is a pointer. */
 function isTagged(entry: bigint): boolean {
-  return (entry & BigInt(TAG_MASK)) !== 0n;
+  return (entry & BigInt(XA_NODE.tagMask)) !== 0n;
 }
 
 /** The columns from a `struct pid` by its first task to that task's page table. */
@@ -70,13 +59,13 @@ export class PidTree {
     const slots = memberOffset(types, 'xa_node', 'slots');
     this.#chunkShift = xaChunkShift(types);
     this.#tree = Int32Array.of(
-      NODE_TAG,
-      TAG_MASK,
-      MAX_INTERNAL,
+      XA_NODE.tag,
+      XA_NODE.tagMask,
+      XA_NODE.maxInternal,
       shift,
       slots,
       this.#chunkShift,
-      MAX_SHIFT,
+      XA_NODE.maxShift,
     );
     this.#shift = BigInt(shift);
     this.#slots = BigInt(slots);
@@ -163,11 +152,11 @@ export class PidTree {
     // without end.
     const seen = new Set<bigint>();
     const visit = (entry: bigint, above: number): void => {
-      if (!isNode(entry)) {
+      if (!isXaNode(entry)) {
         if (entry !== 0n && !isTagged(entry)) pids.push(entry);
         return;
       }
-      const node = entry - BigInt(NODE_TAG);
+      const node = xaNodeAt(entry);
       const shift = memory.readU32(wrap(node + this.#shift)) & 0xff;
       if (shift >= above || shift % this.#chunkShift !== 0) {
         const why = `a node of the PID tree has the shift ${shift} below ${above}`;
@@ -194,7 +183,7 @@ export class PidTree {
         broken(error);
       }
     };
-    tryVisit(memory.readU64(this.#head), MAX_SHIFT + this.#chunkShift);
+    tryVisit(memory.readU64(this.#head), XA_NODE.maxShift + this.#chunkShift);
     return pids;
   }
 

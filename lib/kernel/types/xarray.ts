@@ -6,6 +6,25 @@ import type { TypeTable } from './table.js';
  * include/linux/xarray.h: xa_is_node, xa_to_node.
  */
 export const XA_NODE = { tag: 2, tagMask: 3, maxInternal: 4096, maxShift: 60 } as const;
+const NODE = BigInt(XA_NODE.tag);
+const TAG_MASK = BigInt(XA_NODE.tagMask);
+const MAX_INTERNAL = BigInt(XA_NODE.maxInternal);
+
+/** Whether an entry is none that was stored: a node, or a mark. `xa_is_internal`. */
+export function isXaInternal(entry: bigint): boolean {
+  return (entry & TAG_MASK) === NODE;
+}
+
+/** Whether an entry is a node. `xa_is_node`; a maple tree's are the same. */
+export function isXaNode(entry: bigint): boolean {
+  return isXaInternal(entry) && entry > MAX_INTERNAL;
+}
+
+/** Address of the node that an entry is. `xa_to_node`. */
+export function xaNodeAt(entry: bigint): bigint {
+  return entry - NODE;
+}
+
 /** Bits of an index that one node of an XArray takes: 6, or 4 with CONFIG_BASE_SMALL. */
 const SHIFTS = [6, 4] as const;
 
