@@ -2,17 +2,19 @@
 /**
  * Holds every cell of kernel × machine × source against the oracle.
  *
- *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--write]
+ *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--hide btf,kallsyms] [--write]
  *
  * A cell agrees when every task and thread of a real guest has, from outside, each fact that the kernel module
  * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 10 minutes. `--write`
- * puts what a whole run found into docs/matrix.md and the README.
+ * puts what a whole run found into docs/matrix.md and the README. `--hide` overwrites the guest's types, its symbols or
+ * both, once it stands still: then every offset that is inferred is held against its types as well.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, freemem, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { HIDEABLE, hide } from './lab/hide.mjs';
 import { AGREES, fullTable, withTable } from './lab/matrix-table.mjs';
 import { run } from './lab/run.mjs';
 import { setUpProject } from './setup.mjs';
@@ -21,16 +23,21 @@ const { values } = parseArgs({
   options: {
     only: { type: 'string', multiple: true, default: [''] },
     jobs: { type: 'string', default: '2' },
+    hide: { type: 'string', default: '' },
     write: { type: 'boolean', default: false },
   },
 });
 const log = (/** @type {string} */ message) => console.error(`• ${message}`);
-if (values.write && values.only.join() !== '')
-  throw new Error('Only a whole run is written: leave --only out');
+if (values.write && (values.only.join() !== '' || values.hide !== ''))
+  throw new Error('Only a whole run is written: leave --only and --hide out');
+const hidden = HIDEABLE.filter((what) => values.hide.split(',').includes(what));
+if (hidden.join() !== values.hide.split(',').filter(Boolean).sort().join())
+  throw new Error(`Only ${HIDEABLE.join(' and ')} can be hidden`);
 setUpProject(log);
 const { attach } = await import('node-libvmi');
 const { bootGuest } = await import('./lab/guest.mjs');
 const { compareTasks, expectedSharers } = await import('./lab/compare.mjs');
+const { OTHER_MEMBERS, TASK_MEMBERS } = await import('../dist/kernel/layout/members.js');
 const { takeHugePages } = await import('./lab/huge-pages.mjs');
 
 /** @typedef {import('./lab/guest.mjs').GuestOptions} GuestOptions */
@@ -45,6 +52,10 @@ const { takeHugePages } = await import('./lab/huge-pages.mjs');
  */
 /** @typedef {{ release: string, sources: string[], tasks: number, seconds: number, verdict: string }} Result */
 
+/** What lies between a namespace and the head of its tree. */
+const IN_NAMESPACE = ['pid_namespace.idr', 'idr.idr_rt', 'xarray.xa_head'];
+/** Milliseconds that attaching took longer with something hidden. @type {number[]} */
+const more = [];
 /** Memory that is left to the host, MiB. */
 const RESERVE = 2048;
 
@@ -258,9 +269,10 @@ async function runCell(cell) {
     const truth = await lab.truth({ freeze: 'halt' });
     await lab.stop();
     result.tasks = truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread').length;
+    const types = hidden.length > 0 ? await hideFrom(lab) : undefined;
     for (const target of await targetsOf(cell, lab, folder)) {
       try {
-        result.sources.push(await compare(target, truth));
+        result.sources.push(await compare(target, truth, types));
       } catch (error) {
         throw new Error(`${target}: ${error instanceof Error ? error.message : error}`, {
           cause: error,
@@ -281,6 +293,42 @@ async function runCell(cell) {
   return result;
 }
 
+/** @typedef {{ offsets: Map<string, number>, milliseconds: number }} Known */
+
+/**
+ * Hides what is to be hidden.
+ * @param {LabGuest} lab
+ * @returns {Promise<Known>} where the guest's types had the members, and how long it took to attach
+ */
+async function hideFrom(lab) {
+  const start = performance.now();
+  const guest = await attach(`qemu:${lab.pid}`, { cache: false });
+  const milliseconds = performance.now() - start;
+  try {
+    const offsets = offsetsOf(guest);
+    await hide(guest, lab.pid, hidden);
+    return { offsets, milliseconds };
+  } finally {
+    await guest.close();
+  }
+}
+
+/** Members by which tasks are read, where a guest's types have them. @param {import('node-libvmi').Guest} guest */
+function offsetsOf(guest) {
+  const { types } = guest.kernel;
+  const offsets = new Map();
+  let tree = 0;
+  for (const name of [...TASK_MEMBERS, ...OTHER_MEMBERS]) {
+    const [struct = '', member = ''] = name.split('.');
+    const offset = types.findOffset(struct, member);
+    if (offset === undefined) continue;
+    // How far the head of the PID tree is from its namespace is known, not what lies between.
+    if (IN_NAMESPACE.includes(name)) tree += offset;
+    else offsets.set(name.replace('.__state', '.state'), offset);
+  }
+  return offsets.set('the tree of PIDs', tree);
+}
+
 /** Every way to this guest. @param {Cell} cell @param {LabGuest} lab @param {string} folder */
 async function targetsOf(cell, lab, folder) {
   const targets = [`qemu:${lab.pid}`];
@@ -299,12 +347,17 @@ async function targetsOf(cell, lab, folder) {
  *
  * @param {string} target
  * @param {Truth} truth
+ * @param {Known} [known] what its types said before they were hidden
  * @returns {Promise<string>} the kind of target, and how the kernel was found
  * @throws {Error} the first difference
  */
-async function compare(target, truth) {
+async function compare(target, truth, known) {
+  const start = performance.now();
   const guest = await attach(target, { cache: false });
+  if (known !== undefined && target.startsWith('qemu'))
+    more.push(performance.now() - start - known.milliseconds);
   try {
+    if (known !== undefined) compareOffsets(guest, known);
     const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
     const [first, ...rest] = compareTasks(truth, tasks);
     if (first !== undefined) {
@@ -341,6 +394,18 @@ async function compare(target, truth) {
   }
 }
 
+/** @param {import('node-libvmi').Guest} guest @param {Known} known */
+function compareOffsets(guest, known) {
+  const { symbols, types } = guest.kernel.provenance;
+  if (hidden.includes('btf') && types !== 'inferred') throw new Error(`types are from ${types}`);
+  if (hidden.includes('kallsyms') && symbols !== 'contents')
+    throw new Error(`symbols are from ${symbols}`);
+  for (const [name, offset] of offsetsOf(guest)) {
+    if (offset !== known.offsets.get(name))
+      throw new Error(`${name} is inferred at ${offset}, not at ${known.offsets.get(name)}`);
+  }
+}
+
 /** @param {readonly number[]} pids */
 function inOrder(pids) {
   return [...pids].sort((a, b) => a - b).join();
@@ -352,8 +417,17 @@ function summary() {
     `${agreeing.length} of ${ran.length} cells agree with the oracle` +
     (skipped > 0 ? `; ${skipped} skipped` : '') +
     ` (${agreeing.reduce((sum, { tasks, sources }) => sum + tasks * sources.length, 0)} tasks compared, ` +
-    `${Math.round((performance.now() - started) / 60_000)} minutes on ${cpus().length} cores)`
+    `${Math.round((performance.now() - started) / 60_000)} minutes on ${cpus().length} cores)` +
+    (more.length > 0 ? `; with ${hidden.join(' and ')} hidden, attaching took ${longer()}` : '')
   );
+}
+
+function longer() {
+  const [middle, most] = [0.5, 1].map((part) => {
+    const ascending = [...more].sort((a, b) => a - b);
+    return Math.round(ascending[Math.ceil(part * ascending.length) - 1] ?? 0);
+  });
+  return `${middle} ms longer in the middle, ${most} ms at most`;
 }
 
 /** @returns {import('./lab/matrix-table.mjs').MatrixRow[]} */
