@@ -1,13 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  mkdtempSync,
-  openSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -19,9 +11,21 @@ import { inferLayout } from '../../lib/kernel/layout/infer.js';
 import type { Inference } from '../../lib/kernel/layout/inference.js';
 import { TOKEN_PATTERN } from '../../lib/kernel/symbols/kallsyms-tokens.js';
 import { guestImage, hasGuestImage } from '../hostile/image.mjs';
+import { wipe } from '../lab/wipe.mjs';
 
 /** How far the head of the PID tree is from its namespace is known, not what lies between. */
 const WITHIN_NAMESPACE = ['pid_namespace.idr', 'idr.idr_rt', 'xarray.xa_head'];
+
+/** Variables that are found by their contents on all of these kernels. */
+const FOUND = [
+  'linux_banner',
+  'init_top_pgt',
+  'init_task',
+  'init_pid_ns',
+  '__per_cpu_offset',
+  'this_cpu_off',
+  'cpu_tlbstate',
+];
 
 /** All that is known of the tasks of a guest, as text. */
 function answers(guest: Guest): string {
@@ -33,13 +37,6 @@ function answers(guest: Guest): string {
     cpus: guest.cpus().map(({ cpu, task, cr3 }) => [cpu, task.pid, cr3]),
   };
   return JSON.stringify(all, (_, value) => (typeof value === 'bigint' ? `${value}` : value));
-}
-
-/** Overwrites what begins at some addresses of an image. */
-function wipe(ram: string, places: readonly bigint[]): void {
-  const file = openSync(ram, 'r+');
-  for (const place of places) writeSync(file, Buffer.alloc(32), 0, 32, Number(place));
-  closeSync(file);
 }
 
 // Kernels whose image is not in the lab's cache are not booted for this: matrix and survey do.
@@ -116,7 +113,8 @@ describe.each(suites)('the layout of a real kernel of %s, with its BTF hidden', 
     await using plain = await attach(`image:${ram}`, { cache: false });
     expect(plain.kernel.symbols.count).toBe(0);
     expect(plain.kernel.provenance.types).toBe('inferred');
-    for (const name of ['init_task', 'init_pid_ns', 'cpu_tlbstate', '__per_cpu_offset']) {
+    expect(plain.kernel.banner).toBe(guest.kernel.banner);
+    for (const name of FOUND) {
       expect(plain.symbol(name), name).toBe(guest.symbol(name));
     }
     expect(answers(plain) === right).toBe(true);

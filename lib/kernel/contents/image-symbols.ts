@@ -5,8 +5,11 @@ import type { SymbolTable } from '../symbols/table.js';
 import { TEXT_ENTRY } from '../x86-64.js';
 
 const BANNER = Buffer.from('Linux version ', 'latin1');
-/** The text of `linux_banner`: it ends with a newline, unlike what the log holds of it. */
-const WHOLE_BANNER = /^Linux version \S{1,64} [^\n\0]*#[^\n\0]*\n\0/;
+/**
+ * The text of `linux_banner`: it ends with a newline, unlike what the log holds of it. A kernel has
+ * a second one that is not used, without the build's number and time. init/version.c.
+ */
+const WHOLE_BANNER = /^Linux version \S{1,64} [^\n\0]*#\S[^\n\0]*\n\0/;
 const MAX_BANNER = 512;
 const MAX_HITS = 64;
 /** Entries of a top-level table that map the kernel's half. */

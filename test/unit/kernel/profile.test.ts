@@ -1,7 +1,11 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { parseIsf } from '../../../lib/kernel/profile/isf.js';
 import { confProfile } from '../../../lib/kernel/profile/libvmi-conf.js';
+import { loadProfile } from '../../../lib/kernel/profile/load-profile.js';
 import { parseSystemMap } from '../../../lib/kernel/profile/system-map.js';
 import { parseConf } from '../../../lib/libvmi/conf.js';
 
@@ -242,6 +246,37 @@ describe('a Volatility symbol file', () => {
       expect(() => parseIsf(Buffer.from(other), 'k')).toThrow(
         refusal('k is no Volatility 3 symbol file: it has no metadata.format or no user_types'),
       );
+    }
+  });
+});
+
+describe('a symbol file of an object', () => {
+  it('has types only: its symbols are no addresses of a kernel', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-profile-'));
+    const path = join(folder, 'object.json');
+    const isf = {
+      metadata: { format: '6.2.0' },
+      base_types: { int: { kind: 'int', size: 4, signed: true } },
+      user_types: {
+        task_struct: {
+          kind: 'struct',
+          size: 100,
+          fields: { pid: { offset: 8, type: { kind: 'base', name: 'int' } } },
+        },
+      },
+      enums: {},
+      symbols: { init_module: { address: 16 } } as Record<string, { address: number }>,
+    };
+    try {
+      writeFileSync(path, JSON.stringify(isf));
+      const profile = await loadProfile(path);
+      expect(profile.symbols).toBeUndefined();
+      expect(profile.types!.offset('task_struct', 'pid')).toBe(8);
+      isf.symbols._text = { address: 4096 };
+      writeFileSync(path, JSON.stringify(isf));
+      expect((await loadProfile(path)).symbols!.find('init_module')).toBe(16n);
+    } finally {
+      rmSync(folder, { recursive: true });
     }
   });
 });
