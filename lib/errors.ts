@@ -149,9 +149,15 @@ export class CrashError extends VmiError {
   }
 }
 
-/** Formats an address the way every message, table and JSON line does. */
+/**
+ * Formats an address the way every message, table and JSON line does.
+ * @throws {TypeError} neither a bigint nor an integer
+ */
 export function hex(value: bigint | number): string {
-  return `0x${value.toString(16)}`;
+  const isNumber = typeof value === 'bigint' || Number.isInteger(value);
+  if (!isNumber)
+    throw new TypeError(`Expected value as a bigint or an integer but received ${String(value)}`);
+  return value < 0 ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`;
 }
 
 function describeFault(fault: Fault): string {

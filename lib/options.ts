@@ -38,6 +38,34 @@ export function checkSignal(signal: unknown): void {
 }
 
 /**
+ * Checks a switch: `'no'` in its place would be taken for yes.
+ * @throws {TypeError}
+ */
+export function checkFlag(value: unknown, name: string): void {
+  if (value === undefined || typeof value === 'boolean') return;
+  throw new TypeError(`Expected ${name} as a boolean but received ${describe(value)}`);
+}
+
+/**
+ * Refuses an argument of a method that has none: whoever gives one expects it to do something.
+ * @throws {TypeError}
+ */
+export function checkNone(surplus: readonly unknown[], method: string): void {
+  if (surplus.length === 0) return;
+  throw new TypeError(`Expected ${method} without arguments but received ${describe(surplus[0])}`);
+}
+
+/**
+ * Checks a number of elements, which may be negative.
+ * @throws {TypeError} no integer
+ */
+export function toCount(value: unknown, name = 'count'): bigint {
+  if (typeof value === 'bigint') return value;
+  if (typeof value === 'number' && Number.isSafeInteger(value)) return BigInt(value);
+  throw new TypeError(`Expected ${name} as an integer but received ${describe(value)}`);
+}
+
+/**
  * Checks a name.
  * @throws {TypeError}
  */

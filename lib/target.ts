@@ -213,8 +213,12 @@ export function checkTarget(target: unknown): Target {
   return target as Target;
 }
 
-/** The string form of a target; `parseTarget` gives the same target back. */
+/**
+ * The string form of a target; `parseTarget` gives the same target back.
+ * @throws {TypeError} @throws {RangeError} no target
+ */
 export function formatTarget(target: Target): string {
+  checkTarget(target);
   switch (target.kind) {
     case 'qemu':
       return `qemu:${target.pid}`;

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { VmiError } from '../errors.js';
+import { checkName } from '../options.js';
 import { didYouMean } from '../suggest.js';
 import { parseTarget, TARGET_FORMS, type Target } from '../target.js';
 import { type ListedGuest, listGuests } from './list-guests.js';
@@ -9,7 +10,7 @@ import { type ListedGuest, listGuests } from './list-guests.js';
  * that runs here. Without a word it is the only guest.
  *
  * @throws {VmiError} `VMI_ATTACH`: no guest is meant, or several are; the message names them
- * @throws {RangeError} a target of no form that there is
+ * @throws {RangeError} a target of no form that there is; {TypeError} no string
  * @example
  * await attach(findTarget('web'));
  */
@@ -20,6 +21,7 @@ export function findTarget(word?: string): Target {
 /** The same among guests that were found already. */
 export function targetAmong(word: string | undefined, guests: readonly ListedGuest[]): Target {
   if (word === undefined) return theOnly(guests);
+  checkName(word, 'word');
   const name = /^qemu:(?![0-9-])(.+)$/s.exec(word)?.[1] ?? word;
   if (name === word && word.includes(':')) return parseTarget(word);
   const meant = guests.filter(

@@ -6,7 +6,7 @@ import type { SymbolPlace } from '../kernel/symbols/table.js';
 import type { StructType } from '../kernel/types/table.js';
 import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { Capabilities, PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
-import { checkName, checkOptions } from '../options.js';
+import { checkName, checkNone, checkOptions } from '../options.js';
 import type { TaskColumns } from '../tasks/columns.js';
 import { cr3Base, pgdToCr3 } from '../tasks/cr3.js';
 import type { CrossList } from '../tasks/cross-view.js';
@@ -82,7 +82,8 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * the guest stays as it was.
    * @throws {VmiError} as {@link attach}; `VMI_UNSUPPORTED`: it was not made by `attach`
    */
-  async reattach(): Promise<void> {
+  async reattach(...none: []): Promise<void> {
+    checkNone(none, 'reattach()');
     if (this.#reopen === undefined)
       throw new VmiError('VMI_UNSUPPORTED', `${this.target} was not attached by attach()`);
     const next = await this.#reopen();
@@ -203,7 +204,8 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * lost. Of an image whose lists do not close, `torn` names the views
    * that no row can be said to miss.
    */
-  crossView(): CrossList {
+  crossView(...none: []): CrossList {
+    checkNone(none, 'crossView()');
     return this.#watch.ask(() => this.#tasks.cross());
   }
 
@@ -212,7 +214,8 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * `switching`.
    * @throws {FaultError} what a CPU runs cannot be read
    */
-  cpus(): GuestCpu[] {
+  cpus(...none: []): GuestCpu[] {
+    checkNone(none, 'cpus()');
     return this.#watch.ask(() =>
       this.#tasks.cpus().map(({ cpu, task }) => ({
         cpu: cpu.cpu,
@@ -254,7 +257,8 @@ export class Guest extends GuestValues implements AsyncDisposable {
    * Stops the guest until the returned pause is disposed of; also when the process exits.
    * @throws {VmiError} `VMI_UNSUPPORTED`: the source cannot
    */
-  pause(): Promise<Pause> {
+  async pause(...none: []): Promise<Pause> {
+    checkNone(none, 'pause()');
     return this.#pauses.begin();
   }
 

@@ -1,6 +1,7 @@
 import { hex, VmiError } from '../errors.js';
 import { escapeBytes, escapeText } from '../escape.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
+import { checkFlag, checkOptions, describe, type OptionNames } from '../options.js';
 import { readCString } from './c-string.js';
 import { namedMembers } from './members.js';
 import { symbolAt } from './place-text.js';
@@ -20,6 +21,29 @@ export interface FormatOptions {
   readonly types?: boolean;
   /** Whether members show their offset. Default false. */
   readonly offsets?: boolean;
+}
+
+const NAMES: OptionNames<FormatOptions> = {
+  columns: true,
+  base: true,
+  strings: true,
+  symbols: true,
+  types: true,
+  offsets: true,
+};
+
+/** @throws {TypeError} @throws {RangeError} an option that is none, or has no such value */
+export function checkFormat(options: FormatOptions): FormatOptions {
+  checkOptions(options, NAMES);
+  const { columns = 100, base = 10, ...flags } = options;
+  if (!Number.isSafeInteger(columns) || columns < 20)
+    throw new RangeError(
+      `Expected columns as an integer of 20 or more but received ${describe(columns)}`,
+    );
+  if (base !== 10 && base !== 16)
+    throw new RangeError(`Expected base as 10 or 16 but received ${describe(base)}`);
+  for (const [name, flag] of Object.entries(flags)) checkFlag(flag, name);
+  return options;
 }
 
 /** Most members that are shown: `task_struct` has some 300. */

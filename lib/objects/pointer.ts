@@ -3,6 +3,7 @@ import { wrap } from '../address.js';
 import { hex, VmiError } from '../errors.js';
 import { escapeBytes } from '../escape.js';
 import type { TypeRef } from '../kernel/types/table.js';
+import { toCount } from '../options.js';
 import { readCString } from './c-string.js';
 import { symbolAt } from './place-text.js';
 import { type ObjectSpace, Trace, withPath } from './space.js';
@@ -52,7 +53,7 @@ export class Pointer<Target = any> {
     if (target.size === 0 && target.kind !== 'struct' && target.kind !== 'union') {
       throw new VmiError('VMI_TYPE', `what a ${this.type} points to has no size: cast it first`);
     }
-    const address = wrap(this.value + BigInt(index) * BigInt(target.size));
+    const address = wrap(this.value + toCount(index, 'index') * BigInt(target.size));
     this.#space.fresh();
     try {
       const read = this.#space.reader(target);
@@ -65,7 +66,7 @@ export class Pointer<Target = any> {
   /** The pointer `count` elements further. */
   add(count: number | bigint): Pointer<Target> {
     const size = BigInt(Math.max(1, this.#type.target.size));
-    const value = wrap(this.value + BigInt(count) * size);
+    const value = wrap(this.value + toCount(count) * size);
     return new Pointer(this.#space, this.#type, value, this.#trace);
   }
 

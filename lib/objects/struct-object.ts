@@ -2,7 +2,8 @@ import { inspect } from 'node:util';
 import { type AddressLike, toAddress, wrap } from '../address.js';
 import { CorruptError, hex, VmiError } from '../errors.js';
 import type { Member, StructType, TypeRef } from '../kernel/types/table.js';
-import { type FormatOptions, formatStruct } from './format.js';
+import { toCount } from '../options.js';
+import { checkFormat, type FormatOptions, formatStruct } from './format.js';
 import type { KernelStruct } from './kernel-types.js';
 import { namedMembers, spelled } from './members.js';
 import { Overlay } from './overlay.js';
@@ -155,9 +156,12 @@ export class StructObject implements KernelStruct {
     return at;
   }
 
-  /** The same type `count` elements further, as `pointer + count` is in C. */
+  /**
+   * The same type `count` elements further, as `pointer + count` is in C.
+   * @throws {TypeError} `count` is no integer
+   */
   $add(count: number | bigint): this {
-    const address = wrap(this.#address + BigInt(count) * BigInt(this.$size));
+    const address = wrap(this.#address + toCount(count) * BigInt(this.$size));
     const made = this.constructor as StructClass;
     return new made(this.#space, address, new Trace(this.#trace, Number(count))) as this;
   }
@@ -219,9 +223,12 @@ export class StructObject implements KernelStruct {
     return plain(this, 2);
   }
 
-  /** Its members as lines of text, one level deep. Reads no more than it shows; never throws. */
+  /**
+   * Its members as lines of text, one level deep. Reads no more than it shows; throws for no guest.
+   * @throws {TypeError} @throws {RangeError} an option that there is not, or has no such value
+   */
   $format(options: FormatOptions = {}): string[] {
-    return formatStruct(this, this.#space, options);
+    return formatStruct(this, this.#space, checkFormat(options));
   }
 
   /** All members where it is shown by itself; within something else, its type and address. */

@@ -1,6 +1,7 @@
 import { inspect } from 'node:util';
 import { hex } from '../errors.js';
 import { escapeText } from '../escape.js';
+import { describe } from '../options.js';
 
 /** A function that has not returned: where it goes on. */
 export interface Frame {
@@ -42,7 +43,10 @@ export class Stack extends Array<Frame> {
 }
 
 /** `do_wait+0x160`, `nf_hook+0x4 [nf_tables]`, `? schedule+0x5a` where it is a guess. */
-export function frameText({ address, symbol, offset, module, guessed }: Frame): string {
+export function frameText(frame: Frame): string {
+  if (typeof frame !== 'object' || frame === null)
+    throw new TypeError(`Expected frame as a frame of a stack but received ${describe(frame)}`);
+  const { address, symbol, offset, module, guessed } = frame;
   const name = symbol === undefined ? hex(address) : `${escapeText(symbol)}+${hex(offset)}`;
   const where = module === undefined ? '' : ` [${escapeText(module)}]`;
   return `${guessed ? '? ' : ''}${name}${where}`;

@@ -1,4 +1,4 @@
-import { PHYSICAL_MASK, wrap } from '../address.js';
+import { type AddressLike, PHYSICAL_MASK, toAddress, wrap } from '../address.js';
 import type { Kernel } from '../kernel/kernel.js';
 
 /**
@@ -26,9 +26,10 @@ export type Cr3Source = 'mm' | 'active_mm' | 'loaded_mm' | 'thread' | 'none' | '
  * Bits 0–11 (PCID, or PWT and PCD), bits 61–62 (LAM) and bit 63 (no flush) go: SDM vol. 3A, 2.5 and
  * 4.5. Bit 12 goes only where page-table isolation is on; without it, it is a bit of the address.
  * Of a PV guest of Xen the user's table is another page anywhere, and stays what it is.
+ * @throws {TypeError} @throws {RangeError} `value` is no address
  */
-export function cr3Base(value: bigint, pti: boolean): bigint {
-  const base = value & PHYSICAL_MASK;
+export function cr3Base(value: AddressLike, pti: boolean): bigint {
+  const base = (typeof value === 'bigint' ? value : toAddress(value, 'cr3')) & PHYSICAL_MASK;
   return pti ? base & ~PTI_USER_BIT : base;
 }
 

@@ -168,6 +168,10 @@ describe('wrong input, as a new user would try it', () => {
   });
 
   it.each<[string, () => unknown, RegExp]>([
+    ["tasks({ threads: 'x' })", () => any().tasks({ threads: 'x' }), /threads as a boolean/],
+    ['crossView(5)', () => any().crossView(5), /crossView\(\) without arguments/],
+    ['cpus(5)', () => any().cpus(5), /cpus\(\) without arguments/],
+    ['pause(5)', () => any().pause(5), /pause\(\) without arguments/],
     ['search', () => search('x', { pids: 1 }), /did you mean pid/],
     ['search', () => search(5), /pattern as bytes, a string or a bigint but received 5/],
     ['search', () => search(undefined), /received undefined/],

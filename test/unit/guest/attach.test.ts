@@ -205,7 +205,10 @@ describe('attach refuses', () => {
     ["or an object but received 14776; did you mean 'qemu:14776'?", 14776],
     ['or an object but received null', null],
     ['or an object but received an array', ['qemu:1']],
-    ['Expected target.kind as one of qemu, qmp, libvirt, image, libvmi but received undefined', {}],
+    [
+      'Expected target.kind as one of qemu, qmp, libvirt, image, replay, libvmi but received undefined',
+      {},
+    ],
     ["but received 'toString'", { kind: 'toString' }],
     ['Expected target.pid as a number but received undefined', { kind: 'qemu' }],
     [
@@ -229,7 +232,7 @@ describe('attach refuses', () => {
     ["but received 'image:'", 'image:'],
     ['Expected options as an object but received null', 'image:/x', null],
     [
-      "Expected options with cache, signal, profile, isolate, kernel but received 'profiles'; did you mean profile?",
+      "Expected options with cache, signal, profile, isolate, kernel, write but received 'profiles'; did you mean profile?",
       'image:/x',
       { profiles: [] },
     ],
