@@ -148,7 +148,7 @@ xl list $ID 2>&1 | tail -1
   };
   return {
     verdict: await verdict().catch((error) => `${name}: ${error.message}`),
-    said: said.map((line) => line.slice(0, 300)),
+    said: said.map((line) => line.slice(0, 600)),
     seconds: (performance.now() - start) / 1000,
   };
 }

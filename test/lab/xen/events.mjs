@@ -129,7 +129,9 @@ async function overflow(domain) {
 function sentence(said) {
   const ended = said.find((line) => line.includes('"ended"')) ?? '';
   const [, code] = /"code":"(\w+)"/.exec(ended) ?? [];
-  const [, message = ''] = /"message":"([^"]*)/.exec(ended) ?? [];
+  const [, text = ''] = /"message":"([^"]*)/.exec(ended) ?? [];
+  // Whose error it is, the row says.
+  const message = text.replace(/^xen:heard \d \d+: /, '');
   const exit = said.find((line) => line.startsWith('code '));
   return code === undefined ? message || `exit ${exit}` : `${code}: ${message}`;
 }
