@@ -51,11 +51,15 @@ export class Screen implements Disposable {
     return this.#terminal.output.rows ?? 24;
   }
 
-  /** Shows lines from the top; what was below them is gone. */
+  /**
+   * Shows lines from the top; what was below them is gone. Each is cleared before it is written: of
+   * one that is as wide as the terminal, clearing after it would take the last character.
+   */
   show(lines: readonly string[]): void {
     if (!this.#isOpen) return;
-    const text = lines.map((line) => line + CLEAR_LINE).join('\r\n');
-    this.#terminal.output.write(`${HOME}${text}${CLEAR_BELOW}`);
+    const clear = (at: number) => (at === lines.length - 1 ? CLEAR_BELOW : CLEAR_LINE);
+    const text = lines.map((line, at) => clear(at) + line).join('\r\n');
+    this.#terminal.output.write(HOME + text);
   }
 
   [Symbol.dispose](): void {

@@ -3,6 +3,7 @@ import { CorruptError, FaultError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { at, NamedPlan } from '../memory/plan.js';
 import type { Task } from '../tasks/task.js';
+import { cannotSample } from './sampled-switches.js';
 import { type Places, perCpuPlaces } from './switch-layout.js';
 
 /** A task, and what it did since the look before. */
@@ -41,8 +42,13 @@ export class UsageMeter {
   #time: number | undefined;
   #count: bigint | undefined;
 
-  /** @throws {VmiError} `VMI_TYPE`: the kernel's types lack what the scheduler accounts */
+  /**
+   * @throws {VmiError} `VMI_UNSUPPORTED`: an image, in which nothing runs; `VMI_TYPE`: the kernel's
+   * types lack what the scheduler accounts
+   */
   constructor(kernel: Kernel, list: (options: { readonly threads: boolean }) => readonly Task[]) {
+    const { live, description } = kernel.memory.physical;
+    if (!live) throw cannotSample(description, 'it is an image, and does not run');
     this.#kernel = kernel;
     this.#list = list;
     this.#places = perCpuPlaces(kernel);

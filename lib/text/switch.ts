@@ -2,6 +2,7 @@ import { hex } from '../errors.js';
 import type { RunningTask, Switch } from '../monitor/switch.js';
 import type { TaskEvent } from '../monitor/task-watch.js';
 import { printable } from './printable.js';
+import { cutText, padLeft, padRight } from './width.js';
 
 /** A task as ps(1) names it; a CPU's idle task is `idle`. */
 export function taskName(task: RunningTask): string {
@@ -14,59 +15,88 @@ export function secondsText(from: bigint, to: bigint): string {
   return (Number(to - from) / 1e9).toFixed(6);
 }
 
-/** Headings of {@link switchLine}. */
-export const SWITCH_HEADINGS = [
-  'TIME'.padStart(12),
-  'CPU'.padStart(4),
-  'PID'.padStart(8),
-  'TGID'.padStart(8),
-  'CR3'.padStart(14),
-  'MISSED'.padStart(7),
-  'COMM'.padEnd(18),
-  'BEFORE',
-].join(' ');
-
-/** One switch on a line: lines come one by one, so columns have widths of their own. */
-export function switchLine(event: Switch, start: bigint): string {
-  const { task, previous, missed } = event;
-  return [
-    secondsText(start, event.time).padStart(12),
-    String(event.cpu).padStart(4),
-    String(task.pid).padStart(8),
-    String(task.tgid).padStart(8),
-    (event.cr3 === null ? '-' : hex(event.cr3)).padStart(14),
-    (missed === null ? '?' : missed === 0 ? '' : `+${missed}`).padStart(7),
-    taskName(task).padEnd(18),
-    previous === null ? '' : `${previous.pid} ${taskName(previous)}`,
-  ]
-    .join(' ')
-    .trimEnd();
+/** A column of lines that come one by one: it has a width of its own. */
+interface LineColumn<Event> {
+  readonly heading: string;
+  readonly width: number;
+  readonly left?: boolean;
+  /** Terminal columns from which on it is shown. */
+  readonly from: number;
+  readonly cell: (event: Event, start: bigint) => string;
 }
 
-export const TASK_EVENT_HEADINGS = [
-  'TIME'.padStart(12),
-  'EVENT'.padEnd(5),
-  'PID'.padStart(8),
-  'TGID'.padStart(8),
-  'PPID'.padStart(8),
-  'CR3'.padStart(14),
-  'LOST'.padStart(6),
-  'COMM',
-].join(' ');
+const SWITCH_COLUMNS: readonly LineColumn<Switch>[] = [
+  { heading: 'TIME', width: 12, from: 0, cell: ({ time }, start) => secondsText(start, time) },
+  { heading: 'CPU', width: 4, from: 0, cell: ({ cpu }) => String(cpu) },
+  { heading: 'PID', width: 8, from: 0, cell: ({ task }) => String(task.pid) },
+  { heading: 'TGID', width: 8, from: 100, cell: ({ task }) => String(task.tgid) },
+  { heading: 'CR3', width: 14, from: 64, cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)) },
+  { heading: 'MISSED', width: 7, from: 48, cell: ({ missed }) => missedText(missed) },
+  { heading: 'COMM', width: 18, left: true, from: 0, cell: ({ task }) => taskName(task) },
+  {
+    ...{ heading: 'BEFORE', width: 0, left: true, from: 80 },
+    cell: ({ previous }) => (previous === null ? '' : `${previous.pid} ${taskName(previous)}`),
+  },
+];
 
-/** One birth, exec or exit on a line. */
-export function taskEventLine(event: TaskEvent, start: bigint): string {
-  const { kind, task, before, lost } = event;
+const TASK_COLUMNS: readonly LineColumn<TaskEvent>[] = [
+  { heading: 'TIME', width: 12, from: 0, cell: ({ time }, start) => secondsText(start, time) },
+  { heading: 'EVENT', width: 5, left: true, from: 0, cell: ({ kind }) => kind },
+  { heading: 'PID', width: 8, from: 0, cell: ({ task }) => String(task.pid) },
+  { heading: 'TGID', width: 8, from: 100, cell: ({ task }) => String(task.tgid) },
+  { heading: 'PPID', width: 8, from: 72, cell: ({ task }) => String(task.ppid ?? '?') },
+  {
+    ...{ heading: 'CR3', width: 14, from: 64 },
+    cell: ({ task }) => (task.cr3 === null ? '-' : hex(task.cr3)),
+  },
+  { heading: 'LOST', width: 6, from: 48, cell: ({ lost }) => String(lost ?? '?') },
+  { heading: 'COMM', width: 0, left: true, from: 0, cell: (event) => namesText(event) },
+];
+
+function missedText(missed: number | null): string {
+  if (missed === null) return '?';
+  return missed === 0 ? '' : `+${missed}`;
+}
+
+function namesText({ task, before }: TaskEvent): string {
   const comm = printable(task.kthread ? `[${task.comm}]` : task.comm);
-  const was = before === undefined ? '' : ` (was ${printable(before.comm)})`;
-  return [
-    secondsText(start, event.time).padStart(12),
-    kind.padEnd(5),
-    String(task.pid).padStart(8),
-    String(task.tgid).padStart(8),
-    String(task.ppid ?? '?').padStart(8),
-    (task.cr3 === null ? '-' : hex(task.cr3)).padStart(14),
-    String(lost ?? '?').padStart(6),
-    comm + was,
-  ].join(' ');
+  return before === undefined ? comm : `${comm} (was ${printable(before.comm)})`;
+}
+
+function joined<Event>(
+  columns: readonly LineColumn<Event>[],
+  width: number,
+  cell: (column: LineColumn<Event>) => string,
+): string {
+  const cells = columns
+    .filter(({ from }) => width >= from)
+    .map((column) => (column.left ? padRight : padLeft)(cell(column), column.width));
+  return cutText(cells.join(' ').trimEnd(), width);
+}
+
+/**
+ * Headings of {@link switchLine}.
+ * @param width terminal columns; what does not fit is left out
+ */
+export function switchHeadings(width = Number.POSITIVE_INFINITY): string {
+  return joined(SWITCH_COLUMNS, width, ({ heading }) => heading);
+}
+
+/** One switch on a line. @param width as {@link switchHeadings} */
+export function switchLine(event: Switch, start: bigint, width = Number.POSITIVE_INFINITY): string {
+  return joined(SWITCH_COLUMNS, width, ({ cell }) => cell(event, start));
+}
+
+/** Headings of {@link taskEventLine}. @param width as {@link switchHeadings} */
+export function taskEventHeadings(width = Number.POSITIVE_INFINITY): string {
+  return joined(TASK_COLUMNS, width, ({ heading }) => heading);
+}
+
+/** One birth, exec or exit on a line. @param width as {@link switchHeadings} */
+export function taskEventLine(
+  event: TaskEvent,
+  start: bigint,
+  width = Number.POSITIVE_INFINITY,
+): string {
+  return joined(TASK_COLUMNS, width, ({ cell }) => cell(event, start));
 }

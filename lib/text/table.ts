@@ -1,4 +1,5 @@
 import { printable, type Styles } from './printable.js';
+import { padLeft, padRight, textWidth } from './width.js';
 
 /** A column: its heading, and which side its cells stand on. */
 export interface Column<Row> {
@@ -20,13 +21,13 @@ export function table<Row>(
   const headings = columns.map((column) => column.heading);
   const lines = options.headings === false ? cells : [headings, ...cells];
   const widths = columns.map((_, k) =>
-    lines.reduce((width, line) => Math.max(width, line[k]!.length), 0),
+    lines.reduce((width, line) => Math.max(width, textWidth(line[k]!)), 0),
   );
   const text = lines.map((line) =>
     line
       .map((cell, k) => {
-        if (columns[k]!.align === 'right') return cell.padStart(widths[k]!);
-        return k === columns.length - 1 ? cell : cell.padEnd(widths[k]!);
+        if (columns[k]!.align === 'right') return padLeft(cell, widths[k]!);
+        return k === columns.length - 1 ? cell : padRight(cell, widths[k]!);
       })
       .join('  ')
       .trimEnd(),
@@ -41,9 +42,9 @@ export function pairs(
   rows: readonly (readonly [name: string, value: string])[],
   styles?: Styles,
 ): string[] {
-  const width = rows.reduce((most, [name]) => Math.max(most, name.length), 0);
+  const width = rows.reduce((most, [name]) => Math.max(most, textWidth(name)), 0);
   return rows.map(([name, value]) => {
-    const label = name.padEnd(width);
+    const label = padRight(name, width);
     return `${styles?.bold(label) ?? label}  ${printable(value)}`.trimEnd();
   });
 }

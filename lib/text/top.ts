@@ -1,6 +1,7 @@
 import { hex } from '../errors.js';
 import type { TaskUsage, Usage } from '../monitor/task-usage.js';
 import { printable, type Styles } from './printable.js';
+import { cutText, padLeft } from './width.js';
 
 export type TopSort = 'cpu' | 'switches' | 'pid' | 'name';
 
@@ -62,8 +63,8 @@ export function topFrame(
   const rest = view.width - columns.reduce((sum, { width }) => sum + width + 1, 0);
   const shown = rows.slice(view.scroll, view.scroll + topRows(view.height));
   const line = (cells: readonly string[], name: string) =>
-    cut(
-      [...cells.map((cell, k) => cell.padStart(columns[k]!.width)), cut(name, rest)].join(' '),
+    cutText(
+      [...cells.map((cell, k) => padLeft(cell, columns[k]!.width)), cutText(name, rest)].join(' '),
       view.width,
     );
   const busy = usage.tasks.reduce((sum, { share }) => sum + share, 0);
@@ -78,8 +79,8 @@ export function topFrame(
     'COMM',
   ).padEnd(view.width);
   const lines = [
-    bold(cut(printable(title), view.width), styles),
-    cut(usage.seconds === 0 ? 'measuring …' : facts, view.width),
+    bold(cutText(printable(title), view.width), styles),
+    cutText(usage.seconds === 0 ? 'measuring …' : facts, view.width),
     bold(head, styles),
     ...shown.map((row) =>
       line(
@@ -89,7 +90,7 @@ export function topFrame(
     ),
   ];
   while (lines.length < view.height - 1) lines.push('');
-  lines.push(dim(cut(view.foot, view.width), styles));
+  lines.push(dim(cutText(view.foot, view.width), styles));
   return { lines: lines.slice(0, view.height), count: rows.length };
 }
 
@@ -99,13 +100,6 @@ function bold(text: string, styles: Styles | undefined): string {
 
 function dim(text: string, styles: Styles | undefined): string {
   return styles?.dim(text) ?? text;
-}
-
-/** Text that is at most so wide; what is left out shows. */
-function cut(text: string, width: number): string {
-  const characters = [...text];
-  if (characters.length <= width) return text;
-  return width < 1 ? '' : `${characters.slice(0, width - 1).join('')}…`;
 }
 
 function nameOf({ task, depth }: Row): string {

@@ -1,10 +1,5 @@
 import type { Guest, Switch } from '../../index.js';
-import {
-  SWITCH_HEADINGS,
-  switchLine,
-  TASK_EVENT_HEADINGS,
-  taskEventLine,
-} from '../../text/switch.js';
+import { switchHeadings, switchLine, taskEventHeadings, taskEventLine } from '../../text/switch.js';
 import { onlyOne, parsePid, UsageError } from '../arguments.js';
 import { ATTACH_OPTIONS, type Command, type Invocation, JSON_OPTION, TARGET } from '../command.js';
 import { EXIT } from '../exit-code.js';
@@ -106,17 +101,19 @@ async function showTrapped(
 /** @param told of the count after each line, since an abort ends this by an error */
 async function showSwitches(
   stream: AsyncIterable<Switch>,
-  { out, has }: Invocation,
+  { out, has, terminal }: Invocation,
   told: (count: number) => void,
 ): Promise<number> {
   const { switchJson } = await import('../../index.js');
+  const width = () => terminal?.output.columns;
   let start: bigint | undefined;
   let count = 0;
-  if (!has('json')) out.line(out.styles.bold(SWITCH_HEADINGS));
   for await (const event of stream) {
+    // Not sooner: what keeps a stream from beginning is told by its first switch.
+    if (start === undefined && !has('json')) out.line(out.styles.bold(switchHeadings(width())));
     start ??= event.time;
     if (has('json')) out.json([switchJson(event)]);
-    else out.line(switchLine(event, start));
+    else out.line(switchLine(event, start, width()));
     told(++count);
     await out.drained();
   }
@@ -125,16 +122,17 @@ async function showSwitches(
 
 async function showTasks(
   guest: Guest,
-  { out, has }: Invocation,
+  { out, has, terminal }: Invocation,
   signal: AbortSignal,
 ): Promise<void> {
   const { taskEventJson } = await import('../../index.js');
+  const width = () => terminal?.output.columns;
   const start = process.hrtime.bigint();
   await using stream = guest.watchTasks({ signal });
-  if (!has('json')) out.line(out.styles.bold(TASK_EVENT_HEADINGS));
+  if (!has('json')) out.line(out.styles.bold(taskEventHeadings(width())));
   for await (const event of stream) {
     if (has('json')) out.json([taskEventJson(event)]);
-    else out.line(taskEventLine(event, start));
+    else out.line(taskEventLine(event, start, width()));
     await out.drained();
   }
 }
