@@ -14,10 +14,10 @@ export interface BuildId {
  * Finds the GNU build-id between `__start_notes` and `__stop_notes`; `undefined` when there is
  * none, or when the notes are broken.
  */
-export function findBuildId(source: ByteReader, start: bigint, stop: bigint): BuildId | undefined {
+export function findBuildId(memory: ByteReader, start: bigint, stop: bigint): BuildId | undefined {
   const length = Number(stop - start);
   if (!(length > 0 && length <= MAX_NOTES)) return undefined;
-  const bytes = source.read(start, length);
+  const bytes = memory.read(start, length);
   let at = 0;
   while (at + 12 <= bytes.length) {
     const nameLength = bytes.readUInt32LE(at);

@@ -130,7 +130,7 @@ export function tablesIn(
 
 /** Reads the tables where they are said to be, and proves that they agree. */
 export function readTables(
-  source: ByteReader,
+  memory: ByteReader,
   tables: KallsymsTables,
   image: AddressRange,
 ): ProvenTables {
@@ -141,23 +141,23 @@ export function readTables(
   if (span < 0n || span > BigInt(MAX_TOKEN_TABLE) + 8n) {
     throw broken(tables.tokenTable, `its token index is at ${hex(tables.tokenIndex)}`);
   }
-  const tokens = source.read(tables.tokenTable, Number(span) + TOKENS * 2);
+  const tokens = memory.read(tables.tokenTable, Number(span) + TOKENS * 2);
   const checked = checkTokens(tokens, 0);
   if (checked?.index !== Number(span))
     throw broken(tables.tokenTable, 'its token index does not agree');
-  const offsets = int32Copy(source.read(tables.offsets, count * 4), 0, count);
+  const offsets = int32Copy(memory.read(tables.offsets, count * 4), 0, count);
   if (provenForm(offsets, tables.base, tables.offsets, [tables.form], image) === undefined) {
     throw broken(
       tables.tokenTable,
       `the addresses at ${hex(tables.offsets)} do not ascend within the kernel's image`,
     );
   }
-  const names = readNames(source, tables, image);
+  const names = readNames(memory, tables, image);
   const walked = nameStarts(names, 0, count);
   if (walked === undefined) {
     throw broken(tables.tokenTable, `the names at ${hex(tables.names)} end too early`);
   }
-  const seqs = tables.seqs === undefined ? undefined : source.read(tables.seqs, count * 3);
+  const seqs = tables.seqs === undefined ? undefined : memory.read(tables.seqs, count * 3);
   const proven = seqs !== undefined && areIndexes(seqs, 0, count) ? seqs : undefined;
   return { tables, tokens, names, starts: walked.starts, offsets, seqs: proven };
 }
@@ -377,7 +377,7 @@ export function minOf(a: bigint, b: bigint): bigint {
 }
 
 /** Reads the names: up to the next table behind them, whose length is not written anywhere. */
-function readNames(source: ByteReader, tables: KallsymsTables, image: AddressRange): Buffer {
+function readNames(memory: ByteReader, tables: KallsymsTables, image: AddressRange): Buffer {
   const limit = BigInt(tables.count) * 64n;
   let end = minOf(image.end, tables.names + limit);
   for (const table of [tables.tokenTable, tables.offsets, tables.seqs]) {
@@ -385,5 +385,5 @@ function readNames(source: ByteReader, tables: KallsymsTables, image: AddressRan
   }
   if (end <= tables.names)
     throw broken(tables.tokenTable, `the names at ${hex(tables.names)} lie outside the image`);
-  return source.read(tables.names, Number(end - tables.names));
+  return memory.read(tables.names, Number(end - tables.names));
 }

@@ -81,7 +81,7 @@ export class Kallsyms implements SymbolTable {
    * @throws {FaultError} they cannot be read
    */
   static find(
-    source: ByteReader,
+    memory: ByteReader,
     tokenTable: bigint,
     image: AddressRange,
     readable: AddressRange = image,
@@ -91,7 +91,7 @@ export class Kallsyms implements SymbolTable {
       const from = maxOf(readable.start, tokenTable - before) & ~7n;
       const to = minOf(readable.end, tokenTable + after);
       try {
-        const bytes = source.read(from, Number(to - from));
+        const bytes = memory.read(from, Number(to - from));
         return new Kallsyms(tablesIn(bytes, from, Number(tokenTable - from), image));
       } catch (error) {
         if (!(error instanceof CorruptError)) throw error;
@@ -106,8 +106,8 @@ export class Kallsyms implements SymbolTable {
    * @throws {CorruptError} they do not agree
    * @throws {FaultError} they cannot be read
    */
-  static open(source: ByteReader, tables: KallsymsTables, image: AddressRange): Kallsyms {
-    return new Kallsyms(readTables(source, tables, image));
+  static open(memory: ByteReader, tables: KallsymsTables, image: AddressRange): Kallsyms {
+    return new Kallsyms(readTables(memory, tables, image));
   }
 
   find(name: string): bigint | undefined {
