@@ -12,8 +12,8 @@ export interface GuestCpu {
    */
   readonly cr3: bigint | null;
   /**
-   * Whether the CPU was on its way from one task to the next: what it has loaded is then not
-   * necessarily `task`'s.
+   * Whether the CPU was on its way from one task to the next, or from one address space to the next
+   * as a task executes a program: what it has loaded is then not necessarily `task`'s.
    */
   readonly switching: boolean;
   /** Why `cr3` is `null` although the CPU is not switching. */

@@ -15,8 +15,8 @@ export interface Cpu {
   /** Virtual address of that page table; 0 where it is not known. */
   readonly loadedPgd: bigint;
   /**
-   * Whether the CPU was on its way from one task to the next in every look: then nothing says that
-   * the task and the page table belong together.
+   * Whether the CPU was on its way from one task or address space to the next in every look: then
+   * nothing says that the task and the page table belong together.
    */
   readonly switching: boolean;
   /** Why the page table is not known although the CPU is not switching. */
@@ -168,10 +168,12 @@ export class CpuReader {
     const agrees = (i: number) => {
       if (mm[i]! <= LOADED_MM_SWITCHING || loadedAgain.longs('value')[i] !== mm[i]) return false;
       if (currentsAgain.longs('value')[i] !== current[i]) return false;
+      // A task that executes a program has the new address space before its CPU does, and no switch
+      // is counted. fs/exec.c, exec_mmap.
+      if (own[i] !== 0n && own[i] !== mm[i]) return false;
       // Before the scheduler is set up, the queue has no task.
       const queued = after?.longs('current')[i] ?? 0n;
-      if (before === undefined || after === undefined || queued === 0n)
-        return own[i] === 0n || own[i] === mm[i];
+      if (before === undefined || after === undefined || queued === 0n) return true;
       return before.longs('switches')[i] === after.longs('switches')[i] && queued === current[i];
     };
     const mmFault = 1 << loaded.layout.index.mm;

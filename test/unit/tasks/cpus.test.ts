@@ -86,6 +86,26 @@ describe('what a CPU runs', () => {
     }
   });
 
+  it('is not a task that executes a program, with the page table it had before', () => {
+    for (let first = 1; first < 24; first++) {
+      for (const pause of [1, 2, 4, 7, 1000]) {
+        const { guest, one, spaces } = two();
+        const tasks = guest.tasks();
+        const at = guest.native.log.length + first;
+        const steps = [
+          () => guest.set(one, 'mm', spaces[1].address),
+          () => guest.load(0, spaces[1]),
+        ];
+        let done = 0;
+        guest.native.onRead = (read) => {
+          while (done < steps.length && read >= at + done * pause) steps[done++]!();
+        };
+        const { cpu, task } = tasks.cpus()[0]!;
+        if (!cpu.switching) expect(cpu.loadedPgd, `read ${first}, pause ${pause}`).toBe(task.pgd);
+      }
+    }
+  });
+
   it('is told to be switching where a CPU does not get past it', () => {
     for (const stop of [2, 3, 4]) {
       const { guest, steps } = two();
