@@ -6,6 +6,7 @@ import { exportSystemMap } from './system-map.js';
 
 /** The forms in which what was found of a kernel can be given to other tools. */
 export const PROFILE_FORMATS = ['libvmi-conf', 'system-map', 'isf', 'json'] as const;
+/** A name of {@link PROFILE_FORMATS}. */
 export type ProfileFormat = (typeof PROFILE_FORMATS)[number];
 
 export interface ExportOptions {

@@ -12,6 +12,7 @@ import { checkTarget, formatTarget, parseTarget, type Target } from '../target.j
 import { type Attached, Guest } from './guest.js';
 import { proveLayout } from './layout-proof.js';
 
+/** How a guest is attached: see {@link attach}. */
 export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
   readonly signal?: AbortSignal | undefined;
   /**

@@ -11,6 +11,7 @@ import { checkOptions, checkSignal, describe, type OptionNames } from '../option
 /** What to search for: bytes, text in UTF-8, or 8 bytes that hold a number, the lowest first. */
 export type Pattern = Uint8Array | string | bigint;
 
+/** Where a search looks, and how it is told to end. */
 export interface SearchOptions {
   /**
    * Searches the user memory of this process, page by page as its page table has it. All RAM when

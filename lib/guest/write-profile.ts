@@ -8,6 +8,7 @@ import { parseTarget } from '../target.js';
 import { version } from '../version.js';
 import type { Guest } from './guest.js';
 
+/** What a profile says beside the kernel: see {@link writeProfile}. */
 export interface ProfileOptions {
   /**
    * `libvmi-conf`: the guest's name for libvmi; by default the domain's, or that of the image's

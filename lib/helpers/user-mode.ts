@@ -43,6 +43,7 @@ const USER32_CS = 0x23n;
 /** How often registers are read anew when the task runs in between. */
 const RETRIES = 8;
 
+/** A register of user mode, as ptrace names it. */
 export type UserRegisterName =
   | (typeof PT_REGS)[number]
   | 'ds'

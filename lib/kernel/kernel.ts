@@ -16,6 +16,7 @@ import type { TypeTable } from './types/table.js';
 import { KERNEL_MAP } from './x86-64.js';
 import type { P2m } from './xen-p2m.js';
 
+/** How a kernel is found in a memory. */
 export interface KernelOptions {
   readonly signal?: AbortSignal | undefined;
   /**

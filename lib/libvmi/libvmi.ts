@@ -47,6 +47,7 @@ const LIBVMI_NAMES: OptionNames<LibvmiOptions> = {
  */
 export type LibvmiContext = { readonly pid: number } | { readonly dtb: AddressLike };
 
+/** How long a string may be. */
 export interface StringOptions extends CallOptions {
   /** Most bytes read; a string that is longer is cut there. Default 4,096. */
   readonly limit?: number;

@@ -83,4 +83,5 @@ export const REGISTERS = {
   MSR_SHADOW_GS_BASE: 120,
 } as const;
 
+/** A register that libvmi knows, by its name. */
 export type RegisterName = keyof typeof REGISTERS;

@@ -47,6 +47,7 @@ export function checkCall(options: CallOptions): void {
   checkSignal(options.signal);
 }
 
+/** How libvmi is loaded and run. */
 export interface SessionOptions extends CallOptions {
   readonly driver: 'xen' | 'kvm' | 'file';
   /** Domain name, or path of a file of raw memory. */

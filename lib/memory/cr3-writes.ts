@@ -10,6 +10,7 @@ export interface RawCr3Write {
   readonly previous: bigint;
 }
 
+/** Which writes to CR3 are waited for, and how many may wait. */
 export interface Cr3WriteOptions {
   /**
    * Writes that are kept for a slow reader, 1 to 1,048,576; default 4,096. Of more, the oldest are

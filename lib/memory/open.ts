@@ -8,6 +8,7 @@ import type { AbortOptions } from './physical-memory.js';
 import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
 import type { Opening, Source } from './source.js';
 
+/** How a source is opened: see {@link openSource}. */
 export interface OpenOptions extends AbortOptions, Opening {
   /** Runs libvmi, where it is the source, in a process of its own. */
   readonly isolate?: boolean | undefined;

@@ -5,6 +5,7 @@ import { checkOptions, describe, type OptionNames } from '../options.js';
 import { cr3Base } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 
+/** How often an index looks, and what it keeps. */
 export interface Cr3IndexOptions {
   /** Milliseconds between two looks at the guest, 1 to 60,000; default 20. */
   readonly interval?: number;

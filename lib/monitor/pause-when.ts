@@ -4,6 +4,7 @@ import { checkOptions, checkSignal, type OptionNames } from '../options.js';
 import type { RunningTask } from './switch.js';
 import { TaskReader, type TrappedGuest } from './trapped-switches.js';
 
+/** Which thread is waited for. */
 export interface PauseWhenOptions {
   /** The thread: a PID, or a TID. */
   readonly pid: number;

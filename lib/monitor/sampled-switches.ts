@@ -21,6 +21,7 @@ const QUEUE = 65_536;
 const MAX_QUEUE = 1 << 20;
 const MAX_RATE = 1_000_000;
 
+/** How often the CPUs are looked at, and what of them is told. */
 export interface SampleOptions {
   /**
    * Looks a second at every CPU, above 0 to 1,000,000; `'full'`: one after the other, which takes a

@@ -6,6 +6,7 @@ import type { Switch } from './switch.js';
 /** Milliseconds between two looks at the ring of a reader that waits. */
 const POLL = 10;
 
+/** What every stream of switches takes. */
 export interface StreamOptions {
   /**
    * Only switches to or from these tasks: PIDs, TIDs, and PIDs of processes for all their threads.

@@ -81,6 +81,7 @@ export class RunningTask {
   }
 }
 
+/** A task that ran, in the form that `JSON.stringify` gives. */
 export interface RunningTaskJson {
   readonly pid: number;
   readonly tgid: number;
@@ -148,6 +149,7 @@ export function switchJson(event: Switch): SwitchJson {
   };
 }
 
+/** A switch in the form of {@link switchJson}. */
 export interface SwitchJson {
   readonly time: string;
   readonly began: string | null;

@@ -36,6 +36,7 @@ export interface TaskEvent {
   readonly lost: number | null;
 }
 
+/** How often tasks are looked at, and which are told. */
 export interface TaskWatchOptions {
   /** Milliseconds between two listings, 1 to 60,000; default 50. */
   readonly interval?: number | undefined;

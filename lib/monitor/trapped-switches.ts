@@ -15,6 +15,7 @@ export interface TrappedGuest {
   task(pid: number): Task;
 }
 
+/** Which tasks are trapped, and how many events may wait. */
 export interface TrapOptions {
   /** The threads to watch, at most as many as a processor has watchpoints: four. */
   readonly pids: readonly number[];

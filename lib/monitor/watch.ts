@@ -12,6 +12,7 @@ export interface WatchedGuest {
   readonly memory: PhysicalMemory;
 }
 
+/** Which switches are told. */
 export interface WatchOptions extends SampleOptions, StreamOptions {}
 
 const WATCH: OptionNames<WatchOptions> = {

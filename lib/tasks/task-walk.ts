@@ -5,6 +5,7 @@ import { IDENTITY_FAULTS, type TaskRows } from './task-members.js';
 import type { TaskReaders } from './task-readers.js';
 import { type Processes, walkThreads } from './threads.js';
 
+/** Which tasks are listed, and how. */
 export interface ListOptions {
   /** Every thread of every process instead of processes only; default false. */
   readonly threads?: boolean;

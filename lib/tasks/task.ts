@@ -48,6 +48,7 @@ const FIELDS = {
   state: faultBits('state', 'exitState'),
   nsPids: faultBits('threadPid', 'level'),
 } as const;
+/** A field of a {@link Task} that can be unreadable. */
 export type TaskField = keyof typeof FIELDS;
 
 // fs/proc/array.c, task_state_array; include/linux/sched.h, TASK_REPORT and TASK_NOLOAD.

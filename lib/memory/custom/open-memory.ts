@@ -49,6 +49,7 @@ export interface ReadableMemory extends MemoryControls {
   readonly read: ReadMemory;
 }
 
+/** What a memory is made of: see {@link openMemory}. */
 export type MemoryOptions = SegmentedMemory | ReadableMemory;
 
 const CONTROLS: OptionNames<MemoryControls> = {
