@@ -12,7 +12,7 @@
  * columns are another guest's, and a line `…` stands for any number of lines.
  */
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { transformSync } from 'esbuild';
@@ -92,6 +92,7 @@ export class Runner {
       `#!/bin/sh\nexec ${process.execPath} ${join(root, 'dist/cli/main.js')} "$@"\n`,
     );
     chmodSync(shim, 0o755);
+    copyFileSync(join(root, 'docs', 'tutorial.rec'), join(folder, 'tutorial.rec'));
   }
 
   /**

@@ -164,7 +164,7 @@ describe('the packed package', () => {
     );
     const strangers = files.filter(
       (path) =>
-        !/^(dist\/.*\.(js|d\.ts|js\.map)|dist\/bundle\/cli\/(vmi|program|rest)\.cjs|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|[\w.]+)$/.test(
+        !/^(dist\/.*\.(js|d\.ts|js\.map)|dist\/bundle\/cli\/(vmi|program|rest)\.cjs|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|docs\/tutorial\.rec|[\w.]+)$/.test(
           path,
         ),
     );
