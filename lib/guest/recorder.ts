@@ -1,6 +1,7 @@
 import type { NativeScan } from '../../types/addon.js';
 import { PAGE_SIZE } from '../address.js';
 import { VmiError } from '../errors.js';
+import { elfCore } from '../export/elf-core.js';
 import { CarriedCache } from '../kernel/carried-cache.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { RecordedPages } from '../memory/image/recorded-pages.js';
@@ -31,13 +32,16 @@ export class Recorder {
   readonly #scans: Record<string, readonly bigint[]> = {};
 
   readonly #cache: CarriedCache;
+  readonly #kernel: Kernel;
   readonly #kernels = new Set<Kernel>();
 
   private constructor(
     memory: PhysicalMemory,
     registers: readonly VcpuRegisters[],
+    kernel: Kernel,
     cache: CarriedCache,
   ) {
+    this.#kernel = kernel;
     this.#memory = memory;
     this.#registers = registers;
     this.#cache = cache;
@@ -50,7 +54,7 @@ export class Recorder {
     const registers = memory.capabilities.registers ? await memory.registers() : [];
     const cache = new CarriedCache();
     kernel.copyTo(cache);
-    return new Recorder(memory, registers, cache);
+    return new Recorder(memory, registers, kernel, cache);
   }
 
   /** Bytes of the pages that were read. */
@@ -84,6 +88,15 @@ export class Recorder {
       scans: this.#scans,
       kernel: this.#cache.files,
     });
+  }
+
+  /**
+   * The same pages as an ELF core, for tools that read dumps with the kernel's debug information
+   * (crash, drgn): with the page tables that lead to them, and VMCOREINFO. What was not read is not
+   * in it. The guest has to be there still.
+   */
+  packCore(): Buffer {
+    return elfCore(this.#kernel, this.#pages);
   }
 
   /** What was asked of a kernel's tables need not be asked of a recording. */

@@ -3,7 +3,15 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { attach, type Explanation, Recorder } from 'node-libvmi';
+import {
+  attach,
+  type Explanation,
+  type Guest,
+  openSource,
+  parseTarget,
+  Recorder,
+  VirtualMemory,
+} from 'node-libvmi';
 import { afterAll, expect, it } from 'vitest';
 import { bootGuest } from '../lab/guest.mjs';
 
@@ -12,6 +20,28 @@ const folder = mkdtempSync(join(tmpdir(), 'node-libvmi-recording-'));
 const file = join(folder, 'guest.rec');
 const image = `replay:${file}`;
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** What was read is in the core, at its physical address; VMCOREINFO is its note. */
+async function checkCore(guest: Guest, core: Buffer): Promise<void> {
+  const path = join(folder, 'guest.core');
+  writeFileSync(path, core);
+  expect(core.includes(`OSRELEASE=${guest.kernel.release}\n`)).toBe(true);
+  expect(core.length).toBeLessThan(16 << 20);
+  const source = await openSource(parseTarget(`image:${path}`));
+  const memory = source.candidates[0]!.open();
+  try {
+    const { root, levels } = guest.kernel;
+    const kernel = new VirtualMemory(memory, root, levels);
+    // Through the page tables that it has, at both addresses of the page.
+    for (const address of [guest.symbol('init_task'), guest.task(1).address]) {
+      const pid = address + BigInt(guest.type('task_struct').member('pid').offset);
+      expect(kernel.readU32(pid)).toBe(guest.read(pid, 4).readUInt32LE());
+    }
+  } finally {
+    await memory.close();
+    await source.close();
+  }
+}
 
 function vmi(...args: string[]) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
@@ -37,6 +67,7 @@ it('answers what was recorded, with no guest there, and nothing else', async () 
     explained = tasks.map(({ pid }) => again.explain(pid));
     await again.close();
     writeFileSync(join(folder, 'api.rec'), recorder.pack());
+    await checkCore(guest, recorder.packCore());
     // Nothing runs, and nothing is lost, where the file cannot be written.
     const nowhere = join(folder, 'none', 'guest.rec');
     const lost = vmi('record', `qemu:${lab.pid}`, '-o', nowhere, '--', 'ps');

@@ -21,6 +21,9 @@ export const record: Command = {
   ],
   options: {
     output: { short: 'o', value: 'FILE', values: 'files', summary: 'where the recording goes' },
+    core: {
+      summary: 'an ELF core for crash and drgn instead, of the pages that were read',
+    },
     pause: { summary: 'stop the guest meanwhile, so that all pages are of one moment' },
     ...ATTACH_OPTIONS,
   },
@@ -30,6 +33,7 @@ export const record: Command = {
   examples: [
     'vmi record qemu:4242 -o guest.rec -- ps , explain 1 , stacks',
     'vmi explain replay:guest.rec 1',
+    'vmi record qemu:4242 --core -o guest.core -- ps',
   ],
   run(invocation) {
     const { operands, has, value, out, withGuest, runOn } = invocation;
@@ -43,15 +47,16 @@ export const record: Command = {
       const pause = has('pause') ? await guest.pause() : undefined;
       let worst: number = EXIT.done;
       let recorder: Recorder;
+      let packed: Buffer;
       try {
         recorder = await Recorder.start(guest);
         for (const words of commands) {
           worst = Math.max(worst, await runOn(words, () => recorder.attach()));
         }
+        packed = has('core') ? recorder.packCore() : recorder.pack();
       } finally {
         await pause?.resume();
       }
-      const packed = recorder.pack();
       try {
         await writeFile(file, packed, { mode: 0o600 });
       } catch (error) {
