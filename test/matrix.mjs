@@ -6,8 +6,9 @@
  *
  * A cell agrees when every task and thread of a real guest has, from outside, each fact that the kernel module
  * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 10 minutes. `--write`
- * puts what a whole run found into docs/matrix.md and the README. `--hide` overwrites the guest's types, its symbols or
- * both, once it stands still: then every offset that is inferred is held against its types as well.
+ * puts what a whole run found into docs/matrix.md and the README. `--hide` overwrites the guest's types, its symbols, or
+ * first the one and then the other, once it stands still; after each, all is compared again, and every offset that is
+ * inferred with what its types said.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, freemem, tmpdir } from 'node:os';
@@ -30,8 +31,8 @@ const { values } = parseArgs({
 const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 if (values.write && (values.only.join() !== '' || values.hide !== ''))
   throw new Error('Only a whole run is written: leave --only and --hide out');
-const hidden = HIDEABLE.filter((what) => values.hide.split(',').includes(what));
-if (hidden.join() !== values.hide.split(',').filter(Boolean).sort().join())
+const hideable = HIDEABLE.filter((what) => values.hide.split(',').includes(what));
+if (hideable.join() !== values.hide.split(',').filter(Boolean).sort().join())
   throw new Error(`Only ${HIDEABLE.join(' and ')} can be hidden`);
 setUpProject(log);
 const { attach } = await import('node-libvmi');
@@ -54,7 +55,7 @@ const { takeHugePages } = await import('./lab/huge-pages.mjs');
 
 /** What lies between a namespace and the head of its tree. */
 const IN_NAMESPACE = ['pid_namespace.idr', 'idr.idr_rt', 'xarray.xa_head'];
-/** Milliseconds that attaching took longer with something hidden. @type {number[]} */
+/** How much longer attaching took with something hidden. @type {{ hidden: string, milliseconds: number }[]} */
 const more = [];
 /** Memory that is left to the host, MiB. */
 const RESERVE = 2048;
@@ -269,14 +270,21 @@ async function runCell(cell) {
     const truth = await lab.truth({ freeze: 'halt' });
     await lab.stop();
     result.tasks = truth.tasks.filter(({ kind }) => kind === 'process' || kind === 'thread').length;
-    const types = hidden.length > 0 ? await hideFrom(lab) : undefined;
-    for (const target of await targetsOf(cell, lab, folder)) {
-      try {
-        result.sources.push(await compare(target, truth, types));
-      } catch (error) {
-        throw new Error(`${target}: ${error instanceof Error ? error.message : error}`, {
-          cause: error,
-        });
+    const known = hideable.length > 0 ? await knownOf(lab) : undefined;
+    for (const what of hideable.length > 0 ? hideable : [undefined]) {
+      if (known !== undefined && what !== undefined) await hideFrom(lab, what, known);
+      for (const target of await targetsOf(cell, lab, folder)) {
+        try {
+          result.sources.push(await compare(target, truth, known));
+        } catch (error) {
+          const without = known === undefined ? '' : ` without ${known.hidden.join(' and ')}`;
+          throw new Error(
+            `${target}${without}: ${error instanceof Error ? error.message : error}`,
+            {
+              cause: error,
+            },
+          );
+        }
       }
     }
   } catch (error) {
@@ -293,21 +301,36 @@ async function runCell(cell) {
   return result;
 }
 
-/** @typedef {{ offsets: Map<string, number>, milliseconds: number }} Known */
-
 /**
- * Hides what is to be hidden.
- * @param {LabGuest} lab
- * @returns {Promise<Known>} where the guest's types had the members, and how long it took to attach
+ * What a guest told before anything was hidden, and what is hidden by now.
+ * @typedef {object} Known
+ * @property {Map<string, number>} offsets where its types had the members
+ * @property {string} banner
+ * @property {number} milliseconds that attaching took
+ * @property {import('./lab/hide.mjs').Hidden[]} hidden
+ * @property {bigint} btf where its types are
  */
-async function hideFrom(lab) {
+
+/** @param {LabGuest} lab @returns {Promise<Known>} */
+async function knownOf(lab) {
   const start = performance.now();
   const guest = await attach(`qemu:${lab.pid}`, { cache: false });
   const milliseconds = performance.now() - start;
   try {
-    const offsets = offsetsOf(guest);
-    await hide(guest, lab.pid, hidden);
-    return { offsets, milliseconds };
+    const { banner, memory, symbols } = guest.kernel;
+    const btf = memory.translate(symbols.address('__start_BTF'));
+    return { offsets: offsetsOf(guest), banner, milliseconds, hidden: [], btf };
+  } finally {
+    await guest.close();
+  }
+}
+
+/** @param {LabGuest} lab @param {import('./lab/hide.mjs').Hidden} what @param {Known} known */
+async function hideFrom(lab, what, known) {
+  const guest = await attach(`qemu:${lab.pid}`, { cache: false });
+  try {
+    await hide(guest, lab.pid, what, known.btf);
+    known.hidden.push(what);
   } finally {
     await guest.close();
   }
@@ -355,7 +378,10 @@ async function compare(target, truth, known) {
   const start = performance.now();
   const guest = await attach(target, { cache: false });
   if (known !== undefined && target.startsWith('qemu'))
-    more.push(performance.now() - start - known.milliseconds);
+    more.push({
+      hidden: known.hidden.join(' and '),
+      milliseconds: performance.now() - start - known.milliseconds,
+    });
   try {
     if (known !== undefined) compareOffsets(guest, known);
     const tasks = guest.tasks({ threads: true }).map((task) => task.toJSON());
@@ -397,6 +423,8 @@ async function compare(target, truth, known) {
 /** @param {import('node-libvmi').Guest} guest @param {Known} known */
 function compareOffsets(guest, known) {
   const { symbols, types } = guest.kernel.provenance;
+  const { hidden, banner } = known;
+  if (guest.kernel.banner !== banner) throw new Error(`the banner is ${guest.kernel.banner}`);
   if (hidden.includes('btf') && types !== 'inferred') throw new Error(`types are from ${types}`);
   if (hidden.includes('kallsyms') && symbols !== 'contents')
     throw new Error(`symbols are from ${symbols}`);
@@ -418,16 +446,19 @@ function summary() {
     (skipped > 0 ? `; ${skipped} skipped` : '') +
     ` (${agreeing.reduce((sum, { tasks, sources }) => sum + tasks * sources.length, 0)} tasks compared, ` +
     `${Math.round((performance.now() - started) / 60_000)} minutes on ${cpus().length} cores)` +
-    (more.length > 0 ? `; with ${hidden.join(' and ')} hidden, attaching took ${longer()}` : '')
+    longer()
   );
 }
 
 function longer() {
-  const [middle, most] = [0.5, 1].map((part) => {
-    const ascending = [...more].sort((a, b) => a - b);
-    return Math.round(ascending[Math.ceil(part * ascending.length) - 1] ?? 0);
-  });
-  return `${middle} ms longer in the middle, ${most} ms at most`;
+  return [...new Set(more.map(({ hidden }) => hidden))]
+    .map((what) => {
+      const times = more.filter(({ hidden }) => hidden === what).map((one) => one.milliseconds);
+      times.sort((a, b) => a - b);
+      const middle = Math.round(times[times.length >> 1] ?? 0);
+      return `; without ${what} attaching took ${middle} ms longer in the middle, ${Math.round(times.at(-1) ?? 0)} ms at most`;
+    })
+    .join('');
 }
 
 /** @returns {import('./lab/matrix-table.mjs').MatrixRow[]} */

@@ -20,19 +20,14 @@ const HOLES = [0, 2 ** 32 - 2 ** 31, 2 ** 32 - 3 * 2 ** 30, 2 ** 32 - 3.5 * 2 **
 const TOKENS = Buffer.from([...'0123456789'].map((digit) => `${digit}\0`).join(''), 'latin1');
 
 /**
- * @param {import('node-libvmi').Guest} guest attached while nothing was hidden
+ * @param {import('node-libvmi').Guest} guest
  * @param {number} pid of QEMU
- * @param {readonly Hidden[]} what
+ * @param {Hidden} what
+ * @param {bigint} btf physical address of the kernel's BTF
  */
-export async function hide(guest, pid, what) {
-  const { memory, symbols } = guest.kernel;
-  /** @type {bigint[]} */
-  const places = [];
-  if (what.includes('btf')) places.push(memory.translate(symbols.address('__start_BTF')));
-  if (what.includes('kallsyms')) {
-    // Whatever has digits like these: the table itself, and what the decompressor left of it.
-    places.push(...(await guest.memory.scan(TOKENS, { max: 4096 })));
-  }
+export async function hide(guest, pid, what, btf) {
+  // Whatever has digits like these: the table itself, and what the decompressor left of it.
+  const places = what === 'btf' ? [btf] : await guest.memory.scan(TOKENS, { max: 4096 });
   const file = await open(`/proc/${pid}/mem`, 'r+');
   try {
     const maps = await mappings(pid);
