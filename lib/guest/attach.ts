@@ -10,7 +10,7 @@ import type { Candidate, Source } from '../memory/source.js';
 import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
 import { checkTarget, formatTarget, parseTarget, type Target } from '../target.js';
 import { type Attached, Guest } from './guest.js';
-import { proveLayout } from './layout-proof.js';
+import { proveLayout, ShortMapError } from './layout-proof.js';
 
 /** How a guest is attached: see {@link attach}. */
 export interface AttachOptions extends Pick<KernelOptions, 'cache'> {
@@ -184,6 +184,7 @@ async function attachSource(target: string, source: Source, given: LoadOptions):
       ? { ...given, cache: opened === undefined ? false : undefined, opened }
       : given;
   const refusals: string[] = [];
+  const short: Candidate[] = [];
   let last: unknown;
   for (const candidate of source.candidates) {
     try {
@@ -191,6 +192,7 @@ async function attachSource(target: string, source: Source, given: LoadOptions):
       source.kept?.();
       return attached;
     } catch (error) {
+      if (error instanceof ShortMapError) short.push(candidate);
       if (options.signal?.aborted === true) throw aborted(options.signal);
       // Only what another layout could cure leads on to the next one.
       if (!(error instanceof VmiError) || !LAYOUT_ERRORS.has(error.code)) {
@@ -200,6 +202,12 @@ async function attachSource(target: string, source: Source, given: LoadOptions):
       last = error;
       refusals.push(`${candidate.assumption}: ${error.message}`);
     }
+  }
+  const [only, another] = short;
+  if (only !== undefined && another === undefined) {
+    const attached = await attachCandidate({ ...only, proven: true }, options);
+    source.kept?.();
+    return attached;
   }
   await source.close();
   if (refusals.length === 1) throw last;

@@ -41,14 +41,15 @@ export function readImage(space: VirtualMemory, image: MappedImage): Buffer {
 
 /**
  * Finds `__per_cpu_offset` by its contents: a table of addresses of pages, at each of which, the
- * same distance behind it, that address stands again (`this_cpu_off`).
+ * same distance behind it, that address stands again (`this_cpu_off`). The first CPU's run queue
+ * has `init_task` as its idle task.
  * @param bytes the image's
  * @returns what comes into question, tables first, then single entries
  */
 export function* findCpuAreas(
   space: VirtualMemory,
   image: MappedImage,
-  bytes: Buffer,
+  { bytes, initTask }: { bytes: Buffer; initTask: bigint },
 ): Generator<CpuAreas> {
   const values = pageAddresses(image, bytes);
   const ascending = BigUint64Array.from(values.keys()).sort();
@@ -61,7 +62,11 @@ export function* findCpuAreas(
       const own = inTable ? all.filter(isTable) : all;
       if (own.length === 0) continue;
       for (const start of startsOf(image, { offset, repeated: all.length > 1, ascending })) {
-        const selves = selfReferences(space, offset, start, area);
+        const selves = selfReferences(readArea(space, start + offset, area), {
+          offset,
+          start,
+          initTask,
+        });
         const found = selves.flatMap((self) =>
           own.map((place) => areasAt(words, { place, self, start })),
         );
@@ -112,28 +117,31 @@ function pageAddresses(image: MappedImage, bytes: Buffer): Map<bigint, bigint[]>
   return found;
 }
 
-/** Per-cpu symbols at which a CPU's own offset stands. */
+/** Per-cpu symbols at which the first CPU's own offset stands; none of what is no CPU's. */
 function selfReferences(
-  space: VirtualMemory,
-  offset: bigint,
-  start: bigint,
-  area: Buffer,
+  bytes: Buffer,
+  { offset, start, initTask }: { offset: bigint; start: bigint; initTask: bigint },
 ): bigint[] {
-  let read: number;
+  if (placesOf(bytes, initTask).next().done === true) return [];
+  return Array.from(placesOf(bytes, offset), (at) => start + BigInt(at));
+}
+
+function readArea(space: VirtualMemory, address: bigint, area: Buffer): Buffer {
   try {
-    read = space.readInto(wrap(start + offset), area);
+    return area.subarray(0, space.readInto(wrap(address), area));
   } catch (error) {
-    if (error instanceof FaultError) return [];
+    if (error instanceof FaultError) return area.subarray(0, 0);
     throw error;
   }
+}
+
+/** Where a word stands among others. */
+function* placesOf(bytes: Buffer, word: bigint): Generator<number> {
   const pattern = Buffer.alloc(8);
-  pattern.writeBigUInt64LE(offset);
-  const bytes = area.subarray(0, read);
-  const found: bigint[] = [];
+  pattern.writeBigUInt64LE(word);
   for (let at = bytes.indexOf(pattern); at >= 0; at = bytes.indexOf(pattern, at + 1)) {
-    if (at % 8 === 0) found.push(start + BigInt(at));
+    if (at % 8 === 0) yield at;
   }
-  return found;
 }
 
 /** The table that a place is in: the entries around it that fit as well. */

@@ -69,10 +69,13 @@ function findPidNamespace({ space, types }: TaskSymbolSearch, initTask: bigint) 
 
 /** Variables of which each CPU has its own. */
 function addPerCpu({ space, image, symbols, types }: TaskSymbolSearch, initTask: bigint): void {
-  let tried = 0;
-  for (const areas of findCpuAreas(space, image, readImage(space, image))) {
-    if (tried++ === MAX_TABLES) return;
-    const { table, self, start, offsets } = areas;
+  const bytes = readImage(space, image);
+  const tried = new Set<string>();
+  for (const { table, self, start, offsets } of findCpuAreas(space, image, { bytes, initTask })) {
+    if (tried.size === MAX_TABLES) return;
+    const key = `${start} ${offsets}`;
+    if (tried.has(key)) continue;
+    tried.add(key);
     const cpus = cpuBytes(space, start, offsets);
     const found = cpuVariables({ memory: space, types, initTask, start, self, cpus });
     if (found === undefined) continue;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { proveLayout } from '../../../lib/guest/layout-proof.js';
+import { proveLayout, ShortMapError } from '../../../lib/guest/layout-proof.js';
 import type { Kernel } from '../../../lib/kernel/kernel.js';
 import type { Mapping } from '../../../lib/memory/virtual-memory.js';
 
@@ -31,12 +31,22 @@ describe('proveLayout', () => {
 
   it('refuses a split that is too high, too low, or missing', () => {
     expect(() => proveLayout(kernel(3n * GIB, 5n * GIB, split))).toThrow(
-      "RAM from 0x0 would end at 0xc0000000, but the guest's direct map reaches 0x80000000",
+      "RAM from 0x100000000 would end at 0x140000000, but the guest's direct map reaches 0x180000000",
     );
     expect(() => proveLayout(kernel(GIB, 7n * GIB, split))).toThrow('reaches 0x80000000');
     expect(() =>
       proveLayout(kernel(3n * GIB, 0n, [direct(0n, 2n * GIB), direct(4n * GIB, 5n * GIB)])),
     ).toThrow();
+  });
+
+  it('tells a layout of which less is mapped from one that is contradicted', () => {
+    const little = [direct(0n, GIB)];
+    expect(() => proveLayout(kernel(2n * GIB, 6n * GIB, little))).toThrow(ShortMapError);
+    for (const [low, top] of [
+      [3n * GIB, 5n * GIB],
+      [GIB, 7n * GIB],
+    ] as const)
+      expect(() => proveLayout(kernel(low, top, split))).not.toThrow(ShortMapError);
   });
 
   it('refuses a direct map of what would be no RAM', () => {
