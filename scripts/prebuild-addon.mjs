@@ -4,7 +4,8 @@
  * finds them. Needs clang++, lld and apt; links against Debian 11's libc, so that it loads wherever there is glibc 2.31
  * or later, and with libstdc++ in it.
  *
- * `node scripts/prebuild-addon.mjs [x64] [arm64]`
+ * `node scripts/prebuild-addon.mjs [--stale] [x64] [arm64]`; `--stale` leaves those that are newer than what they are
+ * made of. The same sources give the same bytes wherever they are.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -53,13 +54,29 @@ const MAX_BYTES = 3 << 20;
 /** @typedef {keyof typeof ARCHITECTURES} Architecture */
 /** @typedef {{ target_name: string, type?: string, sources: string[], include_dirs: string[], defines: string[], ldflags?: string[], libraries?: string[] }} GypTarget */
 
-const wanted = process.argv.slice(2);
+const words = process.argv.slice(2);
+const wanted = words.filter((word) => word !== '--stale');
 const all = /** @type {Architecture[]} */ (Object.keys(ARCHITECTURES));
 for (const one of wanted)
   if (!all.includes(/** @type {Architecture} */ (one)))
     throw new RangeError(`Expected ${all.join(' or ')} but received ${one}`);
 for (const arch of all.filter((one) => wanted.length === 0 || wanted.includes(one)))
-  await build(arch);
+  if (!words.includes('--stale') || isStale(arch)) await build(arch);
+
+/** Whether a binary is missing, or older than what it is made of. @param {Architecture} arch */
+function isStale(arch) {
+  const made = binaries(arch).map((path) => (existsSync(path) ? statSync(path).mtimeMs : 0));
+  const sources = /** @type {string[]} */ (readdirSync(join(root, 'native'), { recursive: true }));
+  const from = ['binding.gyp', ...sources.map((path) => join('native', path))];
+  return Math.min(...made) < Math.max(...from.map((path) => statSync(join(root, path)).mtimeMs));
+}
+
+/** @param {Architecture} arch @returns {string[]} paths of the addon and of the program beside it */
+function binaries(arch) {
+  return ['node-libvmi.glibc.node', 'libvmi_host'].map((name) =>
+    join(root, 'prebuilds', `linux-${arch}`, name),
+  );
+}
 
 /** @param {string} command @param {string[]} args @param {string} [cwd] */
 function run(command, args, cwd = root) {
@@ -149,6 +166,7 @@ async function build(arch) {
           '-fvisibility=hidden',
           '-pthread',
           '-DNDEBUG',
+          `-ffile-prefix-map=${root}=`,
         ],
         ...one.defines.map((define) => `-D${define}`),
         ...(isAddon

@@ -9,19 +9,16 @@
  * the npm registry, where each platform has it as a package, into the lab's cache.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { cached, cacheFolder } from './lab/cache.mjs';
-import { run } from './lab/run.mjs';
+import { MAJORS, nodeOf } from './lab/node.mjs';
 import { setUpProject } from './setup.mjs';
 
-const MAJORS = ['20', '22', '24', '26'];
 /** Of the project `fast`; `types` installs the package, which builds the addon. */
 const FOLDERS = ['test/unit/', 'test/addon/', 'test/libvmi/'];
-const PACKAGE = `node-linux-${process.arch}`;
 
 const { values } = parseArgs({
   options: { only: { type: 'string', multiple: true, default: MAJORS } },
@@ -30,72 +27,20 @@ const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 const root = fileURLToPath(new URL('..', import.meta.url));
 setUpProject(log);
 
-const cache = join(cacheFolder(), 'node');
-const known = await versions();
 let tested = 0;
 for (const major of values.only) {
-  const version = newest(known, major);
-  if (version === undefined) {
-    console.log(`Node ${major}: skipped, the npm registry has no ${PACKAGE} of this major`);
+  const node = await nodeOf(major, log);
+  if (node === undefined) {
+    console.log(`Node ${major}: skipped, the npm registry has none for ${process.arch}`);
     continue;
   }
-  const { passed, text } = await test(await program(version));
+  const { version } = node;
+  const { passed, text } = await test(node.program);
   console.log(`Node ${version}: ${text}`);
   if (!passed) process.exitCode = 1;
   tested++;
 }
 if (tested === 0) process.exitCode = 1;
-
-/**
- * What the registry has, or, where there is no way to it, the cache.
- * @returns {Promise<string[]>}
- */
-async function versions() {
-  try {
-    return JSON.parse(await run('npm', ['view', PACKAGE, 'versions', '--json'], { cwd: root }));
-  } catch (error) {
-    const names = await readdir(cache).catch(() => []);
-    const kept = names.filter((name) => /^\d+\.\d+\.\d+$/.test(name));
-    if (kept.length === 0) throw error;
-    log(`the npm registry does not answer; using what was fetched before: ${kept.join(', ')}`);
-    return kept;
-  }
-}
-
-/** The newest release of a major. @param {string[]} all @param {string} major */
-function newest(all, major) {
-  const order = new Intl.Collator('en', { numeric: true });
-  return all
-    .filter((version) => version.startsWith(`${major}.`) && !version.includes('-'))
-    .sort(order.compare)
-    .at(-1);
-}
-
-/** The program `node` of a release. @param {string} version @returns {Promise<string>} its path */
-async function program(version) {
-  const folder = await cached(join(cache, version), async (temporary) => {
-    log(`fetching Node ${version}`);
-    await mkdir(temporary);
-    const out = await run(
-      'npm',
-      ['pack', `${PACKAGE}@${version}`, '--silent', '--pack-destination', temporary],
-      {
-        cwd: root,
-      },
-    );
-    const archive = join(temporary, out.trim());
-    await run('tar', [
-      '-xzf',
-      archive,
-      '-C',
-      temporary,
-      '--strip-components=1',
-      'package/bin/node',
-    ]);
-    await rm(archive);
-  });
-  return join(folder, 'bin', 'node');
-}
 
 /**
  * Runs the tests on one Node; what they start finds it first.

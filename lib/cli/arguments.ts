@@ -208,7 +208,10 @@ export function parseSpace(invocation: Invocation): SpaceOptions {
 /** @throws {UsageError} more than one of these options was given */
 export function onlyOne(invocation: Invocation, ...options: string[]): void {
   const given = options.filter(
-    (option) => invocation.has(option) || invocation.value(option) !== undefined,
+    (option) =>
+      invocation.has(option) ||
+      invocation.value(option) !== undefined ||
+      invocation.values(option).length > 0,
   );
   if (given.length > 1) throw new UsageError(`--${given[0]} and --${given[1]} do not go together`);
 }

@@ -2,59 +2,35 @@ import { hex } from '../errors.js';
 import type { GuestCpu } from '../guest/guest-cpu.js';
 import type { Addressing } from '../memory/physical-memory.js';
 import type { Cr3Source } from '../tasks/cr3.js';
-import type { CrossRow } from '../tasks/cross-view.js';
-import type { Task, TaskJson } from '../tasks/task.js';
+import type { Task } from '../tasks/task.js';
 import type { Styles } from './printable.js';
 import { table } from './table.js';
-
-/** A task as `vmi ps --cross --json` prints it. */
-export type CrossJson = TaskJson & Pick<CrossRow, 'views' | 'missing'>;
+import {
+  TASK_COLUMNS,
+  type TaskColumn,
+  type TaskColumnName,
+  type TaskRow,
+  usualColumns,
+} from './task-columns.js';
 
 /**
  * Tasks as lines: the columns of `vmi ps`, addresses of the machine named so, the user half of each
  * pair where the guest has one, and the views that lack a task where that was asked.
+ * @param chosen columns, in their order; the usual ones when left out
  */
-export function taskTable(tasks: Iterable<TaskJson | CrossJson>, styles?: Styles): string[] {
+export function taskTable(
+  tasks: Iterable<TaskRow>,
+  styles?: Styles,
+  chosen?: readonly TaskColumnName[],
+): string[] {
   const rows = [...tasks];
-  const pti = rows.some((row) => row.userCr3 !== undefined);
   const machine = rows.some((row) => row.addressing === 'machine');
-  const cr3 = machine ? 'MACHINE CR3' : 'CR3';
-  const userCr3 = machine ? 'MACHINE USERCR3' : 'USERCR3';
-  const crossed = rows.some((row) => 'missing' in row);
-  return table(
-    rows,
-    [
-      { heading: 'PID', align: 'right', cell: (row) => String(row.pid) },
-      { heading: 'TGID', align: 'right', cell: (row) => String(row.tgid) },
-      { heading: 'PPID', align: 'right', cell: (row) => String(row.ppid ?? '?') },
-      { heading: 'UID', align: 'right', cell: (row) => String(row.uid ?? '?') },
-      { heading: 'S', cell: (row) => row.state },
-      { heading: cr3, align: 'right', cell: (row) => row.cr3 ?? '-' },
-      ...(pti
-        ? [
-            {
-              heading: userCr3,
-              align: 'right' as const,
-              cell: (row: TaskJson) => row.userCr3 ?? '-',
-            },
-          ]
-        : []),
-      { heading: 'SOURCE', cell: (row) => row.cr3Source },
-      ...(crossed
-        ? [
-            { heading: 'MISSING', cell: (row: TaskJson | CrossJson) => viewsText(row, 'missing') },
-            { heading: 'FOUND', cell: (row: TaskJson | CrossJson) => viewsText(row, 'views') },
-          ]
-        : []),
-      // A kernel thread in brackets, as ps(1) does.
-      { heading: 'COMM', cell: (row) => (row.kthread ? `[${row.comm}]` : row.comm) },
-    ],
-    styles === undefined ? {} : { styles },
-  );
-}
-
-function viewsText(row: TaskJson | CrossJson, which: 'missing' | 'views'): string {
-  return which in row ? (row as CrossJson)[which].join(',') : '';
+  const columns = (chosen ?? usualColumns(rows)).map((name): TaskColumn => {
+    const column = TASK_COLUMNS[name];
+    const named = machine && (name === 'cr3' || name === 'usercr3');
+    return named ? { ...column, heading: `MACHINE ${column.heading}` } : column;
+  });
+  return table(rows, columns, styles === undefined ? {} : { styles });
 }
 
 /** CPUs as lines: what each runs and has loaded, which may be an address of the machine. */

@@ -15,12 +15,15 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { nodeResolve } from '@rollup/plugin-node-resolve';
+import { build as esbuild } from 'esbuild';
+import { rollup } from 'rollup';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { unexportedTypes } from './reach.js';
 
 /**
  * The package as its users get it: packed, installed beside their code, imported, required, typechecked, run.
- * Nothing is fetched: what it depends on is linked from this checkout.
+ * Nothing is fetched: what it depends on is in it.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const modules = join(root, 'node_modules');
@@ -37,14 +40,18 @@ beforeAll(async () => {
     join(project, 'package.json'),
     '{ "name": "consumer", "version": "1.0.0", "private": true }\n',
   );
-  const dependencies = ['bindings', 'node-addon-api', 'file-uri-to-path', 'node-gyp-build'].map(
-    (name) => join(modules, name),
-  );
   await run('npm', [
     'install',
     `./${packed!.filename}`,
-    ...dependencies,
-    ...['--ignore-scripts', '--offline', '--no-audit', '--no-fund', '--loglevel=error'],
+    ...[
+      '--ignore-scripts',
+      '--offline',
+      '--cache',
+      join(project, 'npm'),
+      '--no-audit',
+      '--no-fund',
+      '--loglevel=error',
+    ],
   ]);
   packageRoot = join(project, 'node_modules', 'node-libvmi');
 }, 60_000);
@@ -164,7 +171,7 @@ describe('the packed package', () => {
     );
     const strangers = files.filter(
       (path) =>
-        !/^(dist\/.*\.(js|d\.ts|js\.map)|dist\/bundle\/cli\/(vmi|program|rest)\.cjs|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|docs\/tutorial\.rec|[\w.]+)$/.test(
+        !/^(node_modules\/(bindings|file-uri-to-path|fzstd|get-east-asian-width|node-addon-api|node-gyp-build)\/.*|dist\/.*\.(js|d\.ts|js\.map)|dist\/bundle\/cli\/(vmi|program|rest)\.cjs|dist\/man\/vmi\.1|native\/.*\.(cpp|cc|h|hpp|map|lds|txt)|types\/[\w-]+\.d\.ts|prebuilds\/linux-(x64|arm64)\/(node-libvmi\.glibc\.node|libvmi_host)|scripts\/build-addon\.mjs|docs\/tutorial\.rec|[\w.]+)$/.test(
           path,
         ),
     );
@@ -263,6 +270,55 @@ describe('the installed package', () => {
       console.log(typeof vmi.attach, typeof raw.libvmiReport().loaded, require('node-libvmi/package.json').name);
       import('node-libvmi').then((again) => console.log(again.Guest === vmi.Guest));`;
     expect((await node(code, 'commonjs')).stdout).toBe('function boolean node-libvmi\ntrue\n');
+  });
+
+  it('is imported by worker threads, each for itself', async () => {
+    const code = `const { Worker } = require('node:worker_threads');
+      const body = "import('node-libvmi').then(({ listGuests, hex }) => " +
+        "require('node:worker_threads').parentPort.postMessage(typeof listGuests() + hex(1n)))";
+      const workers = [1, 2, 3].map(() => new Worker(body, { eval: true }));
+      Promise.all(workers.map((worker) => new Promise((resolve, reject) =>
+        worker.once('message', resolve).once('error', reject)))).then((all) => console.log(...all));`;
+    expect((await node(code, 'commonjs')).stdout).toBe('object0x1 object0x1 object0x1\n');
+  });
+
+  it('is bundled, where NODE_LIBVMI_ADDON names the binary', async () => {
+    const entry = join(project, 'entry.mjs');
+    await writeFile(
+      entry,
+      `import { diagnose } from 'node-libvmi';
+       console.log((await diagnose()).find(({ check }) => check === 'addon').status);`,
+    );
+    const format = 'esm' as const;
+    const into = (name: string) => join(project, 'bundled', name);
+    await esbuild({
+      entryPoints: [entry],
+      outfile: into('esbuild.mjs'),
+      bundle: true,
+      platform: 'node',
+      format,
+    });
+    const rolled = await rollup({
+      input: entry,
+      external: /^node:/,
+      plugins: [nodeResolve({ exportConditions: ['node'] })],
+    });
+    await rolled.write({ file: into('rollup.mjs'), format, inlineDynamicImports: true });
+    // Elsewhere, with nothing of the package beside them.
+    const away = await mkdtemp(join(tmpdir(), 'node-libvmi-bundled-'));
+    try {
+      for (const name of ['esbuild.mjs', 'rollup.mjs']) {
+        await copyFile(into(name), join(away, name));
+        const env = {
+          ...process.env,
+          NODE_LIBVMI_ADDON: join(root, 'build/Release/vmi_addon.node'),
+        };
+        const { stdout } = await run(process.execPath, [join(away, name)], 0, env);
+        expect([name, stdout]).toEqual([name, 'ok\n']);
+      }
+    } finally {
+      await rm(away, { recursive: true });
+    }
   });
 
   it('exports nothing else', async () => {
