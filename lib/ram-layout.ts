@@ -2,9 +2,16 @@ const MIB = 1n << 20n;
 const GIB = 1n << 30n;
 const FOUR_GIB = 4n * GIB;
 
-/** RAM of a PC: `low` bytes from 0, the rest from 4 GiB. */
+/**
+ * Where RAM goes on above the hole on hosts with an AMD IOMMU that reserves addresses below 1 TiB:
+ * QEMU hw/i386/pc.c, `x86_update_above_4g_mem_start`, where a CPU of AMD can have that much RAM.
+ */
+export const ONE_TIB = 1n << 40n;
+
+/** RAM of a PC: `low` bytes from 0, the rest from 4 GiB, or from `high`. */
 export interface RamSplit {
   readonly low: bigint;
+  readonly high?: bigint;
   readonly assumption: string;
 }
 
@@ -47,12 +54,24 @@ export function otherSplits(size: bigint, machine?: 'pc' | 'q35'): RamSplit[] {
   );
 }
 
+/** Splits whose upper part lies at 1 TiB, each to be proven by the guest's page tables. */
+export function movedSplits(size: bigint, machine?: 'pc' | 'q35'): RamSplit[] {
+  return [...ramSplits(size, machine), ...otherSplits(size, machine)]
+    .filter(({ low }) => low < size)
+    .map(({ low, assumption }) => ({
+      low,
+      high: ONE_TIB,
+      assumption: `${assumption}, its upper part at 1 TiB`,
+    }));
+}
+
 /** Physical runs of a split, with the offset of each inside the RAM block. */
 export function splitRanges(
   size: bigint,
   low: bigint,
+  high = FOUR_GIB,
 ): { physical: bigint; length: bigint; offset: bigint }[] {
   const ranges = [{ physical: 0n, length: low < size ? low : size, offset: 0n }];
-  if (size > low) ranges.push({ physical: FOUR_GIB, length: size - low, offset: low });
+  if (size > low) ranges.push({ physical: high, length: size - low, offset: low });
   return ranges;
 }

@@ -5,6 +5,7 @@ import { didYouMean } from './suggest.js';
 export type Target =
   | { readonly kind: 'qemu'; readonly pid: number }
   | { readonly kind: 'qmp'; readonly socket: string }
+  | { readonly kind: 'process'; readonly pid: number }
   | {
       readonly kind: 'libvirt';
       readonly name: string;
@@ -74,6 +75,11 @@ export const TARGETS: readonly TargetForm[] = [
   },
   { prefix: 'qmp', name: 'SOCKET', summary: 'the QEMU behind a QMP socket' },
   {
+    prefix: 'process',
+    name: 'PID',
+    summary: "the guest of any other VMM's process: RAM alone, proven by the guest's page tables",
+  },
+  {
     prefix: 'image',
     name: 'PATH',
     summary: 'a memory image: raw, ELF core (dump-guest-memory), kdump or LiME',
@@ -109,7 +115,8 @@ export function parseTarget(text: string): Target {
     throw new RangeError(`Expected target as ${TARGET_FORMS} but received '${text}'`);
   switch (kind) {
     case 'qemu':
-      if (!isPid(/^[0-9]+$/.test(rest) ? Number(rest) : undefined)) throw noPid(`'${text}'`);
+    case 'process':
+      if (!isPid(/^[0-9]+$/.test(rest) ? Number(rest) : undefined)) throw noPid(kind, `'${text}'`);
       return { kind, pid: Number(rest) };
     case 'qmp':
       return { kind, socket: rest };
@@ -148,9 +155,10 @@ function isPid(pid: unknown): boolean {
   return Number.isSafeInteger(pid) && (pid as number) >= 1 && (pid as number) <= 0x7fff_ffff;
 }
 
-function noPid(received: string): RangeError {
+function noPid(kind: 'qemu' | 'process', received: string): RangeError {
+  const what = kind === 'qemu' ? 'a QEMU' : 'a VMM';
   return new RangeError(
-    `Expected qemu:PID with the process id of a QEMU but received ${received}; 'vmi list' shows what runs here`,
+    `Expected ${kind}:PID with the process id of ${what} but received ${received}; 'vmi list' shows what runs here`,
   );
 }
 
@@ -159,6 +167,7 @@ type Kind = Target['kind'];
 const FIELDS: { readonly [K in Kind]: Readonly<Record<string, string>> } = {
   qemu: { pid: 'number' },
   qmp: { socket: 'string' },
+  process: { pid: 'number' },
   libvirt: { name: 'string', uri: 'string?' },
   image: { path: 'string' },
   replay: { path: 'string' },
@@ -205,7 +214,8 @@ export function checkTarget(target: unknown): Target {
         `Expected target.${name} as a ${type.replace('?', '')} but received ${describe(value)}`,
       );
   }
-  if (kind === 'qemu' && !isPid(fields.pid)) throw noPid(describe(fields.pid));
+  if ((kind === 'qemu' || kind === 'process') && !isPid(fields.pid))
+    throw noPid(kind, describe(fields.pid));
   if (kind === 'libvmi' && !['xen', 'kvm', 'file'].includes(fields.driver as string))
     throw new RangeError(
       `Expected target.driver as one of xen, kvm, file but received ${describe(fields.driver)}`,
@@ -221,7 +231,8 @@ export function formatTarget(target: Target): string {
   checkTarget(target);
   switch (target.kind) {
     case 'qemu':
-      return `qemu:${target.pid}`;
+    case 'process':
+      return `${target.kind}:${target.pid}`;
     case 'qmp':
       return `qmp:${target.socket}`;
     case 'libvirt':

@@ -89,7 +89,9 @@ function fromRegisters(
   for (const one of registers) {
     const { vcpu, cr0, cr3, cr4 } = one;
     if (!isInLongMode(one)) {
-      log.note(`registers: vCPU ${vcpu} is not in 64-bit mode (cr0 ${hex(cr0)}, cr4 ${hex(cr4)})`);
+      log.note(
+        `registers: vCPU ${vcpu} is not in 64-bit mode (cr0 ${hex(cr0)}, cr4 ${hex(cr4)})${modeOf(one)}`,
+      );
       continue;
     }
     const levels = levelsOf(cr4);
@@ -152,6 +154,13 @@ export function vcpuThatMaps(
   });
   const first = running[0];
   return first === undefined || !agree || (wanted & 1n) === 0n ? undefined : labelOf(first);
+}
+
+/** What a vCPU outside of 64-bit mode most likely does. SDM vol. 3A, 10.1.4 (state after reset). */
+function modeOf({ cr0, rip }: VcpuRegisters): string {
+  if ((cr0 & CR0_PG) !== 0n)
+    return ': it has 32-bit page tables, as a 32-bit kernel has, which cannot be read';
+  return rip === 0xfff0n ? ': it is where a reset leaves it, its guest was never started' : '';
 }
 
 function isInLongMode({ cr0, cr4, efer }: VcpuRegisters): boolean {

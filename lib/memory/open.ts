@@ -5,6 +5,7 @@ import { openImage } from './image/image.js';
 import { openRecording } from './image/recording.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
 import type { AbortOptions } from './physical-memory.js';
+import { openProcess } from './process/open-process.js';
 import { openLibvirt, openQemuProcess, openQmpSocket } from './qemu/qemu.js';
 import type { Opening, Source } from './source.js';
 
@@ -50,6 +51,8 @@ export async function openSource(target: Target, options: OpenOptions = {}): Pro
       if (options.write === true)
         throw new VmiError('VMI_UNSUPPORTED', `replay:${target.path} cannot be written`);
       return openRecording(target.path);
+    case 'process':
+      return openProcess(target.pid, options);
     case 'image':
       if (options.write === true)
         throw new VmiError(

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { attach } from '../../lib/index.js';
-import { hostMappings } from '../../lib/memory/qemu/process.js';
+import { hostMappings } from '../../lib/memory/process/host-mappings.js';
 import { compareTasks } from '../lab/compare.mjs';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 

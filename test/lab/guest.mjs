@@ -22,7 +22,7 @@ import { stderrLog } from './run.mjs';
 import { testKernel } from './test-kernels.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined, log?: import('./run.mjs').Log, crashKernel?: boolean, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; crashKernel: the guest can start another kernel when its own crashes (`crash()`); libvirt: the name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot */
+/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined, log?: import('./run.mjs').Log, crashKernel?: boolean, privateFolder?: string, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; privateFolder: where only QEMU sees its files; crashKernel: the guest can start another kernel when its own crashes (`crash()`); libvirt: the name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
 /**
  * The QEMU behind a guest, as its starter holds it.
@@ -458,6 +458,13 @@ async function boot(options, image, initrd, accel) {
   }
 }
 
+/** Starts what follows with a file system of its own in a folder: nobody else sees what is there. @param {string} folder */
+function withPrivate(folder) {
+  const user = process.getuid?.() === 0 ? [] : ['--map-root-user'];
+  const script = 'mount -t tmpfs none "$0" && exec "$@"';
+  return ['unshare', '--mount', ...user, 'sh', '-c', script, folder];
+}
+
 /**
  * @param {GuestOptions} options
  * @param {Parameters<typeof qemuArguments>[1]} what
@@ -472,6 +479,7 @@ async function startQemu(options, what) {
     options.qemu === undefined
       ? ['qemu-system-x86_64']
       : await otherQemu(options.qemu, options.log ?? stderrLog);
+  if (options.privateFolder !== undefined) command.unshift(...withPrivate(options.privateFolder));
   const child = spawn('setpriv', ['--pdeathsig=KILL', ...command, ...args], {
     stdio: ['ignore', 'ignore', errors.fd, ...(sockets ? [] : [/** @type {const} */ ('pipe')])],
   });

@@ -63,14 +63,20 @@ export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
  * @returns {Promise<Record<string, string>>} files for {@link initramfs}
  */
 export async function crashFiles(vmlinuz, initrd, { log = stderrLog } = {}) {
-  return { kexec: await program('kexec', log), vmlinuz, 'crash.cpio': initrd };
+  return { kexec: await initramfsProgram('kexec', log), vmlinuz, 'crash.cpio': initrd };
 }
 
 /** Builds the workload, static. @param {import('./run.mjs').Log} log @returns {Promise<string>} path of the program */
-const workload = (log) => program('workload', log);
+const workload = (log) => initramfsProgram('workload', log);
 
-/** Builds a program for the guest, static. @param {string} source its name @param {import('./run.mjs').Log} log */
-async function program(source, log) {
+/**
+ * Builds a program of the lab, static.
+ *
+ * @param {string} source its name
+ * @param {import('./run.mjs').Log} log
+ * @returns {Promise<string>}
+ */
+export async function initramfsProgram(source, log) {
   const path = join(HERE, `${source}.c`);
   const name = createHash('sha256')
     .update(await readFile(path))

@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs';
 import { VmiError } from '../../errors.js';
 import { didYouMean } from '../../suggest.js';
 import type { AbortOptions } from '../physical-memory.js';
-import { processStart, type QemuProcess, qemuProcess, qemuProcesses } from './process.js';
+import { processStart } from '../process/host-mappings.js';
+import { type QemuProcess, qemuProcess, qemuProcesses } from './process.js';
 import { LibvirtDomain, VirshError, virsh } from './virsh.js';
 
 /** A libvirt domain on this host. */

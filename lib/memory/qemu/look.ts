@@ -2,10 +2,10 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { PACKAGE_ROOT } from '../../package-root.js';
 import type { MachineLook, PhysicalRange } from '../physical-memory.js';
+import { hostMappings } from '../process/host-mappings.js';
 import type { MonitorWords } from './look-main.js';
 import { parseMemoryTree } from './memory-map.js';
 import type { MonitorAccess } from './monitor.js';
-import { hostMappings } from './process.js';
 import { parseRegisters } from './registers.js';
 
 /** The program that asks, as it is built. */

@@ -4,9 +4,9 @@ import { milliseconds } from '../../milliseconds.js';
 import type { DebugStub } from '../debug-stub.js';
 import { PauseGuard } from '../pause-guard.js';
 import type { AbortOptions, Machine, VcpuRegisters } from '../physical-memory.js';
+import { processStart } from '../process/host-mappings.js';
 import { QemuStub } from './gdb-stub.js';
 import type { MonitorAccess } from './monitor.js';
-import { processStart } from './process.js';
 import { parseRegisters } from './registers.js';
 
 /** The question for the registers of all vCPUs. */

@@ -1,21 +1,17 @@
-import { hex, VmiError } from '../../errors.js';
-import { otherSplits, type RamSplit, ramSplits, splitRanges } from '../../ram-layout.js';
+import { VmiError } from '../../errors.js';
 import type { AbortOptions } from '../physical-memory.js';
+import { type HostMapping, hostMappings, runsOfSize } from '../process/host-mappings.js';
+import type { HostRange } from '../process/open-ranges.js';
 import type { Candidate, Opening, Source } from '../source.js';
 import { findDomain, type LibvirtTarget } from './libvirt.js';
+import { listenerOf } from './listeners.js';
 import { QemuMachine, REGISTERS } from './machine.js';
 import { type BlockRange, parseHostAddress, parseMemoryTree } from './memory-map.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
-import { type HostRange, openRanges } from './open-ranges.js';
-import {
-  type HostMapping,
-  hostMappings,
-  listenerOf,
-  type QemuProcess,
-  qemuProcess,
-  runsOfSize,
-} from './process.js';
+import { openQemuRanges } from './open-qemu.js';
+import { hasItsRam, type QemuProcess, qemuProcess } from './process.js';
 import { QmpSocket } from './qmp.js';
+import { withoutMonitor } from './without-monitor.js';
 
 /**
  * Finds the RAM of a QEMU by its process id.
@@ -28,6 +24,8 @@ import { QmpSocket } from './qmp.js';
 export async function openQemuProcess(pid: number, waiting: Opening = {}): Promise<Source> {
   const process = qemuProcess(pid);
   const refusals: string[] = [];
+  refuseEncrypted(process);
+  refuseWaiting(process);
   for (const socket of process.qmpSockets) {
     try {
       const access = new QmpSocket(socket);
@@ -36,7 +34,32 @@ export async function openQemuProcess(pid: number, waiting: Opening = {}): Promi
       refusals.push((error as Error).message);
     }
   }
-  return fromProcess(process, refusals, waiting.write);
+  return withoutMonitor(process, refusals, waiting.write);
+}
+
+/**
+ * A QEMU waits with its guest for the first client of a socket with `wait=on`, and whoever looks at
+ * what runs must not be that.
+ * @throws {VmiError} `VMI_ATTACH`: it does
+ */
+function refuseWaiting(process: QemuProcess): void {
+  const { pid, startingSockets } = process;
+  const [socket] = startingSockets;
+  // RAM is mapped after all sockets have had their client. QEMU system/vl.c, `qemu_init`.
+  if (socket === undefined || hasItsRam(process)) return;
+  throw new VmiError(
+    'VMI_ATTACH',
+    `QEMU ${pid} has no RAM yet: it waits at ${socket} for its first client (wait=on) before it starts its guest. That is not done unasked: attach with qmp:${socket} to start it`,
+  );
+}
+
+/** @throws {VmiError} `VMI_UNSUPPORTED`: what the host has of its memory is encrypted */
+function refuseEncrypted({ pid, encrypted }: QemuProcess): void {
+  if (encrypted === undefined) return;
+  throw new VmiError(
+    'VMI_UNSUPPORTED',
+    `QEMU ${pid} runs a confidential guest (${encrypted}): its memory is encrypted, and nothing outside of it can read that`,
+  );
 }
 
 /**
@@ -93,6 +116,7 @@ async function fromMonitor(
   access: MonitorAccess,
   { meanwhile, write }: Opening,
 ): Promise<{ source: Source; registers: Promise<unknown> }> {
+  refuseEncrypted(process);
   // All that an attach asks, at once: an answer takes the monitor a fraction of the time that the
   // way there and back does.
   const map = Promise.all([
@@ -112,7 +136,7 @@ async function fromMonitor(
   const candidate: Candidate = {
     assumption: "QEMU's own memory map",
     proven: true,
-    open: () => openRanges(process, host, mappings, { machine, write }),
+    open: () => openQemuRanges(process, { ranges: host, mappings, machine, write }),
   };
   return { source: { candidates: [candidate], close: async () => {} }, registers };
 }
@@ -171,78 +195,4 @@ function sharedBlock(
     size,
   );
   return starts.length === 1 ? starts[0] : undefined;
-}
-
-/**
- * Works the map out without a monitor: RAM is a readable mapping of the size that `-m` asked for.
- * Where there are several, or a PC of that size may be split in more than one way, every way is a
- * candidate, and the guest's page tables decide.
- */
-function fromProcess(
-  process: QemuProcess,
-  refusals: readonly string[],
-  write: boolean | undefined,
-): Source {
-  const why = refusals.length > 0 ? ` (${refusals.join('; ')})` : '';
-  const advice = `give it a free '-qmp unix:PATH,server=on,wait=off' and attach with qmp:PATH${why}`;
-  const size = process.memory;
-  if (size === undefined) {
-    throw new VmiError('VMI_ATTACH', `cannot tell how much RAM QEMU ${process.pid} has: ${advice}`);
-  }
-  if (
-    process.args.some((arg) => /^--?(numa|device)$/.test(arg)) &&
-    hasMemoryDevices(process.args)
-  ) {
-    throw new VmiError(
-      'VMI_ATTACH',
-      `QEMU ${process.pid} has several memory blocks, whose places only its monitor tells: ${advice}`,
-    );
-  }
-  const mappings = hostMappings(process.pid);
-  const blocks = runsOfSize(mappings, size);
-  if (blocks.length === 0) {
-    throw new VmiError(
-      'VMI_ATTACH',
-      `QEMU ${process.pid} has no mapping of ${size >> 20n} MiB, the size of its RAM: ${advice}`,
-    );
-  }
-  const splits = splitsOf(process, size);
-  const candidates = blocks.flatMap((block) =>
-    splits.map(({ low, assumption }) => ({
-      assumption: blocks.length === 1 ? assumption : `${assumption}, mapped at ${hex(block)}`,
-      // Below 2.75 GiB every PC keeps its RAM in one piece.
-      proven:
-        blocks.length === 1 && splits.length === 1 && low === size && process.machine !== undefined,
-      open: () =>
-        openRanges(
-          process,
-          splitRanges(size, low).map(({ physical, length, offset }) => ({
-            physical,
-            length,
-            host: block + offset,
-          })),
-          mappings,
-          { write },
-        ),
-    })),
-  );
-  return { candidates, close: async () => {} };
-}
-
-/** In order of likelihood: what the command line says, the machine's rule, what others have. */
-function splitsOf({ machine, lowRam }: QemuProcess, size: bigint): RamSplit[] {
-  const rest = [...ramSplits(size, machine), ...otherSplits(size, machine)];
-  if (lowRam === undefined || lowRam >= size) return rest;
-  const said = { low: lowRam, assumption: `RAM split at ${lowRam >> 20n} MiB (max-ram-below-4g)` };
-  return [said, ...rest.filter(({ low }) => low !== lowRam)];
-}
-
-function hasMemoryDevices(args: readonly string[]): boolean {
-  return (
-    args.some(
-      (arg, i) => /^--?device$/.test(arg) && /^(pc-dimm|nvdimm|virtio-mem)/.test(args[i + 1] ?? ''),
-    ) ||
-    (args.some((arg) => /^--?numa$/.test(arg)) &&
-      args.filter((arg) => /^memory-backend-/.test(arg)).length > 1)
-  );
 }

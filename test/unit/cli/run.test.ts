@@ -47,7 +47,7 @@ describe('usage', () => {
     ],
     [
       ['cr3'],
-      "vmi: missing TARGET (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH; or the name or PID of a guest on this host); see 'vmi cr3 --help'\n",
+      "vmi: missing TARGET (qemu:PID, libvirt:NAME, qmp:SOCKET, process:PID, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH; or the name or PID of a guest on this host); see 'vmi cr3 --help'\n",
     ],
     [
       ['cr3', TARGET],
@@ -78,7 +78,7 @@ describe('usage', () => {
     [['ps', TARGET, '--json=1'], "vmi: option '--json' takes no value; see 'vmi ps --help'\n"],
     [
       ['ps', 'imge:/x'],
-      "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH but received 'imge:/x'; did you mean image?; see 'vmi ps --help'\n",
+      "vmi: Expected target as qemu:PID, libvirt:NAME, qmp:SOCKET, process:PID, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH but received 'imge:/x'; did you mean image?; see 'vmi ps --help'\n",
     ],
     [
       ['ps', 'qemu:-1'],

@@ -190,15 +190,12 @@ describe('vmi list', () => {
         [
           {
             pid: process.pid,
-            executable: '/usr/bin/qemu-system-x86_64',
             args: [],
             name: 'vm',
-            uuid: undefined,
             libvirt: false,
             qmpSockets: ['/run/a:b'],
             memory: 512n << 20n,
             machine: 'q35',
-            sharedBackends: [],
           },
         ],
         [],

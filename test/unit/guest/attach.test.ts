@@ -199,14 +199,14 @@ describe('openMemory refuses', () => {
 describe('attach refuses', () => {
   it.each<[why: string, target: unknown, options?: unknown]>([
     [
-      'Expected target as a string (qemu:PID, libvirt:NAME, qmp:SOCKET, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH) or an object but received undefined',
+      'Expected target as a string (qemu:PID, libvirt:NAME, qmp:SOCKET, process:PID, image:PATH, replay:FILE, xen:NAME, kvm:NAME or libvmi:PATH) or an object but received undefined',
       undefined,
     ],
     ["or an object but received 14776; did you mean 'qemu:14776'?", 14776],
     ['or an object but received null', null],
     ['or an object but received an array', ['qemu:1']],
     [
-      'Expected target.kind as one of qemu, qmp, libvirt, image, replay, libvmi but received undefined',
+      'Expected target.kind as one of qemu, qmp, process, libvirt, image, replay, libvmi but received undefined',
       {},
     ],
     ["but received 'toString'", { kind: 'toString' }],

@@ -1,6 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { type HostMapping, hostMappings, runsOfSize } from '../../../lib/memory/qemu/process.js';
+import {
+  type HostMapping,
+  hostMappings,
+  runsOfSize,
+} from '../../../lib/memory/process/host-mappings.js';
 
 const MIB = 1n << 20n;
 
@@ -8,6 +12,7 @@ const mapping = (start: bigint, length: bigint, more: Partial<HostMapping> = {})
   start: start * MIB,
   end: (start + length) * MIB,
   shared: false,
+  writable: true,
   offset: 0n,
   inode: 0n,
   device: '00:00',

@@ -89,7 +89,6 @@ describe('the domains of Xen', () => {
     const args = ['qemu-system-i386', '-xen-domid', '3', '-name', 'hvm'];
     const process = {
       pid: 1,
-      executable: '/usr/bin/qemu-system-i386',
       args,
       name: 'hvm',
       qmpSockets: [],
@@ -101,8 +100,6 @@ describe('the domains of Xen', () => {
             ...process,
             memory: undefined,
             machine: undefined,
-            sharedBackends: [],
-            uuid: undefined,
             libvirt: false,
           },
         ],

@@ -2,37 +2,52 @@ import { closeSync } from 'node:fs';
 import type { NativeSegment } from '../../../types/addon.js';
 import { addon } from '../../addon.js';
 import { fromNative } from '../../errors.js';
-import { PhysicalMemory } from '../physical-memory.js';
-import { QemuLook } from './look.js';
-import type { QemuMachine } from './machine.js';
-import { type HostMapping, noRight, openMapping, type QemuProcess } from './process.js';
+import type { Machine, MachineLook } from '../machine.js';
+import { PhysicalMemory, type PhysicalRange } from '../physical-memory.js';
+import { type HostMapping, noRight, openMapping } from './host-mappings.js';
 
-/** A run of guest-physical RAM at a virtual address of the QEMU process. */
+/** A run of guest-physical RAM at a virtual address of a process. */
 export interface HostRange {
   readonly physical: bigint;
   readonly length: bigint;
   readonly host: bigint;
 }
 
+/** Whose ranges they are, and what is said and known of them. */
+export interface RangesOwner {
+  readonly pid: number;
+  /** The kind of source: `qemu`, `process`. */
+  readonly source: string;
+  /** For people: `QEMU 4242 'web'`. */
+  readonly name: string;
+  /** For people: why something cannot be done that usually can. */
+  readonly without?: string | undefined;
+  readonly machine?: Machine | undefined;
+  /**
+   * Whether RAM is opened for writing, too; a file that refuses it is left to its process, which
+   * can.
+   */
+  readonly write?: boolean | undefined;
+  readonly look: (ranges: readonly PhysicalRange[]) => () => MachineLook;
+}
+
 /**
  * Opens host ranges: mapped where the process shares them through a file, read from the process
  * elsewhere.
- * @param write also opens them for writing; a file that refuses it is left to its process, which
- *   can
  */
 export function openRanges(
-  process: QemuProcess,
+  owner: RangesOwner,
   ranges: readonly HostRange[],
   mappings: readonly HostMapping[],
-  { machine, write = false }: { machine?: QemuMachine; write?: boolean | undefined } = {},
 ): PhysicalMemory {
+  const { pid, machine, write = false } = owner;
   const descriptors: number[] = [];
   const segments: NativeSegment[] = [];
   const files = new Map<string, number | undefined>();
   const descriptorOf = (mapping: HostMapping): number | undefined => {
     const key = `${mapping.device} ${mapping.inode}`;
     if (!files.has(key)) {
-      const fd = openMapping(process.pid, mapping, write);
+      const fd = openMapping(pid, mapping, write);
       if (fd !== undefined) descriptors.push(fd);
       files.set(key, fd);
     }
@@ -62,27 +77,20 @@ export function openRanges(
         }
       }
     }
-    const native = addon().openMemory({ segments, pid: process.pid, write });
-    const name = process.name === '' ? '' : ` '${process.name}'`;
-    const look = new QemuLook(
-      process.pid,
-      ranges.map(({ physical, length }) => ({ start: physical, length })),
-      machine?.access,
-    );
+    const native = addon().openMemory({ segments, pid, write });
     const how = native.mapped ? 'shared RAM, mapped' : 'anonymous RAM, read from the process';
+    const without = owner.without === undefined ? '' : `; ${owner.without}`;
     return new PhysicalMemory({
       native,
-      source: 'qemu',
-      description: `QEMU ${process.pid}${name} (${how})`,
+      source: owner.source,
+      description: `${owner.name} (${how}${without})`,
       live: true,
-      look: () => look.look(),
+      look: owner.look(ranges.map(({ physical, length }) => ({ start: physical, length }))),
       ...(machine === undefined ? {} : { machine }),
     });
   } catch (error) {
     const native = fromNative(error) as NodeJS.ErrnoException;
-    throw native.code === 'EACCES' || native.code === 'EPERM'
-      ? noRight(process.pid, error)
-      : native;
+    throw native.code === 'EACCES' || native.code === 'EPERM' ? noRight(pid, error) : native;
   } finally {
     for (const fd of descriptors) closeSync(fd);
   }
