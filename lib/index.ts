@@ -68,6 +68,7 @@ export {
   type MachineLook,
   PhysicalMemory,
   type PhysicalRange,
+  type RegisterOptions,
   type ScanOptions,
   type VcpuRegisters,
 } from './memory/physical-memory.js';

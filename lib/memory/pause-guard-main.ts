@@ -2,16 +2,13 @@ import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type AccessWords, BEAT, type GuardWords, RESUMED } from './guard-words.js';
 import type { MonitorAccess } from './qemu/monitor.js';
+import { Watchdog } from './watchdog.js';
 
 /**
  * How often a monitor that is still held by the process that ended is tried again, milliseconds.
  */
 const RETRY = 50;
 const MAX_TRIES = 100;
-/** After how long without a word a user of a debug stub does not attend to it, milliseconds. */
-const SILENCE = 3_000;
-/** How often it is looked whether such a guest is stopped, milliseconds. */
-const LOOK = 500;
 
 /**
  * Waits for the end of standard input; without a word before it, resumes the guest. Whoever uses a
@@ -21,7 +18,7 @@ const LOOK = 500;
 async function main(words: GuardWords): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
   process.stdout.write('ready\n');
-  const watchdog = words[0] === 'stub' ? new Watchdog(words[1], words.slice(2)) : undefined;
+  const watchdog = words[0] === 'stub' ? stubWatchdog(words) : undefined;
   let said = '';
   try {
     for await (const chunk of process.stdin) {
@@ -36,44 +33,14 @@ async function main(words: GuardWords): Promise<void> {
   }
 }
 
-/** Frees a guest from a debug stub that nobody attends to. */
-class Watchdog {
-  readonly #path: string;
-  readonly #access: AccessWords;
-  #timer: NodeJS.Timeout | undefined;
-  #looking: Promise<void> | undefined;
+function stubWatchdog([, path, ...access]: Extract<GuardWords, readonly ['stub', ...unknown[]]>) {
+  return new Watchdog(() => freeStopped(path, access));
+}
 
-  constructor(path: string, access: readonly string[]) {
-    this.#path = path;
-    this.#access = access as unknown as AccessWords;
-  }
-
-  /** @param isBeat whether another word is to come within {@link SILENCE} */
-  heard(isBeat: boolean): void {
-    clearTimeout(this.#timer);
-    this.#timer = isBeat ? setTimeout(() => this.#bark(), SILENCE) : undefined;
-  }
-
-  async stop(): Promise<void> {
-    clearTimeout(this.#timer);
-    await this.#looking;
-    clearTimeout(this.#timer);
-  }
-
-  /** Looks until a word comes: the guest may run now and reach a stop later. */
-  #bark(): void {
-    this.#looking = this.#freeStopped()
-      .catch(() => {})
-      .then(() => {
-        this.#timer = setTimeout(() => this.#bark(), LOOK);
-      });
-  }
-
-  async #freeStopped(): Promise<void> {
-    const { freeFromStub, isStoppedByStub } = await import('./qemu/stub-control.js');
-    const access = await monitorOf(this.#access);
-    if (await isStoppedByStub(access)) await freeFromStub(access, this.#path);
-  }
+async function freeStopped(path: string, access: AccessWords): Promise<void> {
+  const { freeFromStub, isStoppedByStub } = await import('./qemu/stub-control.js');
+  const monitor = await monitorOf(access);
+  if (await isStoppedByStub(monitor)) await freeFromStub(monitor, path);
 }
 
 async function insist(words: GuardWords): Promise<void> {

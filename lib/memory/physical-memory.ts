@@ -31,7 +31,7 @@ export type {
   RegisterOptions,
   VcpuRegisters,
 } from './machine.js';
-export type { Addressing, PhysicalMemoryOptions } from './memory-options.js';
+export type { Addressing } from './memory-options.js';
 export type { ScanOptions } from './scan.js';
 
 /** A run of physical addresses with RAM in it. */

@@ -405,6 +405,8 @@ describe('the installed package', () => {
   it('has a command for modules of the user, which are loaded as modules', async () => {
     const vmi = join(project, 'node_modules', '.bin', 'vmi');
     expect((await run(vmi, ['run', '--help'])).stdout).toMatch(/^vmi run: /);
-    expect((await run(vmi, ['run', 'image:/nowhere', 'x.mjs'], 3)).stderr).toMatch(/nowhere/);
+    const script = join(project, 'x.mjs');
+    await writeFile(script, '');
+    expect((await run(vmi, ['run', 'image:/nowhere', script], 3)).stderr).toMatch(/nowhere/);
   });
 });

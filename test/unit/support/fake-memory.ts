@@ -1,8 +1,5 @@
-import {
-  type Machine,
-  PhysicalMemory,
-  type PhysicalMemoryOptions,
-} from '../../../lib/memory/physical-memory.js';
+import type { PhysicalMemoryOptions } from '../../../lib/memory/memory-options.js';
+import { type Machine, PhysicalMemory } from '../../../lib/memory/physical-memory.js';
 import type {
   AddressSpace,
   Memory,
