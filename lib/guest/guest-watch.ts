@@ -13,8 +13,8 @@ const STANDSTILL = 3_000;
 const ASK_INTERVAL = 5_000;
 /** Bytes of the banner that are compared: the release and who built it. */
 const BANNER = 64;
-/** Of quick questions one in so many looks at the clock: a look takes as long as a fifth of one. */
-const QUICK = 16;
+/** Of quick questions one in so many looks at the clock: a look takes as long as a third of one. */
+const QUICK = 64;
 const CR0_PG = 1n << 31n;
 /**
  * The page table of user mode lies next to that of the kernel. arch/x86/include/asm/pgtable.h,

@@ -197,39 +197,40 @@ export class PidTree {
     this.#answers ??= new Answers(
       this.#answerPlan.finder(this.#kernel.memory, this.#tree, this.#head),
     );
-    const { finder, faults, pids, mm, activeMm, flags, pgd, pgdWords, textEntry } = this.#answers;
-    if (!finder.find(pid) || faults[0] !== 0 || pids[0] !== pid) return undefined;
-    if ((mm[0]! | mm[1]!) === 0) {
-      const none = (activeMm[0]! | activeMm[1]!) === 0 && (flags[0]! & PF_KTHREAD) !== 0;
-      return none ? null : undefined;
+    const { finder, words, longs, at } = this.#answers;
+    if (!finder.find(pid) || words[FAULTS] !== 0 || words[at.pid] !== pid) return undefined;
+    if ((words[at.mm]! | words[at.mm + 1]!) === 0) {
+      const borrows = (words[at.activeMm]! | words[at.activeMm + 1]!) !== 0;
+      return borrows || (words[at.flags]! & PF_KTHREAD) === 0 ? undefined : null;
     }
-    const sound = this.#members.pageTable.passes(pgdWords[0]!, textEntry[0]!, textEntry[1]!);
-    return sound ? pgd[0] : undefined;
+    const { pageTable } = this.#members;
+    const entry = at.textEntry;
+    const isSound = pageTable.passes(words[at.pgd]!, words[entry]!, words[entry + 1]!);
+    return isSound ? longs[at.pgd / 2] : undefined;
   }
 }
 
-/** The row of an answer, its columns at hand: to make a view costs more than the look-up. */
+/** Where the row's mask of faults is in {@link Answers.words}. */
+const FAULTS = 0;
+
+/**
+ * The row of an answer, as words and as longs. To make a view of a column costs more than the
+ * look-up does, and to use a view for each column costs a sixtieth of it.
+ */
 class Answers {
   readonly finder: Finder<AnswerColumn>;
-  readonly faults: Uint32Array;
-  readonly pids: Uint32Array;
-  readonly flags: Uint32Array;
-  readonly mm: Uint32Array;
-  readonly activeMm: Uint32Array;
-  readonly pgd: BigUint64Array;
-  readonly pgdWords: Uint32Array;
-  readonly textEntry: Uint32Array;
+  readonly words: Uint32Array;
+  readonly longs: BigUint64Array;
+  /** The word that each column begins with. */
+  readonly at: Readonly<Record<AnswerColumn, number>>;
 
   constructor(finder: Finder<AnswerColumn>) {
-    const { row } = finder;
+    const { buffer, layout } = finder.row;
     this.finder = finder;
-    this.faults = row.faults;
-    this.pids = row.words('pid');
-    this.flags = row.words('flags');
-    this.mm = row.words('mm');
-    this.activeMm = row.words('activeMm');
-    this.pgd = row.longs('pgd');
-    this.pgdWords = row.words('pgd');
-    this.textEntry = row.words('textEntry');
+    this.words = new Uint32Array(buffer);
+    this.longs = new BigUint64Array(buffer);
+    const starts = layout.starts(1);
+    const at = layout.names.map((name, k) => [name, starts[k]! / 4]);
+    this.at = Object.fromEntries(at) as Record<AnswerColumn, number>;
   }
 }
