@@ -21,6 +21,7 @@
         "native/core/memory.cpp",
         "native/core/paging/address_space.cpp",
         "native/core/result.cpp",
+        "native/core/sampler/run_delay.cpp",
         "native/core/sampler/sampler.cpp",
         "native/core/sampler/switch_looker.cpp",
         "native/core/sampler/word_reader.cpp",

@@ -327,8 +327,10 @@ export class Sampler {
    */
   take(into: BigUint64Array): number;
   /**
-   * Looks, records, records dropped, looks at a CPU that stayed torn, looks that could not read,
-   * CPU time of the thread and the interval between looks in nanoseconds.
+   * Looks, records, records dropped, looks at a CPU that stayed torn, looks that could not read.
+   * In nanoseconds, CPU time of the thread and the interval between looks. Looks that were late; in
+   * nanoseconds, by how much in all, the longest time between two looks, and how long the thread
+   * was ready and had no core (2^64 - 1: the host does not say).
    */
   readonly statistics: BigUint64Array;
   /** Ends the thread and waits for it; what it saw can still be taken. Idempotent. */

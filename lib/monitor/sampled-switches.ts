@@ -12,6 +12,23 @@ const BATCH = 1_024;
 const FIRST = 1n;
 const UNCOUNTED = 2n;
 
+/** What the native statistics are, in their order. types/addon.d.ts, Sampler. */
+const STATISTICS = [
+  'looks',
+  'records',
+  'dropped',
+  'torn',
+  'unreadable',
+  'cpuTime',
+  'interval',
+  'late',
+  'lateTime',
+  'longestGap',
+  'waited',
+] as const;
+/** In `waited`: the host does not say. */
+const UNKNOWN = 2 ** 64;
+
 /** Part of a core that sampling takes where no rate is given. */
 const SHARE = 0.05;
 /** Nanoseconds between looks to begin with, where the share decides. */
@@ -55,6 +72,20 @@ export interface SampleStatistics {
   readonly cpuSeconds: number;
   /** Looks a second that are aimed at now; `Infinity` at full speed. */
   readonly rate: number;
+  /**
+   * Looks that came 25 µs after they were due or later. Slices that began and ended in between were
+   * not seen.
+   */
+  readonly late: number;
+  /** By how much they were late in all, seconds: so long the guest was not looked at. */
+  readonly lateSeconds: number;
+  /** The longest time between two looks of which one was late, seconds; 0: none was. */
+  readonly longestGap: number;
+  /**
+   * How long the sampler's thread was ready and the host had no free core for it, seconds; `null`
+   * where the host does not say. What else it was late by, it was too slow.
+   */
+  readonly waitedSeconds: number | null;
 }
 
 /** What `Guest` gives a sampler: memory that starts one, and the kernel in it. */
@@ -91,18 +122,23 @@ export class SwitchSampler {
   }
 
   get statistics(): SampleStatistics {
-    const [looks, seen, dropped, torn, unreadable, cpuTime, interval] = Array.from(
-      this.#native.statistics,
-      Number,
-    ) as [number, number, number, number, number, number, number];
+    const words = this.#native.statistics;
+    const native = Object.fromEntries(
+      STATISTICS.map((name, i) => [name, Number(words[i]!)]),
+    ) as Record<(typeof STATISTICS)[number], number>;
+    const { looks, dropped, torn, unreadable, late } = native;
     return {
       looks,
-      seen: seen + dropped,
+      seen: native.records + dropped,
       dropped,
       torn,
       unreadable,
-      cpuSeconds: cpuTime / 1e9,
-      rate: interval === 0 ? Number.POSITIVE_INFINITY : 1e9 / interval,
+      cpuSeconds: native.cpuTime / 1e9,
+      rate: native.interval === 0 ? Number.POSITIVE_INFINITY : 1e9 / native.interval,
+      late,
+      lateSeconds: native.lateTime / 1e9,
+      longestGap: native.longestGap / 1e9,
+      waitedSeconds: native.waited >= UNKNOWN ? null : native.waited / 1e9,
     };
   }
 

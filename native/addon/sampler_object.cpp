@@ -96,8 +96,9 @@ Napi::Value SamplerObject::Take(const Napi::CallbackInfo& info) {
 Napi::Value SamplerObject::Statistics(const Napi::CallbackInfo& info) {
   const Sampler::Statistics now =
       ToObject<SamplerObject>(info.This(), "this")->sampler_->statistics();
-  const uint64_t words[] = {now.looks,      now.records,  now.dropped, now.torn,
-                            now.unreadable, now.cpu_time, now.interval};
+  const uint64_t words[] = {now.looks,      now.records,     now.dropped,  now.torn,
+                            now.unreadable, now.cpu_time,    now.interval, now.late,
+                            now.late_time,  now.longest_gap, now.waited};
   return FromWords(info.Env(), words, sizeof words / sizeof *words);
 }
 

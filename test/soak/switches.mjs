@@ -1,12 +1,15 @@
 // @ts-check
 /**
  * Watches the switches of a real guest and compares them with the guest's own trace: `node test/soak/switches.mjs [--suite
- * bookworm] [--cpus 1] [--seconds 10] [--rate full|HZ] [--backend memfd|anonymous]`. Prints one JSON line; the exit code is 1 when a
- * name or a count is wrong.
+ * bookworm] [--cpus 1] [--seconds 10] [--rate full|HZ] [--backend memfd|anonymous] [--pin]`. Prints one JSON line; the exit code is 1
+ * when a name or a count is wrong. With `--pin` the sampler's thread has the host's last core, and QEMU and this program the others.
  *
  * The guest's ftrace records every sched_switch with the scheduler's clock. Each sampled switch has its CPU's count of
  * switches, so the event of the trace that it must be is known, and not searched for: base + count.
  */
+import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { attach } from 'node-libvmi';
 import { bootGuest } from '../lab/guest.mjs';
@@ -20,6 +23,7 @@ const { values } = parseArgs({
     rate: { type: 'string', default: 'full' },
     backend: { type: 'string', default: 'memfd' },
     churn: { type: 'boolean', default: true },
+    pin: { type: 'boolean', default: false },
   },
   allowNegative: true,
 });
@@ -57,6 +61,10 @@ try {
       looks: statistics.looks,
       torn: statistics.torn,
       dropped: statistics.dropped,
+      late: statistics.late,
+      lateSeconds: statistics.lateSeconds,
+      longestGap: statistics.longestGap,
+      waitedSeconds: statistics.waitedSeconds,
       rss,
     }),
   );
@@ -84,6 +92,7 @@ async function watch(seconds) {
     const reading = (async () => {
       for await (const event of stream) events.push(event);
     })();
+    if (values.pin) pin();
     await sleep(500);
     const before = process.memoryUsage().rss;
     await set('tracing_on', '1');
@@ -107,6 +116,19 @@ async function watch(seconds) {
     };
   } finally {
     await guest.close();
+  }
+}
+
+/** Keeps QEMU and this program off the core of the sampler's thread. */
+function pin() {
+  const last = cpus().length - 1;
+  for (const pid of [process.pid, lab.pid])
+    execFileSync('taskset', ['-acp', `0-${last - 1}`, `${pid}`], { stdio: 'ignore' });
+  const isSampler = (/** @type {string} */ thread) =>
+    readFileSync(`/proc/self/task/${thread}/comm`, 'latin1').trim() === 'vmi-sampler';
+  for (const thread of readdirSync('/proc/self/task').filter(isSampler)) {
+    execFileSync('taskset', ['-cp', `${last}`, thread], { stdio: 'ignore' });
+    execFileSync('chrt', ['-f', '-p', '1', thread], { stdio: 'ignore' });
   }
 }
 

@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include <pthread.h>
 
 #include "core/memory.h"
 #include "core/result.h"
 #include "core/sampler/record_ring.h"
+#include "core/sampler/run_delay.h"
 #include "core/sampler/switch_looker.h"
 
 namespace vmi {
@@ -42,7 +44,15 @@ class Sampler {
     // CPU time of the thread, and the interval of now, nanoseconds.
     uint64_t cpu_time = 0;
     uint64_t interval = 0;
+    // Looks that came kLate after they were due or later, by how much in all, and the longest time
+    // between two looks; nanoseconds.
+    uint64_t late = 0;
+    uint64_t late_time = 0;
+    uint64_t longest_gap = 0;
+    // How long the thread was ready and the host had no core for it; RunDelay::kUnknown.
+    uint64_t waited = 0;
   };
+  static constexpr uint64_t kLate = 25'000;
 
   // kMisuse, kClosed, or kBusy where there is no thread to be had.
   static Result<std::unique_ptr<Sampler>> Start(std::shared_ptr<Memory> memory, Options options);
@@ -61,8 +71,9 @@ class Sampler {
   Sampler(std::shared_ptr<Memory> memory, Options options);
   static void* Main(void* self);
   Status Run();
-  Status CheckAlive(uint64_t* alive);
-  Status Wait(uint64_t until, uint64_t* alive);
+  Status CheckAlive(uint64_t now);
+  Status Wait(uint64_t until);
+  void NoteGap(uint64_t now);
   void Pace(uint64_t looks);
 
   std::shared_ptr<Memory> memory_;
@@ -76,6 +87,14 @@ class Sampler {
   std::atomic<uint64_t> torn_{0};
   std::atomic<uint64_t> unreadable_{0};
   std::atomic<uint64_t> cpu_time_{0};
+  std::atomic<uint64_t> late_{0};
+  std::atomic<uint64_t> late_time_{0};
+  std::atomic<uint64_t> longest_gap_{0};
+  std::atomic<uint64_t> waited_{0};
+  // Of the thread's: when it asked whether the guest is there, and when it looked.
+  uint64_t asked_ = 0;
+  uint64_t looked_ = 0;
+  std::optional<RunDelay> delay_;
   // Looks and CPU time at the last change of the interval.
   uint64_t paced_looks_ = 0;
   uint64_t paced_time_ = 0;
