@@ -275,10 +275,11 @@ export function openMemory(options: NativeMemoryOptions): Memory;
 /** What a {@link Sampler} looks at, and how often. */
 export interface NativeSamplerOptions {
   /**
-   * Of each CPU four physical addresses, multiples of 8: its count of switches (`rq.nr_switches`),
-   * its task by the run queue (`rq.curr`) and by the CPU itself (`current_task`), and the loaded mm
-   * (`cpu_tlbstate.loaded_mm`). 2^64 - 1 where the kernel does not show it; one of the two tasks
-   * must be there. 1 to 1,024 CPUs.
+   * Of each CPU five physical addresses: its count of switches (`rq.nr_switches`), its task by the
+   * run queue (`rq.curr`) and by the CPU itself (`current_task`), the loaded mm
+   * (`cpu_tlbstate.loaded_mm`), and the word of the run queue's lock that is 0 while it is free.
+   * Multiples of 8, of the lock a multiple of 4. 2^64 - 1 where the kernel does not show it; one of
+   * the two tasks must be there. 1 to 1,024 CPUs.
    */
   cpus: BigUint64Array;
   /**

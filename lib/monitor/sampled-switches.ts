@@ -102,8 +102,8 @@ export class SwitchSampler {
   readonly #native: Sampler;
   readonly #words = new BigUint64Array(WORDS * BATCH);
   readonly #bytes = new Uint8Array(this.#words.buffer);
-  /** The task of each CPU's last record. */
-  readonly #last: (RunningTask | undefined)[] = [];
+  /** The task of each CPU's last record, and its count. */
+  readonly #last: ({ readonly task: RunningTask; readonly count: bigint } | undefined)[] = [];
 
   /**
    * @throws {RangeError} an option that is out of range
@@ -182,9 +182,12 @@ export class SwitchSampler {
     const first = (flags & FIRST) !== 0n;
     const counted = (flags & UNCOUNTED) === 0n;
     const missed = counted ? Number(word(3)) : null;
-    const known = missed === 0 && !first;
-    const previous = known ? (this.#last[index] ?? null) : null;
-    this.#last[index] = task;
+    const count = word(2);
+    const last = this.#last[index];
+    // By the counts, and not by `missed`: what was told once too often is made good there.
+    const known = counted && !first && last !== undefined && count - last.count <= 1n;
+    const previous = known ? last.task : null;
+    this.#last[index] = { task, count };
     // An idle task has no arrival; what is in its place is not looked at.
     const began = arrival === 0n || task.idle ? null : arrival;
     if (began !== null && before !== 0n && known) this.clock.add(began, before, time);
@@ -197,7 +200,7 @@ export class SwitchSampler {
       task,
       previous,
       missed,
-      count: counted ? word(2) : null,
+      count: counted ? count : null,
       by: 'sampled',
     };
   }

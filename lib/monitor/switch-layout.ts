@@ -45,6 +45,10 @@ export function switchLayout(kernel: Kernel, wanted?: readonly number[]): Switch
     limits.push('task_struct has no sched_info: when a slice began is not known');
   if (places.curr === undefined || places.current === undefined)
     limits.push('the running task has one name only: a switch under way is told less surely');
+  if (places.lock === undefined)
+    limits.push(
+      'the lock of rq is not shown: of a switch under way the count may be told one switch early',
+    );
   if (places.loadedMm === undefined)
     limits.push('cpu_tlbstate.loaded_mm is not shown: CR3 is not known');
   return {
@@ -56,7 +60,8 @@ export function switchLayout(kernel: Kernel, wanted?: readonly number[]): Switch
       cpus: BigUint64Array.from(
         cpus.flatMap((cpu) => {
           const base = kernel.perCpuOffset(cpu);
-          return [places.count, places.curr, places.current, places.loadedMm].map((address) =>
+          const { count, curr, current, loadedMm, lock } = places;
+          return [count, curr, current, loadedMm, lock].map((address) =>
             address === undefined ? ABSENT : kernel.memory.translate(wrap(address + base)),
           );
         }),
@@ -103,6 +108,8 @@ export interface Places {
   readonly curr: bigint | undefined;
   readonly current: bigint | undefined;
   readonly loadedMm: bigint | undefined;
+  /** The word of the run queue's lock that is 0 while it is free, as it is between switches. */
+  readonly lock: bigint | undefined;
 }
 
 /**
@@ -131,6 +138,10 @@ export function perCpuPlaces({ symbols, types }: Kernel): Places {
     curr,
     current,
     loadedMm: member('cpu_tlbstate', 'tlb_state', 'loaded_mm'),
+    // `lock` became `__lock` in commit 5cb9eaa3d274 (5.14). A kernel for one CPU has no such word.
+    lock:
+      member('runqueues', 'rq', '__lock.raw_lock.val') ??
+      member('runqueues', 'rq', 'lock.raw_lock.val'),
   };
 }
 

@@ -11,8 +11,8 @@ namespace vmi {
 
 namespace {
 
-// Of each CPU: rq.nr_switches, rq.curr, the current task, the loaded mm.
-constexpr size_t kCpuWords = 4;
+// Of each CPU: rq.nr_switches, rq.curr, the current task, the loaded mm, the run queue's lock.
+constexpr size_t kCpuWords = 5;
 constexpr size_t kWindowWords = 3;
 constexpr size_t kTaskOffsets = 8;
 constexpr int64_t kMaxInterval = 3'600'000'000'000;
@@ -32,14 +32,15 @@ uint64_t Offset(int32_t value) {
 SwitchLayout ToLayout(Napi::Env env, const Elements<uint64_t>& cpus,
                       const Elements<uint64_t>& windows, const Elements<int32_t>& task) {
   if (cpus.length % kCpuWords != 0)
-    ThrowRange(env, "cpus of four elements each", std::to_string(cpus.length));
+    ThrowRange(env, "cpus of five elements each", std::to_string(cpus.length));
   if (windows.length % kWindowWords != 0)
     ThrowRange(env, "windows of three elements each", std::to_string(windows.length));
   if (task.length != kTaskOffsets)
     ThrowRange(env, "task of eight offsets", std::to_string(task.length));
   SwitchLayout layout;
   for (size_t i = 0; i < cpus.length; i += kCpuWords) {
-    layout.cpus.push_back({cpus.data[i], cpus.data[i + 1], cpus.data[i + 2], cpus.data[i + 3]});
+    const uint64_t* words = cpus.data + i;
+    layout.cpus.push_back({words[0], words[1], words[2], words[3], words[4]});
   }
   for (size_t i = 0; i < windows.length; i += kWindowWords)
     layout.windows.push_back({windows.data[i], windows.data[i + 1], windows.data[i + 2]});

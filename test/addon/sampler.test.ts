@@ -9,6 +9,7 @@ const COUNT = 0x3000;
 const CURR = 0x3008;
 const CURRENT = 0x3040;
 const LOADED = 0x3080;
+const LOCK = 0x30c4;
 const TASKS = [0x4000, 0x4100] as const;
 const MM = 0x5000;
 const PGD = 0x6000;
@@ -31,14 +32,16 @@ function fill(ram: Ram): void {
 function run(ram: Ram, number: 0 | 1, count: bigint): void {
   const task = DIRECT_MAP + BigInt(TASKS[number]);
   // In the kernel's own order.
+  ram.put(LOCK, '\x01');
   ram.put64(COUNT, count);
   ram.put64(CURR, task);
   ram.put64(CURRENT, task);
+  ram.put(LOCK, '\0');
 }
 
 function options(ram: Ram, more: Partial<NativeSamplerOptions> = {}): NativeSamplerOptions {
   return {
-    cpus: BigUint64Array.of(BigInt(COUNT), BigInt(CURR), BigInt(CURRENT), BigInt(LOADED)),
+    cpus: BigUint64Array.from([COUNT, CURR, CURRENT, LOADED, LOCK], BigInt),
     windows: BigUint64Array.of(DIRECT_MAP, BigInt(ram.size), 0n),
     task: Int32Array.of(0, 8, 12, 32, 16, 24, 40, 56),
     pgd: 16,
@@ -139,10 +142,11 @@ describe('Sampler', () => {
     const memory = ram.open();
     const { Sampler } = addon();
     const bad: [Partial<Record<keyof NativeSamplerOptions, unknown>>, RegExp][] = [
-      [{ cpus: new BigUint64Array(3) }, /four elements/],
+      [{ cpus: new BigUint64Array(4) }, /five elements/],
       [{ cpus: new BigUint64Array(0) }, /1 to 1024 CPUs/],
-      [{ cpus: BigUint64Array.of(0n, TOP, TOP, 0n) }, /current task/],
-      [{ cpus: BigUint64Array.of(0n, 4n, 0n, 0n) }, /multiples of 8/],
+      [{ cpus: BigUint64Array.of(0n, TOP, TOP, 0n, TOP) }, /current task/],
+      [{ cpus: BigUint64Array.of(0n, 4n, 0n, 0n, 0n) }, /multiples of 8/],
+      [{ cpus: BigUint64Array.of(0n, 0n, 0n, 0n, 2n) }, /multiples of 4/],
       [{ cpus: [] }, /cpus/],
       [{ windows: new BigUint64Array(2) }, /three elements/],
       [{ windows: new BigUint64Array(0) }, /windows/],

@@ -21,6 +21,7 @@ constexpr uint64_t kCount = 0x1000;
 constexpr uint64_t kCurr = 0x1008;
 constexpr uint64_t kCurrent = 0x1040;
 constexpr uint64_t kLoaded = 0x1080;
+constexpr uint64_t kLock = 0x10c4;
 constexpr uint64_t kPerCpu = 0x100;
 // Tasks of 256 bytes, mms of 64, page directories of a page.
 constexpr uint64_t kTasks = 0x4000;
@@ -81,7 +82,14 @@ struct Scheduler {
     }
   }
   void Switch(uint64_t task, uint64_t arrival, uint64_t cpu = 0) {
+    Lock(true, cpu);
     for (int step = 0; step < kSteps; ++step) Step(step, task, arrival, cpu);
+    Lock(false, cpu);
+  }
+  void Lock(bool is_held, uint64_t cpu = 0) {
+    const uint32_t word = is_held ? 1 : 0;
+    auto* at = reinterpret_cast<uint32_t*>(guest->At(kLock + cpu * kPerCpu));
+    __atomic_store_n(at, word, __ATOMIC_RELEASE);
   }
 
   static SwitchLayout Layout(size_t cpus = 1) {
@@ -93,6 +101,12 @@ struct Scheduler {
     layout.windows = {{kDirect, kSize, 0}};
     layout.task = {0, 8, 12, 32, 16, 24, 40, 56};
     layout.pgd = 16;
+    return layout;
+  }
+
+  static SwitchLayout LayoutWithLock(size_t cpus = 1) {
+    SwitchLayout layout = Layout(cpus);
+    for (uint64_t cpu = 0; cpu < cpus; ++cpu) layout.cpus[cpu].lock = kLock + cpu * kPerCpu;
     return layout;
   }
 
@@ -223,6 +237,34 @@ TEST(a_count_that_was_early_is_made_good) {
   EQUAL(told, scheduler.count[0]);
 }
 
+// The idle task has no arrival, so that nothing of its own says whether it is back or about to go.
+TEST(a_count_that_is_up_before_the_next_task_is_named_is_not_told) {
+  for (const bool is_mapped : {true, false}) {
+    for (const uint64_t back : {uint64_t{0}, uint64_t{2}}) {
+      Scheduler scheduler;
+      scheduler.guest->is_mapped = is_mapped;
+      const auto memory = Open(scheduler.guest);
+      SwitchLooker looker(memory.get(), Scheduler::LayoutWithLock());
+      scheduler.Switch(back, 10);
+      EQUAL(Look(&looker).size(), 1u);
+      scheduler.Switch(4, 20);
+      scheduler.Switch(back, 30);
+      scheduler.Lock(true);
+      for (int step = 0; step < Scheduler::kSteps; ++step) {
+        scheduler.Step(step, 5, 40);
+        EQUAL(Look(&looker).size(), 0u);
+      }
+      CHECK(looker.counters().torn > 0);
+      scheduler.Lock(false);
+      const std::vector<SwitchRecord> records = Look(&looker);
+      EQUAL(records.size(), 1u);
+      EQUAL(TaskOf(records[0]), 5u);
+      EQUAL(records[0].count, 4u);
+      EQUAL(records[0].missed, 2u);
+    }
+  }
+}
+
 // strscpy() stores a word at a time, under task_lock().
 TEST(a_name_that_is_being_written_is_none) {
   for (const bool is_mapped : {true, false}) {
@@ -313,11 +355,11 @@ TEST(what_finds_no_place_counts_as_missed) {
 }
 
 // Two CPUs switch as fast as they can, and are seen in the middle of it all the time.
-TEST(no_record_is_of_two_moments) {
+void CheckMoments(bool has_lock) {
   Scheduler scheduler;
   const auto memory = Open(scheduler.guest);
   Sampler::Options options;
-  options.layout = Scheduler::Layout(2);
+  options.layout = has_lock ? Scheduler::LayoutWithLock(2) : Scheduler::Layout(2);
   options.capacity = 1 << 16;
   auto started = Sampler::Start(memory, std::move(options));
   CHECK(started.ok());
@@ -354,9 +396,9 @@ TEST(no_record_is_of_two_moments) {
         EQUAL(record.comm[0], task);
         EQUAL(record.start_time, 5000 + task);
         if (task < kThreads) EQUAL(record.cr3, kPgds + task * kPageSize);
-        // Early by one where only the count was up.
+        // Early by one where only the count was up, and no lock says so.
         const uint64_t arrived = record.last_arrival - 1000;
-        CHECK(arrived == record.count || arrived + 1 == record.count);
+        CHECK(arrived == record.count || (!has_lock && arrived + 1 == record.count));
       }
       if ((record.flags & SwitchRecord::kFirst) != 0) {
         first[record.cpu] = record.count;
@@ -372,8 +414,12 @@ TEST(no_record_is_of_two_moments) {
   CHECK(seen > 100);
   for (int cpu = 0; cpu < 2; ++cpu) {
     const uint64_t counted = last[cpu] - first[cpu];
-    CHECK(told[cpu] == counted || told[cpu] == counted + 1);
+    CHECK(told[cpu] == counted || (!has_lock && told[cpu] == counted + 1));
   }
+}
+
+TEST(no_record_is_of_two_moments) {
+  for (const bool has_lock : {false, true}) CheckMoments(has_lock);
 }
 
 TEST(closing_the_memory_ends_it) {
@@ -421,6 +467,46 @@ TEST(the_share_sets_the_interval) {
   const auto sampler = std::move(Sampler::Start(memory, std::move(options)).value());
   while (sampler->statistics().looks < 300) usleep(1000);
   CHECK(sampler->statistics().interval >= 20'000);
+}
+
+TEST(looks_that_come_late_are_counted) {
+  Scheduler scheduler;
+  const auto memory = Open(scheduler.guest);
+  // Each read takes longer than a look may be late.
+  constexpr useconds_t kMicros = 2'000;
+  scheduler.guest->is_mapped = false;
+  scheduler.guest->before_read = [](size_t) { usleep(kMicros); };
+  const auto copied = Open(scheduler.guest);
+  for (const uint64_t interval : {uint64_t{0}, uint64_t{1'000}}) {
+    Sampler::Options options;
+    options.layout = Scheduler::Layout();
+    options.interval = interval;
+    const auto sampler = std::move(Sampler::Start(copied, std::move(options)).value());
+    while (sampler->statistics().late < 3) usleep(1000);
+    const Sampler::Statistics now = sampler->statistics();
+    CHECK(now.longest_gap >= kMicros * uint64_t{1'000});
+    CHECK(now.late_time >= 3 * (kMicros * uint64_t{1'000} - interval));
+  }
+  // One that waits for an hour is not late.
+  Sampler::Options options;
+  options.layout = Scheduler::Layout();
+  options.interval = 3'600'000'000'000;
+  const auto sampler = std::move(Sampler::Start(memory, std::move(options)).value());
+  while (sampler->statistics().looks == 0) usleep(100);
+  EQUAL(sampler->statistics().late, 0u);
+  EQUAL(sampler->statistics().longest_gap, 0u);
+}
+
+TEST(a_thread_knows_how_long_it_waited_for_a_core) {
+  const RunDelay delay;
+  const uint64_t first = delay.Read();
+  if (first == RunDelay::kUnknown) {
+    std::cerr << "    skipped: this host does not say (/proc/thread-self/schedstat)\n";
+    return;
+  }
+  for (int i = 0; i < 3; ++i) usleep(1000);
+  const uint64_t second = delay.Read();
+  CHECK(second >= first && second != RunDelay::kUnknown);
 }
 
 TEST(refuses_what_cannot_be_meant) {

@@ -45,6 +45,8 @@ Status SwitchLayout::Check() const {
     for (const uint64_t address : {cpu.count, cpu.curr, cpu.current, cpu.loaded_mm}) {
       if (!IsAligned(address)) return Misuse("addresses that are multiples of 8");
     }
+    if (cpu.lock != kAbsent && cpu.lock % 4 != 0)
+      return Misuse("addresses of locks that are multiples of 4");
   }
   const bool has_arrival = task.last_arrival != kAbsent;
   const bool has_lock = task.lock != kAbsent;
@@ -119,6 +121,8 @@ bool SwitchLooker::ReadDetail(size_t cpu, const Head& head, Detail* detail, Head
     reads[count++] = {physical, into, length};
   };
   const SwitchLayout::Task& task = layout_.task;
+  if (layout_.cpus[cpu].lock != SwitchLayout::kAbsent)
+    reads[count++] = {layout_.cpus[cpu].lock, &detail->queue_lock, 4};
   if (task.last_arrival != SwitchLayout::kAbsent)
     add(head.curr + task.last_arrival, &detail->last_arrival, 8);
   add(head.curr + task.pid, &detail->pid, 4);
@@ -142,6 +146,7 @@ bool SwitchLooker::ReadDetail(size_t cpu, const Head& head, Detail* detail, Head
 // Whether the tuple is of one moment and of one task.
 bool SwitchLooker::IsWhole(const State& state, const Head& head, const Detail& detail) const {
   if (head.current != head.curr || head.loaded_mm == kLoadedMmSwitching) return false;
+  if (detail.queue_lock != 0) return false;
   if (detail.lock != 0 || detail.lock_again != 0) return false;
   if (std::memcmp(detail.comm, detail.comm_again, sizeof detail.comm) != 0) return false;
   if (!state.is_known || head.count == state.seen.count || head.curr != state.seen.curr)

@@ -4,6 +4,9 @@
 // sched_info.last_arrival, cpu_tlbstate.loaded_mm (1 while it switches), and the current task in
 // __switch_to. A tuple of them is of one moment when the count, the two ways to name the task and
 // the loaded mm are the same before and after the rest was read, and both ways name one task.
+// Between the first two writes all of that is so, and yet the count is the next task's. The run
+// queue's lock is held from before the first write to after the last: while it is free no switch is
+// under way. Where a kernel does not show the lock, what such a tuple says is made good later.
 // kernel/sched/core.c, kernel/sched/stats.h, arch/x86/mm/tlb.c, arch/x86/kernel/process_64.c.
 #pragma once
 
@@ -24,7 +27,7 @@ struct SwitchLayout {
   static constexpr size_t kMaxCpus = 1024;
   static constexpr size_t kMaxWindows = 256;
 
-  // Physical addresses; all are 8-aligned.
+  // Physical addresses; all but `lock`, which is 4-aligned, are 8-aligned.
   struct Cpu {
     // rq.nr_switches and rq.curr.
     uint64_t count = kAbsent;
@@ -32,6 +35,8 @@ struct SwitchLayout {
     // The CPU's current task, written last; at least one of the two has to be there.
     uint64_t current = kAbsent;
     uint64_t loaded_mm = kAbsent;
+    // The word of the run queue's lock that is 0 while it is free.
+    uint64_t lock = kAbsent;
   };
   // A run of virtual addresses at a run of physical ones.
   struct Window {
@@ -116,6 +121,7 @@ class SwitchLooker {
     uint32_t flags = 0;
     uint32_t lock = 0;
     uint32_t lock_again = 0;
+    uint32_t queue_lock = 0;
     uint8_t comm[16] = {};
     uint8_t comm_again[16] = {};
   };
