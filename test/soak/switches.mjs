@@ -234,12 +234,15 @@ function compare(events, traced) {
 
 /**
  * A CPU's trace without its beginning, where that is broken: of the switches that are under way while tracing is turned on, it has
- * some. A gap further on has to show as a wrong count.
+ * some, and since 6.12 a later one in the place of the first. A gap further on has to show as a wrong count.
  *
  * @param {Traced[]} trace
  */
 function unbroken(trace) {
-  const isBroken = (/** @type {number} */ at) => trace[at + 1]?.previous !== trace[at]?.pid;
+  const isBroken = (/** @type {number} */ at) => {
+    const [one, next] = trace.slice(at, at + 2);
+    return next?.previous !== one?.pid || Number(next?.time) < Number(one?.time);
+  };
   let start = 0;
   for (let at = 0; at < 4 && at + 1 < trace.length; at++) if (isBroken(at)) start = at + 1;
   return trace.slice(start);
