@@ -223,6 +223,7 @@ export function inferPidTree(of: Inference): void {
 }
 
 function lookUp(of: Inference, tree: Int32Array, head: bigint, pid: number): bigint | undefined {
+  if (pid > PID_MAX) return undefined;
   try {
     return of.from.memory.lookUp(tree, head, pid);
   } catch (error) {

@@ -6,6 +6,8 @@ import { type Doubt, doubt, type LayoutCase, mostly } from './case.js';
 import { isPointer } from './guest-words.js';
 import type { SampledTask } from './task-sample.js';
 
+/** Most PIDs a kernel gives. include/linux/threads.h, PID_MAX_LIMIT. */
+const PID_MAX = 4_194_304;
 /** Deepest PID namespace. include/linux/pid_namespace.h, MAX_PID_NS_LEVEL. */
 const MAX_LEVEL = 32;
 /** Bytes within which the links of a task lie. */
@@ -89,6 +91,7 @@ export function pidTree(of: LayoutCase): Doubt | undefined {
   const tree = Int32Array.of(tag, tagMask, maxInternal, shift, slots, chunk, maxShift);
   const at = wrap(namespace + BigInt(idr + root + head));
   const leads = (task: SampledTask) => {
+    if (task.u32(pid) > PID_MAX) return false;
     try {
       return of.checked.memory.lookUp(tree, at, task.u32(pid)) === task.u64(threadPid);
     } catch (error) {
