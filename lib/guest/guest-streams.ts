@@ -103,6 +103,14 @@ export abstract class GuestStreams {
     return stream;
   }
 
+  /**
+   * Ends every stream of this guest that is open, as leaving its loop does: what waits for the next
+   * switch, task or write goes on after its loop. The guest stays attached.
+   */
+  async interrupt(): Promise<void> {
+    await this.endStreams();
+  }
+
   /** @internal */
   protected async endStreams(): Promise<void> {
     for (const stream of this.#streams) await stream.return();

@@ -18,6 +18,11 @@ export interface SearchOptions {
    * left out: it holds the kernel's memory, and whatever of processes and files is present.
    */
   readonly pid?: number;
+  /**
+   * Which bits of the pattern count, as many bytes as it has: those that are 0 may be anything. For
+   * a number a bigint.
+   */
+  readonly mask?: Uint8Array | bigint;
   /** Only addresses that are multiples of this; default 1. */
   readonly align?: number;
   readonly signal?: AbortSignal;
@@ -25,7 +30,13 @@ export interface SearchOptions {
   readonly progress?: (done: bigint, total: bigint) => void;
 }
 
-const NAMES: OptionNames<SearchOptions> = { pid: true, align: true, signal: true, progress: true };
+const NAMES: OptionNames<SearchOptions> = {
+  pid: true,
+  mask: true,
+  align: true,
+  signal: true,
+  progress: true,
+};
 
 /** A place where the pattern is. */
 export interface SearchHit {
@@ -64,11 +75,62 @@ export async function* search(
   if (!Number.isSafeInteger(align) || align < 1) {
     throw new RangeError(`Expected align as a positive integer but received ${String(align)}`);
   }
+  const space = options.pid === undefined ? undefined : spaceOf(options.pid);
+  const find = (part: Buffer) =>
+    space === undefined ? searchRam(kernel, part, options) : searchProcess(part, options, space);
   const hits =
-    options.pid === undefined
-      ? searchRam(kernel, bytes, options)
-      : searchProcess(bytes, options, spaceOf(options.pid));
+    options.mask === undefined
+      ? find(bytes)
+      : searchMasked(bytes, toMask(options.mask, bytes), find, (hit, into) =>
+          space === undefined
+            ? kernel.memory.physical.readInto(hit.physical, into)
+            : space.memory.readInto(hit.address, into),
+        );
   for await (const hit of hits) if (hit.address % BigInt(align) === 0n) yield hit;
+}
+
+/** @throws {TypeError} @throws {RangeError} */
+function toMask(mask: Uint8Array | bigint, pattern: Buffer): Buffer {
+  if (typeof mask !== 'bigint' && !(mask instanceof Uint8Array))
+    throw new TypeError(`Expected mask as bytes or a bigint but received ${describe(mask)}`);
+  const bytes = toBytes(mask);
+  if (bytes.length !== pattern.length)
+    throw new RangeError(
+      `Expected mask with the ${pattern.length} bytes of the pattern but received ${bytes.length}`,
+    );
+  return bytes;
+}
+
+/**
+ * Searches for the longest run of bytes that count in full, and compares the rest where it is.
+ * @throws {RangeError} no byte counts in full
+ */
+async function* searchMasked(
+  pattern: Buffer,
+  mask: Buffer,
+  find: (part: Buffer) => AsyncGenerator<SearchHit>,
+  read: (hit: SearchHit, into: Buffer) => number,
+): AsyncGenerator<SearchHit> {
+  const [start, end] = longestRun(mask);
+  if (start === end) throw new RangeError('Expected mask with a byte of 0xff but received none');
+  const around = Buffer.alloc(pattern.length);
+  for await (const { address, physical } of find(pattern.subarray(start, end))) {
+    const at = { address: wrap(address - BigInt(start)), physical: physical - BigInt(start) };
+    if (at.physical < 0n || read(at, around) < around.length) continue;
+    if (around.every((byte, i) => ((byte ^ pattern[i]!) & mask[i]!) === 0)) yield at;
+  }
+}
+
+/** The longest run of 0xff: its first index, and the one behind its last. */
+function longestRun(mask: Buffer): [start: number, end: number] {
+  let best: [number, number] = [0, 0];
+  let start = 0;
+  for (let i = 0; i <= mask.length; i++) {
+    if (mask[i] === 0xff) continue;
+    if (i - start > best[1] - best[0]) best = [start, i];
+    start = i + 1;
+  }
+  return best;
 }
 
 function toBytes(pattern: Pattern): Buffer {

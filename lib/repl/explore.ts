@@ -12,6 +12,11 @@ import {
 /** A task by PID, as the list has it, or as its `task_struct`. */
 export type Who = number | Task | StructObject;
 
+/** A record may have several lines, whose ends are escaped as `\\n`; a backslash is two. */
+function linesOf(text: string): string[] {
+  return text.replace(/\\\\|\\n/g, (found) => (found === '\\n' ? '\n' : found)).split('\n');
+}
+
 /** @throws {VmiError} `VMI_UNSUPPORTED`: a kernel thread, or a task that has exited */
 function addressSpaceOf(task: StructObject): StructObject {
   const mm = task.mm as StructObject | null;
@@ -70,9 +75,10 @@ export function explorer(guest: Guest) {
     sockets: () => [...library.sockets(objects)],
     /** Lines as dmesg(1) prints them; `node-libvmi/helpers` has the records. */
     dmesg: () =>
-      [...library.dmesg(objects)].map(
-        ({ time, text }) => `[${(Number(time / 1000n) / 1e6).toFixed(6).padStart(12)}] ${text}`,
-      ),
+      [...library.dmesg(objects)].flatMap(({ time, text }) => {
+        const when = `[${(Number(time / 1000n) / 1e6).toFixed(6).padStart(12)}]`;
+        return linesOf(text).map((line) => `${when} ${line}`);
+      }),
     /** What a kernel address is; with a PID, what an address of that process is. */
     whatIs: (address: bigint, pid?: number) =>
       guest.whatIs(address, pid === undefined ? {} : { pid }),

@@ -24,16 +24,20 @@ Explore the kernel:
   object('list_head', 0xffffffff82e0c940n)    any address as any type
   [...list(variable('init_task').tasks, 'struct task_struct', 'tasks')].length
   files(1)                      also vmas(1), cmdline(1), environ(1), mounts(1), children(1)
-  stack(2)                      the functions a task off the CPU is in
+  stack(2)                      the functions a task off the CPU is in; .stack PID, of any task
   whatIs(0xffff888003a40000n)   symbol, task, stack, cache, module; whatIs(0x400000n, 1) of a process
   await search('busybox', 1)    bytes, text or a bigint, in RAM or in a process
   dmesg()                       also modules(), sockets(), runQueues(), commandLine()
+
+  await watch(() => task(1).object.nvcsw, 500)   prints what changes, until ctrl-C
 
 Use JavaScript:
   ps().filter((t) => t.uid === 1000 && !t.kthread)
   new Set(ps({ threads: true }).map((t) => t.cr3)).size
   hex(4096)                     '0x1000'
   await guest.registers()       control registers, from the hypervisor
+
+Commands begin with a dot, and take words: .explain 1, .what init_task, .dis schedule 8.
 
 Objects: guest (all of the API), kernel (guest.kernel), memory (guest.memory).
 Addresses are bigints: write 0x1000n. Tab completes symbols, structures and PIDs inside

@@ -3,6 +3,7 @@ import { type REPLServer, start } from 'node:repl';
 import type { Readable, Writable } from 'node:stream';
 import type { Guest } from '../index.js';
 import { printable } from '../text/printable.js';
+import { defineCommands } from './commands.js';
 import { completeArgument } from './complete.js';
 import { completeMember } from './complete-member.js';
 import { explorer } from './explore.js';
@@ -10,6 +11,7 @@ import { LineFeed } from './feed.js';
 import { HELP } from './help-text.js';
 import { helpers } from './helpers.js';
 import { historyFile, keepHistory } from './history.js';
+import { Watches } from './watch.js';
 import { Writer } from './writer.js';
 
 export interface ReplOptions {
@@ -43,9 +45,22 @@ export async function startRepl(guest: Guest, { input, output, env }: ReplOption
     preview: false,
     ignoreUndefined: !terminal,
   });
-  const load = () => define(server, guest, origins);
+  const watches = new Watches();
+  const load = () => {
+    define(server, guest, origins);
+    defineName(server, 'watch', (look: () => unknown, milliseconds?: number) =>
+      watches.watch(look, milliseconds, writer.write, output),
+    );
+  };
   load();
   server.on('reset', load);
+  easeDeclarations(server);
+  // What is awaited has no other end: streams of the guest, and what is watched.
+  server.prependListener('SIGINT', () => {
+    watches.end();
+    void guest.interrupt();
+  });
+  defineCommands(server, { guest, writer, output, colours, load });
   server.defineCommand('help', {
     help: 'Show what can be asked, by example',
     action() {
@@ -81,14 +96,30 @@ function define(server: REPLServer, guest: Guest, origins: WeakMap<Uint8Array, b
     ...helpers(guest, origins),
     ...explorer(guest),
   };
-  for (const [name, value] of Object.entries(names)) {
-    Object.defineProperty(server.context, name, {
-      value,
-      writable: true,
-      configurable: true,
-      enumerable: true,
-    });
-  }
+  for (const [name, value] of Object.entries(names)) defineName(server, name, value);
+}
+
+function defineName(server: REPLServer, name: string, value: unknown): void {
+  Object.defineProperty(server.context, name, {
+    value,
+    writable: true,
+    configurable: true,
+    enumerable: true,
+  });
+}
+
+/** Lets names be declared again, as one does who tries things out. */
+function easeDeclarations(server: REPLServer): void {
+  const open = server as { eval: REPLServer['eval'] };
+  const own = open.eval;
+  open.eval = function (this: REPLServer, code, ...rest) {
+    own.call(this, redeclarable(code), ...rest);
+  };
+}
+
+/** A declaration at the start of what is typed, of a name that may be there already. */
+export function redeclarable(code: string): string {
+  return code.replace(/^(\s*)(?:const|let)(?=\s+[\w$[{])/, '$1var');
 }
 
 function completeGuest(server: REPLServer, guest: Guest): void {

@@ -1,15 +1,17 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 
 const vmi = join(fileURLToPath(new URL('../..', import.meta.url)), 'dist/cli/main.js');
 
-/*
- * What a researcher types at a running guest, a line each, and what the guest's own /proc says. Two of
- * the twenty things of the plan are not here: disassembling a function, and watching something change.
- */
+/** script(1) gives a program a terminal. */
+const NO_TERMINAL = spawnSync('script', ['--version']).status !== 0;
+if (NO_TERMINAL) console.log('skipped: there is no script(1) here, so no terminal to type at');
+
+/** What a researcher types at a running guest, and what the guest's own /proc says. */
 describe.each(['bookworm', 'trixie'])('things that are typed at a guest of %s', (suite) => {
   let lab: LabGuest;
   let pid: number;
@@ -108,5 +110,69 @@ describe.each(['bookworm', 'trixie'])('things that are typed at a guest of %s', 
       else expect(`${line} → ${printed[i]}`).toBe(`${line} → ${expected}`);
     }
     expect(printed.length).toBe(asked.length);
+  });
+
+  it('takes commands, too', () => {
+    const input = [
+      '.explain 1',
+      '.stack 2',
+      '.what init_task',
+      '.hexdump linux_banner 16',
+      '.types list_head',
+      '.search BOOT_IMAGE_that_is_nowhere',
+      '.dis schedule 2',
+      '.attach',
+      'ps()',
+      '.pipe head -1',
+    ].join('\n');
+    const { stdout, stderr, status } = spawnSync(
+      process.execPath,
+      [vmi, 'repl', `qemu:${lab.pid}`],
+      { input: `${input}\n`, encoding: 'utf8' },
+    );
+    expect({ stderr, status }).toEqual({ stderr: '', status: 0 });
+    for (const expected of [
+      / 1\. init_pid_ns\n/,
+      /\nkthreadd\+0x|\nschedule\+0x/,
+      /\{ kind: 'symbol', text: 'init_task' \}/,
+      /\|Linux version /,
+      /\nlist_head\n/,
+      /0xffffffff[0-9a-f]{8} schedule .*\n0xffffffff[0-9a-f]{8} schedule\+0x/,
+      /\nLinux \d.*, \d+ processes\n/,
+      /\n *PID .*COMM\n$/,
+    ])
+      expect(stdout).toMatch(expected);
+  });
+
+  it.skipIf(NO_TERMINAL)('ends what is awaited by Ctrl-C, on a terminal', async () => {
+    const line = `'${process.execPath}' '${vmi}' repl qemu:${lab.pid}`;
+    const child = spawn('script', ['-qfc', line, '/dev/null'], {
+      env: { ...process.env, NODE_LIBVMI_HISTORY: '', TERM: 'xterm', NO_COLOR: '1' },
+    });
+    let shown = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      shown += text;
+    });
+    const until = (text: RegExp) =>
+      vi.waitFor(() => expect(shown).toMatch(text), { timeout: 60_000, interval: 50 });
+    const type = (keys: string) => child.stdin.write(keys);
+    await until(/\n.*> /);
+    type('await watch(() => "seen", 100)\r');
+    await until(/\n'seen'/);
+    type('\x03');
+    await until(/interrupted/);
+    type('for await (const one of guest.watchTasks()) console.log("event")\r');
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    type('\x03');
+    await until(/interrupted[\s\S]*interrupted/);
+    type('while (true) {}\r');
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    type('\x03');
+    await until(/interrupted[\s\S]*interrupted[\s\S]*interrupted/);
+    type('6 * 7\r');
+    await until(/\n42/);
+    type('\x04');
+    await once(child, 'close');
+    expect(child.exitCode).toBe(0);
   });
 });

@@ -70,6 +70,18 @@ describe('lines that are piped in', () => {
     expect(await piped('null.x\n')).toMatch(/^Uncaught TypeError: Cannot read .*\n/);
   });
 
+  it('may declare a name again', async () => {
+    expect(await piped('const a = 1\nconst a = 2\nlet { b } = { b: a }\nlet b = a + 1\nb\n')).toBe(
+      '3\n',
+    );
+  });
+
+  it('may be commands, whose failures are one line', async () => {
+    expect(await piped('.hexdump nosuch\n1 + 1\n')).toMatch(/^VMI_SYMBOL: .*nosuch.*\n2\n$/);
+    expect(await piped('5n\n.pipe cat | tr x X\n')).toBe('0x5n\n0X5n\n');
+    expect(await piped('.what\n')).toMatch(/Expected place like .*\n$/);
+  });
+
   it('may await: the next line waits too', async () => {
     const slow = 'const value = await new Promise((done) => setTimeout(done, 50, 16n))';
     expect(await piped(`${slow}\nvalue\nawait Promise.reject(new Error('no'))\n1n`)).toMatch(
