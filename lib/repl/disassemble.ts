@@ -60,7 +60,8 @@ export async function disassemble(guest: Guest, address: bigint, count = 16): Pr
 async function load(): Promise<Capstone> {
   let loaded: { readonly default: () => Promise<Capstone> };
   try {
-    loaded = await import(PACKAGE);
+    // @ts-expect-error It has no types.
+    loaded = await import('@alexaltea/capstone-js');
   } catch (error) {
     throw new VmiError(
       'VMI_UNSUPPORTED',
