@@ -26,6 +26,7 @@ export type { GuestStreams } from './guest/guest-streams.js';
 export type { GuestValues } from './guest/guest-values.js';
 export { Pause } from './guest/pause.js';
 export { Recorder } from './guest/recorder.js';
+export { ReportedSwitches } from './guest/reported-switches.js';
 export type { Pattern, SearchHit, SearchOptions } from './guest/search.js';
 export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';

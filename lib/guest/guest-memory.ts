@@ -10,7 +10,6 @@ import { checkSpace, type SpaceOptions } from './space.js';
 export abstract class GuestMemory extends GuestStreams {
   abstract readonly target: string;
   abstract pidToCr3(pid: number): bigint | null;
-  abstract cr3Base(cr3: AddressLike): bigint;
 
   /** Runs one question to the guest, if it still is what was attached. */
   protected abstract ask<T>(question: () => T): T;

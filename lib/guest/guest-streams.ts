@@ -1,13 +1,18 @@
+import type { AddressLike } from '../address.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
 import { Cr3Index, type Cr3IndexOptions } from '../monitor/cr3-index.js';
 import { type PauseWhenOptions, type RunningAt, stopWhenRunning } from '../monitor/pause-when.js';
+import type { SwitchSource } from '../monitor/switch.js';
 import type { SwitchStream } from '../monitor/switch-stream.js';
 import type { TaskWatch, TaskWatchOptions } from '../monitor/task-watch.js';
 import type { TrapOptions, TrappedSwitches } from '../monitor/trapped-switches.js';
 import { trapSwitches, type WatchOptions, watchSwitches, watchTasks } from '../monitor/watch.js';
 import type { Task } from '../tasks/task.js';
+import type { Cr3WriteStream } from './cr3-writes.js';
 import type { Pause } from './pause.js';
+import { ReportedSwitches } from './reported-switches.js';
 
 /** What goes on until somebody ends it. */
 export interface Ending {
@@ -26,29 +31,38 @@ export abstract class GuestStreams {
   abstract findTask(pid: number): Task | undefined;
   abstract tasks(options?: { readonly threads?: boolean }): readonly Task[];
   abstract pause(): Promise<Pause>;
+  abstract cr3Writes(options?: Cr3WriteOptions): Cr3WriteStream;
+  abstract cr3Base(cr3: AddressLike): bigint;
 
   /**
    * What each CPU runs, from now on: every switch that a thread which looks at memory meets, and
    * exactly how many it did not. The guest is not trapped and does not notice. Leaving the loop
    * ends it, and so does `close()`.
    *
-   * With `by: 'trapped'` the same as {@link trapSwitches}.
+   * With `by: 'trapped'` the same as {@link trapSwitches}; with `by: 'reported'` the writes to CR3
+   * that the hypervisor reports ({@link cr3Writes}), named.
    * @throws {VmiError} `VMI_UNSUPPORTED`: the source is an image, libvmi, or has no linear memory
    * @throws {RangeError} an option that is out of range
    */
   watchSwitches(options: TrapOptions & { readonly by: 'trapped' }): TrappedSwitches;
+  watchSwitches(options: Cr3WriteOptions & { readonly by: 'reported' }): ReportedSwitches;
   watchSwitches(options?: WatchOptions & { readonly by?: 'sampled' }): SwitchStream;
   watchSwitches({
     by = 'sampled',
     ...options
-  }: WatchOptions & { readonly by?: 'sampled' | 'trapped' } = {}): SwitchStream | TrappedSwitches {
+  }: WatchOptions & { readonly by?: SwitchSource } = {}):
+    | SwitchStream
+    | TrappedSwitches
+    | ReportedSwitches {
     if (by === 'trapped') {
       const { pids = [], ...rest } = options;
       return this.trapSwitches({ pids, ...rest });
     }
+    if (by === 'reported')
+      return new ReportedSwitches(this.cr3Writes(options), (value) => this.cr3Base(value));
     if (by !== 'sampled') {
       throw new RangeError(
-        `Expected by as 'sampled' or 'trapped' but received '${String(by)}'; what the hypervisor reports is told by cr3Writes()`,
+        `Expected by as 'sampled', 'trapped' or 'reported' but received '${String(by)}'`,
       );
     }
     return this.stream((closed) => watchSwitches(this, options, closed));
