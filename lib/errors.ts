@@ -1,3 +1,5 @@
+import { describe } from './options.js';
+
 /** Codes of every {@link VmiError}. Messages may change between releases, codes may not. */
 export type VmiErrorCode =
   | 'VMI_ADDON_MISSING'
@@ -156,7 +158,7 @@ export class CrashError extends VmiError {
 export function hex(value: bigint | number): string {
   const isNumber = typeof value === 'bigint' || Number.isInteger(value);
   if (!isNumber)
-    throw new TypeError(`Expected value as a bigint or an integer but received ${String(value)}`);
+    throw new TypeError(`Expected value as a bigint or an integer but received ${describe(value)}`);
   return value < 0 ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`;
 }
 

@@ -7,6 +7,15 @@ import { didYouMean } from './suggest.js';
 export type OptionNames<Options> = { readonly [Name in keyof Required<Options>]: true };
 
 /**
+ * Checks that a value is an object, so that its members can be looked at.
+ * @throws {TypeError}
+ */
+export function checkObject<Value>(value: Value, what = 'options'): Value & object {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  throw new TypeError(`Expected ${what} as an object but received ${describe(value)}`);
+}
+
+/**
  * Refuses an object with options that is none, or that has one nobody would read:
  * `{ thread: true }` for `threads`.
  * @throws {TypeError} with the names that there are, and those that come close
@@ -16,9 +25,8 @@ export function checkOptions<Options>(
   names: OptionNames<Options>,
   what = 'options',
 ): Options {
-  if (typeof options !== 'object' || options === null || Array.isArray(options))
-    throw new TypeError(`Expected ${what} as an object but received ${describe(options)}`);
-  for (const key of Object.keys(options)) {
+  checkObject(options, what);
+  for (const key of Object.keys(options as object)) {
     if (Object.hasOwn(names, key)) continue;
     const known = Object.keys(names);
     throw new TypeError(
@@ -44,6 +52,65 @@ export function checkSignal(signal: unknown): void {
 export function checkFlag(value: unknown, name: string): void {
   if (value === undefined || typeof value === 'boolean') return;
   throw new TypeError(`Expected ${name} as a boolean but received ${describe(value)}`);
+}
+
+/**
+ * Checks an option that is called.
+ * @throws {TypeError}
+ */
+export function checkFunction(value: unknown, name: string): void {
+  if (value === undefined || typeof value === 'function') return;
+  throw new TypeError(`Expected ${name} as a function but received ${describe(value)}`);
+}
+
+/**
+ * Checks an option that is text.
+ * @throws {TypeError}
+ */
+export function checkText(value: unknown, name: string): void {
+  if (value === undefined || typeof value === 'string') return;
+  throw new TypeError(`Expected ${name} as a string but received ${describe(value)}`);
+}
+
+/**
+ * Checks a number that has to be whole and within limits, both of them allowed.
+ * @throws {TypeError} no number
+ * @throws {RangeError} no integer, or beyond the limits
+ */
+export function checkWhole(value: unknown, name: string, min: number, max: number): number {
+  if (Number.isInteger(value) && (value as number) >= min && (value as number) <= max)
+    return value as number;
+  const Failure = typeof value === 'number' ? RangeError : TypeError;
+  throw new Failure(
+    `Expected ${name} as an integer between ${min} and ${max} but received ${describe(value)}`,
+  );
+}
+
+/**
+ * Checks an option that is one of a few values.
+ * @throws {TypeError}
+ */
+export function checkOneOf(value: unknown, name: string, values: readonly unknown[]): void {
+  if (value === undefined || values.includes(value)) return;
+  throw new TypeError(
+    `Expected ${name} as one of ${values.join(', ')} but received ${describe(value)}`,
+  );
+}
+
+/**
+ * Checks an option that is a list, and what is in it: holes in it, too.
+ * @throws {TypeError} no list @throws whatever `check` throws
+ */
+export function checkList(
+  value: unknown,
+  name: string,
+  check: (element: unknown, name: string) => void,
+): void {
+  if (value === undefined) return;
+  if (!Array.isArray(value))
+    throw new TypeError(`Expected ${name} as an array but received ${describe(value)}`);
+  // Not by forEach: it passes over holes.
+  for (const [i, element] of value.entries()) check(element, `${name}[${i}]`);
 }
 
 /**

@@ -119,7 +119,7 @@ export function parseTarget(text: string): Target {
       if (!isPid(/^[0-9]+$/.test(rest) ? Number(rest) : undefined)) throw noPid(kind, `'${text}'`);
       return { kind, pid: Number(rest) };
     case 'qmp':
-      return { kind, socket: rest };
+      return checkTarget({ kind, socket: rest });
     case 'libvirt':
       return { kind, name: rest };
     case 'image':
@@ -185,6 +185,24 @@ const FIELDS: { readonly [K in Kind]: Readonly<Record<string, string>> } = {
   },
 };
 
+/** `tcp:HOST:PORT`, with brackets around an IPv6 address; without a host it is this one. */
+const TCP = /^tcp:(\[[^\]]+\]|[^:]*):(\d+)$/;
+
+/** Host and port of a QMP socket that is none of this host's files; `undefined`: it is a path. */
+export function tcpSocket(socket: string): { host: string; port: number } | undefined {
+  const [, host = '', port] = TCP.exec(socket) ?? [];
+  if (port === undefined || Number(port) < 1 || Number(port) > 65_535) return undefined;
+  return { host: host.replace(/^\[|\]$/g, '') || 'localhost', port: Number(port) };
+}
+
+/** @throws {RangeError} `tcp:` without a port: nobody means a path by it */
+function checkSocket(socket: string): void {
+  if (!socket.startsWith('tcp:') || tcpSocket(socket) !== undefined) return;
+  throw new RangeError(
+    `Expected qmp:tcp:HOST:PORT with a port of 1 to 65535 but received 'qmp:${socket}'; a path that begins with tcp: is written ./${socket}`,
+  );
+}
+
 /**
  * Checks a target that was given as an object.
  * @throws {TypeError} no object, another kind, a field that it lacks or that nobody reads
@@ -216,6 +234,7 @@ export function checkTarget(target: unknown): Target {
   }
   if ((kind === 'qemu' || kind === 'process') && !isPid(fields.pid))
     throw noPid(kind, describe(fields.pid));
+  if (kind === 'qmp') checkSocket(fields.socket as string);
   if (kind === 'libvmi' && !['xen', 'kvm', 'file'].includes(fields.driver as string))
     throw new RangeError(
       `Expected target.driver as one of xen, kvm, file but received ${describe(fields.driver)}`,

@@ -11,6 +11,7 @@ import { type XenHost, xenHost } from '../memory/libvmi/xen-domains.js';
 import { xenEvents } from '../memory/libvmi/xen-events.js';
 import { libvirtNames, libvirtUri } from '../memory/qemu/libvirt.js';
 import { VirshError } from '../memory/qemu/virsh.js';
+import { checkObject, checkText } from '../options.js';
 import { eventsFinding } from './events.js';
 import type { Finding } from './finding.js';
 import { listGuests } from './list-guests.js';
@@ -300,15 +301,18 @@ export function cacheFinding(folder: string, writable: boolean): Finding {
 
 /**
  * Looks at this host: what attaching would find or lack, and what to do about it. Touches no guest.
- * Never throws.
+ * What fails is a finding.
  *
  * @param env where `PATH`, `LIBVIRT_DEFAULT_URI` and `NODE_LIBVMI_CACHE` are looked up; default:
  *   this process's
  * @returns one finding a check, always the same checks in the same order
+ * @throws {TypeError} `env` is no environment
  * @example
  * (await diagnose()).filter(({ status }) => status !== 'ok').map(({ fix }) => fix)
  */
 export async function diagnose(env: NodeJS.ProcessEnv = process.env): Promise<Finding[]> {
+  for (const [name, value] of Object.entries(checkObject(env, 'env')))
+    checkText(value, `env.${name}`);
   const status = readHostFile('/proc/self/status') ?? '';
   const scope = readHostFile('/proc/sys/kernel/yama/ptrace_scope');
   const folder = cacheFolder(env);

@@ -1,4 +1,5 @@
 import { turnXenEventsOff, type XenEvents, xenEvents } from '../memory/libvmi/xen-events.js';
+import { checkList, checkObject, checkWhole } from '../options.js';
 import type { Finding } from './finding.js';
 
 const check = 'events';
@@ -33,6 +34,11 @@ export function eventsFinding(domains: readonly XenEvents[]): Finding {
  * @returns one finding a domain that was freed, or could not be
  */
 export function fixEvents(domains: readonly XenEvents[] = xenEvents()): Finding[] {
+  checkList(domains, 'domains', (domain, name) => {
+    const { domain: number, listeners = null } = checkObject(domain, name) as Partial<XenEvents>;
+    checkWhole(number, `${name}.domain`, 0, 0x7fff);
+    checkList(listeners, `${name}.listeners`, () => {});
+  });
   return domains
     .filter(({ listeners }) => listeners.length === 0)
     .map((domain) =>

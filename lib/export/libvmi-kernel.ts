@@ -1,5 +1,6 @@
 import type { Kernel } from '../kernel/kernel.js';
 import type { LibvmiKernel } from '../libvmi/config.js';
+import { checkObject, describe } from '../options.js';
 
 /**
  * Gives a kernel that was found with no profile in the form in which libvmi is told of one:
@@ -14,7 +15,11 @@ import type { LibvmiKernel } from '../libvmi/config.js';
  * await libvmi.initOs({ kernel: libvmiKernel(guest.kernel) }); // 'linux'
  */
 export function libvmiKernel(kernel: Kernel): LibvmiKernel {
-  const { symbols, types } = kernel;
+  const { symbols, types } = checkObject(kernel, 'kernel');
+  if (symbols === undefined || types === undefined)
+    throw new TypeError(
+      `Expected kernel as the kernel of a guest (guest.kernel) but received ${describe(kernel)}`,
+    );
   const offset = (struct: string, member: string) => types.offset(struct, member);
   const { ranges } = kernel.memory.physical;
   return {

@@ -1,14 +1,21 @@
 import { VmiError } from '../errors.js';
 import type { KernelCache } from '../kernel/cache.js';
 import { CarriedCache } from '../kernel/carried-cache.js';
-import { Kernel, type KernelOptions, openCache } from '../kernel/kernel.js';
+import { Kernel } from '../kernel/kernel.js';
+import {
+  checkCache,
+  checkNumber,
+  type KernelOptions,
+  openCache,
+} from '../kernel/kernel-options.js';
 import { loadProfile } from '../kernel/profile/load-profile.js';
-import type { Profile } from '../kernel/profile/profile.js';
+import { checkProfile, type Profile } from '../kernel/profile/profile.js';
 import { openSource } from '../memory/open.js';
 import { PhysicalMemory } from '../memory/physical-memory.js';
 import type { Candidate, Source } from '../memory/source.js';
-import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
-import { checkTarget, formatTarget, parseTarget, type Target } from '../target.js';
+import { checkFlag, checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
+import { didYouMean } from '../suggest.js';
+import { checkTarget, formatTarget, parseTarget, TARGET_FORMS, type Target } from '../target.js';
 import { type Attached, Guest } from './guest.js';
 import { proveLayout, ShortMapError } from './layout-proof.js';
 
@@ -72,7 +79,7 @@ export async function attach(target: AttachTarget, options: AttachOptions = {}):
   checkAttachOptions(options);
   if (options.signal?.aborted === true) throw aborted(options.signal);
   const { profile, signal, cache, isolate, kernel: number, write } = options;
-  if (write === true && given instanceof PhysicalMemory) given.checkWritable();
+  if (write === true && given instanceof PhysicalMemory) checkGivenWritable(given);
   const loaded =
     typeof profile === 'string' || Array.isArray(profile)
       ? await loadProfile(profile)
@@ -117,8 +124,10 @@ export async function attachThrough(opened: KernelCache, memory: PhysicalMemory)
 /** @throws {TypeError} @throws {RangeError} */
 function toTarget(target: AttachTarget): Target | PhysicalMemory {
   if (typeof target === 'string') return parseTarget(target);
-  if (typeof target !== 'object' || target === null || !('memory' in target))
+  if (typeof target !== 'object' || target === null || Array.isArray(target))
     return checkTarget(target);
+  if ('kind' in target) return checkTarget(target);
+  if (!('memory' in target)) throw nothingToAttach(target);
   checkOptions(target, { memory: true }, 'target');
   if (target.memory instanceof PhysicalMemory) return target.memory;
   throw new TypeError(
@@ -126,33 +135,39 @@ function toTarget(target: AttachTarget): Target | PhysicalMemory {
   );
 }
 
+/** The error of an object that is no target, and has no memory either. */
+function nothingToAttach(target: object): TypeError {
+  const [key] = Object.keys(target);
+  const received = key === undefined ? 'an empty object' : `an object with '${key}'`;
+  const hint = key === undefined ? '' : didYouMean(key, ['kind', 'memory']);
+  return new TypeError(
+    `Expected target as a string (${TARGET_FORMS}), an object with kind, or one with memory (openMemory makes one) but received ${received}${hint}`,
+  );
+}
+
+/** @throws {VmiError} `VMI_UNSUPPORTED` */
+function checkGivenWritable(memory: PhysicalMemory): void {
+  if (memory.capabilities.write) return;
+  throw new VmiError(
+    'VMI_UNSUPPORTED',
+    `${memory.description} is a memory that cannot be written: openMemory() reads alone, and so does openSource() without { write: true }`,
+  );
+}
+
 /** @throws {TypeError} */
 function checkAttachOptions(options: AttachOptions): void {
   checkOptions(options, NAMES);
   checkSignal(options.signal);
-  const { cache, isolate, profile, write } = options;
-  if (!['undefined', 'boolean', 'string'].includes(typeof cache))
+  checkFlag(options.isolate, 'isolate');
+  checkFlag(options.write, 'write');
+  checkCache(options.cache);
+  checkNumber(options.kernel, 'kernel');
+  const { profile } = options;
+  if (typeof profile === 'string' || profile === undefined) return;
+  if (!Array.isArray(profile)) checkProfile(profile as Profile);
+  else if (profile.length === 0 || profile.some((path) => typeof path !== 'string'))
     throw new TypeError(
-      `Expected cache as true, false or the path of a folder but received ${describe(cache)}`,
-    );
-  const { kernel } = options;
-  if (kernel !== undefined && !(Number.isSafeInteger(kernel) && kernel >= 1))
-    throw new RangeError(
-      `Expected kernel as a number of 1 and more but received ${describe(kernel)}`,
-    );
-  for (const [name, flag] of Object.entries({ isolate, write })) {
-    if (!['undefined', 'boolean'].includes(typeof flag))
-      throw new TypeError(`Expected ${name} as a boolean but received ${describe(flag)}`);
-  }
-  const isProfile =
-    profile === undefined ||
-    typeof profile === 'string' ||
-    (Array.isArray(profile)
-      ? profile.every((path) => typeof path === 'string')
-      : typeof (profile as Partial<Profile> | null)?.source === 'string');
-  if (!isProfile)
-    throw new TypeError(
-      `Expected profile as a path, a list of paths or a profile but received ${describe(profile)}`,
+      `Expected profile as a path, a list of paths or a profile but received ${profile.length === 0 ? 'an empty list' : 'a list with something else in it'}`,
     );
 }
 

@@ -2,7 +2,7 @@ import { type AddressLike, toAddress, toLength } from '../address.js';
 import { VmiError } from '../errors.js';
 import type { P2m } from '../kernel/xen-p2m.js';
 import { VirtualMemory, type WalkResult, type WriteOptions } from '../memory/virtual-memory.js';
-import { checkOptions } from '../options.js';
+import { checkFlag, checkOptions } from '../options.js';
 import { GuestStreams } from './guest-streams.js';
 import { checkSpace, type SpaceOptions } from './space.js';
 
@@ -36,6 +36,7 @@ export abstract class GuestMemory extends GuestStreams {
   /** Writes guest-virtual memory; throws as {@link VirtualMemory.write}. */
   write(address: AddressLike, bytes: Uint8Array, options: SpaceOptions & WriteOptions = {}): void {
     const { readOnly, ...space } = checkOptions(options, { pid: true, cr3: true, readOnly: true });
+    checkFlag(readOnly, 'readOnly');
     this.ask(() => this.#space(space).write(address, bytes, { readOnly }));
   }
 

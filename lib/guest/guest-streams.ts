@@ -9,6 +9,7 @@ import type { SwitchStream } from '../monitor/switch-stream.js';
 import type { TaskWatch, TaskWatchOptions } from '../monitor/task-watch.js';
 import type { TrapOptions, TrappedSwitches } from '../monitor/trapped-switches.js';
 import { trapSwitches, type WatchOptions, watchSwitches, watchTasks } from '../monitor/watch.js';
+import { checkObject, describe } from '../options.js';
 import type { Task } from '../tasks/task.js';
 import type { Cr3WriteStream } from './cr3-writes.js';
 import type { Pause } from './pause.js';
@@ -47,13 +48,10 @@ export abstract class GuestStreams {
   watchSwitches(options: TrapOptions & { readonly by: 'trapped' }): TrappedSwitches;
   watchSwitches(options: Cr3WriteOptions & { readonly by: 'reported' }): ReportedSwitches;
   watchSwitches(options?: WatchOptions & { readonly by?: 'sampled' }): SwitchStream;
-  watchSwitches({
-    by = 'sampled',
-    ...options
-  }: WatchOptions & { readonly by?: SwitchSource } = {}):
-    | SwitchStream
-    | TrappedSwitches
-    | ReportedSwitches {
+  watchSwitches(
+    given: WatchOptions & { readonly by?: SwitchSource } = {},
+  ): SwitchStream | TrappedSwitches | ReportedSwitches {
+    const { by = 'sampled', ...options } = checkObject(given);
     if (by === 'trapped') {
       const { pids = [], ...rest } = options;
       return this.trapSwitches({ pids, ...rest });
@@ -62,7 +60,7 @@ export abstract class GuestStreams {
       return new ReportedSwitches(this.cr3Writes(options), (value) => this.cr3Base(value));
     if (by !== 'sampled') {
       throw new RangeError(
-        `Expected by as 'sampled', 'trapped' or 'reported' but received '${String(by)}'`,
+        `Expected by as 'sampled', 'trapped' or 'reported' but received ${describe(by)}`,
       );
     }
     return this.stream((closed) => watchSwitches(this, options, closed));

@@ -8,6 +8,7 @@ import { RecordedPages } from '../memory/image/recorded-pages.js';
 import { openAnswered, packRecording, scanKey } from '../memory/image/recording.js';
 import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
 import { attachThrough } from './attach.js';
+import { checkGuest } from './check-guest.js';
 import type { Guest } from './guest.js';
 
 /** Pages that are kept at most: 256 MiB. */
@@ -47,8 +48,12 @@ export class Recorder {
     this.#cache = cache;
   }
 
-  /** Reads the registers that the kernel is found by, where the source has them. */
+  /**
+   * Begins: reads the registers that the kernel is found by, where the source has them.
+   * @throws {TypeError} no guest
+   */
   static async start(guest: Guest): Promise<Recorder> {
+    checkGuest(guest);
     const { memory, kernel } = guest;
     askWhatIsAskedOften(guest);
     const registers = memory.capabilities.registers ? await memory.registers() : [];

@@ -6,7 +6,14 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { objectsOf } from '../objects/kernel-objects.js';
 import type { StructObject } from '../objects/struct-object.js';
-import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
+import {
+  checkFunction,
+  checkOptions,
+  checkSignal,
+  checkWhole,
+  describe,
+  type OptionNames,
+} from '../options.js';
 
 /** What to search for: bytes, text in UTF-8, or 8 bytes that hold a number, the lowest first. */
 export type Pattern = Uint8Array | string | bigint;
@@ -71,10 +78,9 @@ export async function* search(
   checkOptions(options, NAMES);
   checkSignal(options.signal);
   const bytes = toBytes(pattern);
-  const align = options.align ?? 1;
-  if (!Number.isSafeInteger(align) || align < 1) {
-    throw new RangeError(`Expected align as a positive integer but received ${String(align)}`);
-  }
+  const { align = 1 } = options;
+  checkWhole(align, 'align', 1, Number.MAX_SAFE_INTEGER);
+  checkFunction(options.progress, 'progress');
   const space = options.pid === undefined ? undefined : spaceOf(options.pid);
   const find = (part: Buffer) =>
     space === undefined ? searchRam(kernel, part, options) : searchProcess(part, options, space);

@@ -3,9 +3,10 @@ import { createWriteStream } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { exportProfile, PROFILE_FORMATS, type ProfileFormat } from '../export/profile.js';
 import { qemuProcesses } from '../memory/qemu/process.js';
-import { checkOptions, describe, type OptionNames } from '../options.js';
+import { checkOptions, checkText, describe, type OptionNames } from '../options.js';
 import { parseTarget } from '../target.js';
 import { version } from '../version.js';
+import { checkGuest } from './check-guest.js';
 import type { Guest } from './guest.js';
 
 /** What a profile says beside the kernel: see {@link writeProfile}. */
@@ -42,7 +43,9 @@ const PIECE = 1 << 20;
  * @param format `libvmi-conf`: an entry of libvmi.conf; `system-map`: every symbol; `isf`: a symbol
  *   file of Volatility 3, some 30 MB; `json`: facts, offsets and symbols for scripts
  * @param to path of a file, which is written anew, or a stream, which is left open
- * @throws {TypeError} another format, or an option that the format does not take
+ * @throws {TypeError} no guest, another format, neither path nor stream, or an option that the
+ *   format does not take
+ * @throws {Error} of `node:fs`, with its `code`: the file cannot be written (`ENOENT`, `EACCES`)
  * @throws {VmiError} `VMI_UNSUPPORTED`: libvmi could not read the name or the path; `VMI_SYMBOL`,
  *   `VMI_TYPE`: this kernel lacks what the form is made of
  * @example
@@ -54,7 +57,12 @@ export async function writeProfile(
   to: string | TextSink,
   options: ProfileOptions = {},
 ): Promise<void> {
+  checkGuest(guest);
   checkFormat(format, options);
+  if (typeof to !== 'string' && typeof (to as TextSink | null | undefined)?.write !== 'function')
+    throw new TypeError(
+      `Expected to as the path of a file or a stream to write to but received ${describe(to)}`,
+    );
   const pieces = exportProfile(guest.kernel, format, {
     name: options.name ?? (format === 'libvmi-conf' ? nameOf(guest.target) : ''),
     sysmap: options.sysmap === undefined ? undefined : resolve(options.sysmap),
@@ -78,6 +86,8 @@ function checkFormat(format: ProfileFormat, options: ProfileOptions): void {
     throw new TypeError(`Expected format as one of ${all} but received ${describe(format)}`);
   }
   checkOptions(options, NAMES);
+  checkText(options.name, 'name');
+  checkText(options.sysmap, 'sysmap');
   const [given] = Object.entries(options).find(([, value]) => value !== undefined) ?? [];
   if (format !== 'libvmi-conf' && given !== undefined)
     throw new TypeError(`Expected ${given} with format libvmi-conf only, not with ${format}`);

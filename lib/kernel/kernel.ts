@@ -1,50 +1,20 @@
 import { inspect } from 'node:util';
 import { hex, type VmiError } from '../errors.js';
-import type { PhysicalMemory, VcpuRegisters } from '../memory/physical-memory.js';
+import type { PhysicalMemory } from '../memory/physical-memory.js';
 import type { VirtualMemory } from '../memory/virtual-memory.js';
 import { milliseconds } from '../milliseconds.js';
-import { type CachedKernel, KernelCache } from './cache.js';
+import type { CachedKernel } from './cache.js';
 import type { CarriedCache } from './carried-cache.js';
 import type { KernelInRam } from './choose.js';
 import { KernelCpus } from './cpus.js';
 import { type ChosenKernel, findKernel } from './find-kernel.js';
 import { findKaslrOffset } from './kaslr.js';
 import type { KernelImage } from './kernel-image.js';
-import type { Profile } from './profile/profile.js';
+import { checkLoading, type KernelOptions, openCache } from './kernel-options.js';
 import type { SymbolTable } from './symbols/table.js';
 import type { TypeTable } from './types/table.js';
 import { KERNEL_MAP } from './x86-64.js';
 import type { P2m } from './xen-p2m.js';
-
-/** How a kernel is found in a memory. */
-export interface KernelOptions {
-  readonly signal?: AbortSignal | undefined;
-  /**
-   * Symbols and types from the user's files, used in place of the guest's own where they have an
-   * answer.
-   */
-  readonly profile?: Profile | undefined;
-  /** `false`: no cache; a path: a folder other than the default one. */
-  readonly cache?: boolean | string | undefined;
-  /**
-   * Which of several kernels in RAM to take, by its number in {@link Kernel.inRam}; the one that
-   * runs, or ran last, when left out.
-   */
-  readonly number?: number | undefined;
-  /** @internal The cache that `cache` names, where it is open already. */
-  readonly opened?: KernelCache | undefined;
-  /**
-   * Registers of the vCPUs, or when they are there; asked of the memory's machine when left out.
-   */
-  readonly registers?: readonly VcpuRegisters[] | Promise<readonly VcpuRegisters[]> | undefined;
-}
-
-/** The cache that an option names; `undefined`: none is to be used. */
-export function openCache(option: boolean | string | undefined): KernelCache | undefined {
-  return option === false
-    ? undefined
-    : new KernelCache(typeof option === 'string' ? option : undefined);
-}
 
 /** How a kernel was found, and where what is known of it comes from. */
 export interface Provenance {
@@ -170,8 +140,11 @@ export class Kernel {
    * @throws {VmiError} `VMI_ATTACH`: no Linux kernel that can be verified, or none of that number;
    *   what was tried and found is in the message
    * @throws {VmiError} `VMI_ABORTED`
+   * @throws {TypeError} no memory, or an option that there is not, or of another type
+   * @throws {RangeError} `number`
    */
   static async load(memory: PhysicalMemory, options: KernelOptions = {}): Promise<Kernel> {
+    checkLoading(memory, options);
     const started = milliseconds();
     const { signal, profile, registers, number } = options;
     const cache = options.opened ?? openCache(options.cache);

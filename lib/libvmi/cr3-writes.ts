@@ -1,5 +1,10 @@
 import { VmiError } from '../errors.js';
-import type { Cr3WriteOptions, RawCr3Write, RawCr3Writes } from '../memory/cr3-writes.js';
+import {
+  type Cr3WriteOptions,
+  checkCr3Writes,
+  type RawCr3Write,
+  type RawCr3Writes,
+} from '../memory/cr3-writes.js';
 import type { LibvmiSession } from './session.js';
 
 /** A vCPU loaded CR3. */
@@ -8,7 +13,6 @@ export type { Cr3WriteOptions };
 
 /** Writes that are kept unless told otherwise. */
 export const DEFAULT_QUEUE = 4_096;
-const MAX_QUEUE = 1 << 20;
 /** Milliseconds between two looks at whether libvmi still answers. */
 const LOOK = 1_000;
 
@@ -35,19 +39,15 @@ export class Cr3WriteStream implements RawCr3Writes {
   /**
    * @internal
    * @param open attaches to the guest with events
-   * @throws {RangeError} `queue`
+   * @throws {TypeError} @throws {RangeError} an option
    */
   constructor(
     open: (signal: AbortSignal | undefined) => Promise<LibvmiSession>,
     options: Cr3WriteOptions = {},
   ) {
-    const queue = options.queue ?? DEFAULT_QUEUE;
-    if (!Number.isInteger(queue) || queue < 1 || queue > MAX_QUEUE)
-      throw new RangeError(
-        `Expected queue as an integer between 1 and ${MAX_QUEUE} but received ${String(queue)}`,
-      );
+    checkCr3Writes(options);
     this.#open = open;
-    this.#queue = queue;
+    this.#queue = options.queue ?? DEFAULT_QUEUE;
     this.#signal = options.signal;
   }
 

@@ -1,3 +1,5 @@
+import { checkOptions, checkSignal, checkWhole, type OptionNames } from '../options.js';
+
 /** A vCPU loaded CR3. */
 export interface RawCr3Write {
   readonly vcpu: number;
@@ -19,6 +21,16 @@ export interface Cr3WriteOptions {
   readonly queue?: number | undefined;
   /** Ends the stream with `VMI_ABORTED`. */
   readonly signal?: AbortSignal | undefined;
+}
+
+const NAMES: OptionNames<Cr3WriteOptions> = { queue: true, signal: true };
+const MAX_QUEUE = 1 << 20;
+
+/** @throws {TypeError} @throws {RangeError} an option */
+export function checkCr3Writes(options: Cr3WriteOptions): void {
+  checkOptions(options, NAMES);
+  checkSignal(options.signal);
+  if (options.queue !== undefined) checkWhole(options.queue, 'queue', 1, MAX_QUEUE);
 }
 
 /**

@@ -1,6 +1,12 @@
 import { VmiError } from '../errors.js';
-import { checkOptions, checkSignal, type OptionNames } from '../options.js';
-import { checkTarget, type Target } from '../target.js';
+import {
+  checkFlag,
+  checkFunction,
+  checkOptions,
+  checkSignal,
+  type OptionNames,
+} from '../options.js';
+import { checkTarget, parseTarget, type Target } from '../target.js';
 import { openImage } from './image/image.js';
 import { openRecording } from './image/recording.js';
 import { openLibvmiSource } from './libvmi/libvmi.js';
@@ -26,20 +32,28 @@ const NAMES: OptionNames<OpenOptions> = {
  * Opens what a target names: finds it, and says how its RAM can be laid out. `attach` does this,
  * and looks for a kernel in the candidates; here it is for tools that want the memory alone.
  *
+ * @param given as a string or as an object, as `attach` takes it
  * @returns at least one candidate; what `open()` gives, and what is not kept, is the caller's to
  *   close
  * @throws {VmiError} `VMI_ATTACH`, `VMI_LIBRARY_MISSING`, `VMI_ADDON_MISSING`, `VMI_ABORTED`;
  *   `VMI_UNSUPPORTED`: `write` of what cannot be written
- * @throws {TypeError} no target, or no such option
+ * @throws {TypeError} no target, or an option that there is not, or of another type
+ * @throws {RangeError} a target of no form that there is
  * @example
- * const source = await openSource(parseTarget('image:/tmp/guest.elf'));
+ * const source = await openSource('image:/tmp/guest.elf');
  * await using memory = source.candidates[0].open();
  * memory.read(0x1000, 16);
  */
-export async function openSource(target: Target, options: OpenOptions = {}): Promise<Source> {
-  checkTarget(target);
+export async function openSource(
+  given: string | Target,
+  options: OpenOptions = {},
+): Promise<Source> {
+  const target = typeof given === 'string' ? parseTarget(given) : checkTarget(given);
   checkOptions(options, NAMES);
   checkSignal(options.signal);
+  checkFlag(options.isolate, 'isolate');
+  checkFlag(options.write, 'write');
+  checkFunction(options.meanwhile, 'meanwhile');
   switch (target.kind) {
     case 'qemu':
       return openQemuProcess(target.pid, options);

@@ -7,8 +7,8 @@ import type {
 } from '../../types/addon.js';
 import { type AddressLike, MAX_ADDRESS, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, VmiError } from '../errors.js';
-import { checkOptions, checkSignal, type OptionNames } from '../options.js';
-import type { Cr3WriteOptions, RawCr3Writes } from './cr3-writes.js';
+import { checkFlag, checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
+import { type Cr3WriteOptions, checkCr3Writes, type RawCr3Writes } from './cr3-writes.js';
 import type { DebugStub } from './debug-stub.js';
 import { type Engine, NATIVE } from './engine.js';
 import type {
@@ -18,7 +18,6 @@ import type {
   RegisterOptions,
   VcpuRegisters,
 } from './machine.js';
-
 import type { Addressing, PhysicalMemoryOptions } from './memory-options.js';
 import { type ScanOptions, scan } from './scan.js';
 import { checkBytes, type WriteBytes, writeAll } from './write.js';
@@ -43,7 +42,6 @@ export interface PhysicalRange {
 }
 
 const REGISTER_NAMES: OptionNames<RegisterOptions> = { signal: true, all: true };
-const CR3_WRITE_NAMES: OptionNames<Cr3WriteOptions> = { queue: true, signal: true };
 /** Result of a batch: all bytes in one buffer, and how many of each element were read. */
 export interface BatchResult {
   readonly bytes: Buffer;
@@ -77,6 +75,10 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** @internal */
   constructor(options: PhysicalMemoryOptions) {
+    if (typeof options?.native?.handle !== 'number')
+      throw new TypeError(
+        `Expected a PhysicalMemory made by openMemory() or openSource() but received ${describe(options)}`,
+      );
     this.source = options.source;
     this.description = options.description;
     this.live = options.live;
@@ -138,9 +140,9 @@ export class PhysicalMemory implements AsyncDisposable {
 
   /** Whether `length` bytes at `address` are RAM. */
   contains(address: bigint, length = 1n): boolean {
-    return this.ranges.some(
-      (range) => address >= range.start && address + length <= range.start + range.length,
-    );
+    const from = typeof address === 'bigint' ? address : toAddress(address);
+    const end = from + (typeof length === 'bigint' ? length : toAddress(length, 'length'));
+    return this.ranges.some((range) => from >= range.start && end <= range.start + range.length);
   }
 
   /**
@@ -206,9 +208,16 @@ export class PhysicalMemory implements AsyncDisposable {
     return this.#engine;
   }
 
-  /** Reads `length` bytes at every address in one crossing. */
+  /**
+   * Reads `length` bytes at every address in one crossing.
+   * @throws {TypeError} `addresses`
+   */
   readMany(addresses: BigUint64Array, length: number): BatchResult {
     this.checkOpen();
+    if (!(addresses instanceof BigUint64Array))
+      throw new TypeError(
+        `Expected addresses as a BigUint64Array but received ${describe(addresses)}`,
+      );
     const bytes = Buffer.allocUnsafeSlow(addresses.length * toLength(length));
     try {
       return { bytes, transferred: this.#native.readMany(addresses, length, bytes) };
@@ -278,6 +287,7 @@ export class PhysicalMemory implements AsyncDisposable {
     this.checkOpen();
     checkOptions(options, REGISTER_NAMES);
     checkSignal(options.signal);
+    checkFlag(options.all, 'all');
     if (this.#machine?.registers === undefined) {
       throw new VmiError('VMI_UNSUPPORTED', `${this.description} gives no vCPU registers`);
     }
@@ -310,8 +320,7 @@ export class PhysicalMemory implements AsyncDisposable {
    */
   cr3Writes(options: Cr3WriteOptions = {}): RawCr3Writes {
     this.checkOpen();
-    checkOptions(options, CR3_WRITE_NAMES);
-    checkSignal(options.signal);
+    checkCr3Writes(options);
     if (this.#machine?.cr3Writes === undefined) {
       throw new VmiError(
         'VMI_UNSUPPORTED',

@@ -1,6 +1,14 @@
 import type { Memory } from '../../types/addon.js';
+import { MAX_ADDRESS } from '../address.js';
 import { fromNative, VmiError } from '../errors.js';
-import { checkOptions, checkSignal, type OptionNames } from '../options.js';
+import {
+  checkList,
+  checkOptions,
+  checkSignal,
+  checkWhole,
+  describe,
+  type OptionNames,
+} from '../options.js';
 import type { AbortOptions } from './machine.js';
 
 export interface ScanOptions extends AbortOptions {
@@ -41,9 +49,8 @@ export async function scan(
   pattern: Uint8Array,
   options: ScanOptions,
 ): Promise<bigint[]> {
-  checkOptions(options, SCAN_NAMES);
+  checkScan(pattern, options);
   const { signal } = options;
-  checkSignal(signal);
   if (signal?.aborted) throw aborted('the scan', signal);
   const cancel = new Uint8Array(1);
   const onAbort = () => {
@@ -66,6 +73,28 @@ export async function scan(
     throw signal?.aborted ? aborted('the scan', signal) : fromNative(error);
   } finally {
     signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+/** @throws {TypeError} @throws {RangeError} */
+function checkScan(pattern: unknown, options: ScanOptions): void {
+  if (!(pattern instanceof Uint8Array))
+    throw new TypeError(
+      `Expected pattern as a Buffer or Uint8Array but received ${describe(pattern)}`,
+    );
+  checkOptions(options, SCAN_NAMES);
+  checkSignal(options.signal);
+  const { stride = 1, max = 1024, threads = 1, start = 0n, end = 0n } = options;
+  checkWhole(stride, 'stride', 1, 0x7fff_ffff);
+  checkWhole(max, 'max', 1, 65_536);
+  checkWhole(threads, 'threads', 1, 16);
+  checkList(options.offsets, 'offsets', (offset, name) => checkWhole(offset, name, 0, stride - 1));
+  for (const [name, value] of Object.entries({ start, end })) {
+    if (typeof value !== 'bigint')
+      throw new TypeError(`Expected ${name} as a bigint but received ${describe(value)}`);
+    // The end is exclusive, so that it may be one more than the last address.
+    if (value < 0n || value > MAX_ADDRESS + 1n)
+      throw new RangeError(`Expected ${name} between 0 and 2^64 but received ${value}n`);
   }
 }
 

@@ -7,7 +7,14 @@ import type {
 } from '../../types/addon.js';
 import { type AddressLike, MAX_ADDRESS, PHYSICAL_MASK, toAddress, toLength } from '../address.js';
 import { FaultError, fromNative, LEVEL_NAMES } from '../errors.js';
-import { checkOptions } from '../options.js';
+import {
+  checkFlag,
+  checkList,
+  checkObject,
+  checkOptions,
+  checkWhole,
+  describe,
+} from '../options.js';
 import type { PhysicalMemory } from './physical-memory.js';
 import { checkBytes, writeVirtual } from './write.js';
 
@@ -103,8 +110,10 @@ export class VirtualMemory {
    *   flags
    * @param levels of the page table; `guest.kernel.levels`
    * @throws {VmiError} `VMI_CLOSED`
+   * @throws {TypeError} @throws {RangeError} an argument
    */
   constructor(physical: PhysicalMemory, root: bigint, levels: 4 | 5) {
+    checkSpace(physical, root, levels);
     this.physical = physical;
     this.root = root;
     this.levels = levels;
@@ -114,6 +123,9 @@ export class VirtualMemory {
 
   /** Names linear mappings that need no page walk: the direct map and the kernel image. */
   setWindows(windows: readonly Mapping[]): void {
+    if (!Array.isArray(windows))
+      throw new TypeError(`Expected windows as an array but received ${describe(windows)}`);
+    checkList(windows, 'windows', checkMapping);
     this.#native.setWindows(
       BigUint64Array.from(
         windows.flatMap((window) => [window.virtual, window.length, window.physical]),
@@ -197,6 +209,11 @@ export class VirtualMemory {
    * @throws {CorruptError} there are more, or the tables have no end
    */
   mappings(start: bigint, end: bigint, max = 65_536): MappingList {
+    for (const [name, value] of Object.entries({ start, end })) {
+      if (typeof value !== 'bigint')
+        throw new TypeError(`Expected ${name} as a bigint but received ${describe(value)}`);
+    }
+    checkWhole(max, 'max', 1, 0x7fff_ffff);
     let raw: BigUint64Array;
     try {
       raw = this.#native.mappings(start, end, max);
@@ -245,6 +262,7 @@ export class VirtualMemory {
    */
   write(address: AddressLike, bytes: Uint8Array, options: WriteOptions = {}): void {
     checkOptions(options, { readOnly: true });
+    checkFlag(options.readOnly, 'readOnly');
     writeVirtual(this, toAddress(address), checkBytes(bytes), options.readOnly === true);
   }
 
@@ -359,4 +377,22 @@ export class VirtualMemory {
 function failed(error: unknown, address: AddressLike): unknown {
   toAddress(address);
   return fromNative(error);
+}
+
+/** @throws {TypeError} @throws {RangeError} */
+function checkSpace(physical: PhysicalMemory, root: bigint, levels: number): void {
+  if (typeof physical?.addressSpace !== 'function')
+    throw new TypeError(`Expected physical as a PhysicalMemory but received ${describe(physical)}`);
+  if (typeof root !== 'bigint')
+    throw new TypeError(`Expected root as a bigint but received ${describe(root)}`);
+  checkWhole(levels, 'levels', 4, 5);
+}
+
+/** @throws {TypeError} */
+function checkMapping(mapping: unknown, name: string): void {
+  const { virtual, length, physical } = checkObject(mapping, name) as Partial<Mapping>;
+  for (const [member, value] of Object.entries({ virtual, length, physical })) {
+    if (typeof value !== 'bigint')
+      throw new TypeError(`Expected ${name}.${member} as a bigint but received ${describe(value)}`);
+  }
 }

@@ -1,7 +1,7 @@
 import { type AddressLike, toAddress } from '../address.js';
 import { FaultError, VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { checkOptions, describe, type OptionNames } from '../options.js';
+import { checkOptions, checkWhole, describe, type OptionNames } from '../options.js';
 import { cr3Base } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 
@@ -105,8 +105,9 @@ export class Cr3Index implements AsyncDisposable {
   /** @internal */
   constructor(guest: IndexedGuest, options: Cr3IndexOptions, closed: () => void) {
     checkOptions(options, NAMES);
-    const interval = checkWhole('interval', options.interval ?? 20, 1, MAX_INTERVAL);
-    this.#keep = checkWhole('keep', options.keep ?? 100_000, 0, MAX_KEEP);
+    const { interval = 20, keep = 100_000 } = options;
+    checkWhole(interval, 'interval', 1, MAX_INTERVAL);
+    this.#keep = checkWhole(keep, 'keep', 0, MAX_KEEP);
     this.#guest = guest;
     this.#closed = closed;
     this.#begin();
@@ -184,9 +185,12 @@ export class Cr3Index implements AsyncDisposable {
    * Whose a CR3 value is.
    * @param value any value a CR3 register can hold
    * @param at the host time at which it was held, milliseconds since 1970
+   * @throws {TypeError} @throws {RangeError} no CR3 value, or no time
    */
   name(value: AddressLike, at?: number): Cr3Name {
     const address = toAddress(value, 'cr3');
+    if (at !== undefined && !Number.isFinite(at))
+      throw new TypeError(`Expected at as milliseconds since 1970 but received ${describe(at)}`);
     const { kernel } = this.#guest;
     const cr3 = cr3Base(address, kernel.pti);
     const isKernel = cr3 === cr3Base(kernel.root, kernel.pti);
@@ -321,11 +325,4 @@ function rank(entry: Entry): number {
 
 function toOwner({ mm: _, look: __, ...owner }: Entry): Cr3Owner {
   return owner;
-}
-
-function checkWhole(name: string, value: number, min: number, max: number): number {
-  if (Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new RangeError(
-    `Expected ${name} as an integer between ${min} and ${max} but received ${describe(value)}`,
-  );
 }

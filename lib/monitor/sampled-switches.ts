@@ -1,6 +1,7 @@
 import type { NativeSamplerOptions, Sampler } from '../../types/addon.js';
 import { fromNative, VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { checkList, checkWhole, describe } from '../options.js';
 import { ClockTie } from './clock-tie.js';
 import { RunningTask, type Switch } from './switch.js';
 import { type SwitchLayout, switchLayout } from './switch-layout.js';
@@ -37,6 +38,8 @@ const FIRST_INTERVAL = 250_000;
 const QUEUE = 65_536;
 const MAX_QUEUE = 1 << 20;
 const MAX_RATE = 1_000_000;
+/** Above the number of any CPU. kernel: NR_CPUS is 8,192 at most. */
+const MAX_CPU = 0xffff;
 
 /** How often the CPUs are looked at, and what of them is told. */
 export interface SampleOptions {
@@ -110,8 +113,9 @@ export class SwitchSampler {
    * @throws {VmiError} as {@link switchLayout}
    */
   constructor(guest: SampledGuest, options: SampleOptions = {}) {
+    checkSampling(options);
     const pace = toPace(options.rate);
-    const capacity = toQueue(options.queue);
+    const { queue: capacity = QUEUE } = options;
     guest.kernel.memory.begin();
     this.layout = switchLayout(guest.kernel, options.cpus);
     try {
@@ -206,22 +210,25 @@ export class SwitchSampler {
   }
 }
 
+/**
+ * Checks how a guest is to be sampled.
+ * @throws {TypeError} @throws {RangeError}
+ */
+export function checkSampling({ rate, cpus, queue }: SampleOptions): void {
+  checkList(cpus, 'cpus', (cpu, name) => checkWhole(cpu, name, 0, MAX_CPU));
+  if (queue !== undefined) checkWhole(queue, 'queue', 1, MAX_QUEUE);
+  if (rate === undefined || rate === 'full') return;
+  if (typeof rate === 'number' && rate > 0 && rate <= MAX_RATE) return;
+  const Failure = typeof rate === 'number' ? RangeError : TypeError;
+  throw new Failure(
+    `Expected rate as 'full' or a number above 0 and up to ${MAX_RATE} looks a second but received ${describe(rate)}`,
+  );
+}
+
 function toPace(rate: number | 'full' | undefined): { interval: number; share: number } {
   if (rate === undefined) return { interval: FIRST_INTERVAL, share: SHARE };
   if (rate === 'full') return { interval: 0, share: 0 };
-  if (typeof rate !== 'number' || !(rate > 0) || rate > MAX_RATE) {
-    throw new RangeError(
-      `Expected rate as 'full' or a number above 0 and up to ${MAX_RATE} looks a second but received ${String(rate)}`,
-    );
-  }
   return { interval: Math.min(Math.round(1e9 / rate), 3.6e12), share: 0 };
-}
-
-function toQueue(queue = QUEUE): number {
-  if (Number.isInteger(queue) && queue >= 1 && queue <= MAX_QUEUE) return queue;
-  throw new RangeError(
-    `Expected queue as an integer between 1 and ${MAX_QUEUE} but received ${String(queue)}`,
-  );
 }
 
 /** The error of a guest that nobody can sample. */

@@ -52,7 +52,6 @@ export interface TaskWatchGuest {
   tasks(options: { readonly threads: boolean }): readonly Task[];
 }
 
-const MAX_INTERVAL = 60_000;
 /** Times that a listing is tried again at the beginning because tasks were born meanwhile. */
 const TRIES = 8;
 
@@ -74,7 +73,6 @@ export class TaskWatch extends PolledStream<TaskEvent> {
 
   /**
    * @param sampler of the same guest; `undefined` where it cannot be sampled
-   * @throws {RangeError} `interval`
    * @internal
    */
   constructor(
@@ -83,14 +81,7 @@ export class TaskWatch extends PolledStream<TaskEvent> {
     sampler: SwitchSampler | undefined,
     closed: () => void,
   ) {
-    const interval = options.interval ?? 50;
-    if (!Number.isInteger(interval) || interval < 1 || interval > MAX_INTERVAL) {
-      sampler?.stop();
-      throw new RangeError(
-        `Expected interval as an integer between 1 and ${MAX_INTERVAL} milliseconds but received ${String(interval)}`,
-      );
-    }
-    super(interval, options.signal, closed);
+    super(options.interval ?? 50, options.signal, closed);
     this.#guest = guest;
     this.#threads = options.threads === true;
     this.#sampler = sampler;

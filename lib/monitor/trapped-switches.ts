@@ -2,6 +2,7 @@ import { wrap } from '../address.js';
 import { CorruptError, hex, VmiError } from '../errors.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { DebugStub, StubHit } from '../memory/debug-stub.js';
+import { checkWhole } from '../options.js';
 import { pgdToCr3 } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 import { EventStream } from './event-stream.js';
@@ -90,14 +91,9 @@ export class TrappedSwitches extends EventStream<Switch> {
         `Expected 1 to 4 pids to trap, as many as a processor has watchpoints, but received ${pids.length}`,
       );
     }
-    if (!Number.isInteger(queue) || queue < 1 || queue > MAX_QUEUE) {
-      throw new RangeError(
-        `Expected queue as an integer between 1 and ${MAX_QUEUE} but received ${String(queue)}`,
-      );
-    }
     this.#guest = guest;
     this.#options = options;
-    this.#capacity = queue;
+    this.#capacity = checkWhole(queue, 'queue', 1, MAX_QUEUE);
     this.#closed = closed;
     this.#reader = new TaskReader(guest.kernel);
   }

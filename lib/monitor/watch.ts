@@ -1,7 +1,19 @@
 import type { Kernel } from '../kernel/kernel.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
-import { checkOptions, checkSignal, describe, type OptionNames } from '../options.js';
-import { cannotSample, type SampleOptions, SwitchSampler } from './sampled-switches.js';
+import {
+  checkFlag,
+  checkList,
+  checkOptions,
+  checkSignal,
+  checkWhole,
+  type OptionNames,
+} from '../options.js';
+import {
+  cannotSample,
+  checkSampling,
+  type SampleOptions,
+  SwitchSampler,
+} from './sampled-switches.js';
 import { type StreamOptions, SwitchStream } from './switch-stream.js';
 import { TaskWatch, type TaskWatchGuest, type TaskWatchOptions } from './task-watch.js';
 import { type TrapOptions, type TrappedGuest, TrappedSwitches } from './trapped-switches.js';
@@ -14,6 +26,11 @@ export interface WatchedGuest {
 
 /** Which switches are told. */
 export interface WatchOptions extends SampleOptions, StreamOptions {}
+
+/** Milliseconds between two listings of tasks, at most. */
+const MAX_INTERVAL = 60_000;
+/** Highest PID that a 32-bit pid_t can hold. */
+const MAX_PID = 0x7fff_ffff;
 
 const WATCH: OptionNames<WatchOptions> = {
   rate: true,
@@ -37,6 +54,7 @@ export function watchSwitches(
   checkOptions(options, WATCH);
   checkSignal(options.signal);
   checkPids(options.pids);
+  checkSampling(options);
   return new SwitchStream(startSampling(guest, options), options, closed);
 }
 
@@ -61,6 +79,7 @@ export function trapSwitches(
 /**
  * Begins to watch a guest's tasks; with a sampler where it can be sampled.
  * @param closed called once, when the stream has ended
+ * @throws {TypeError} @throws {RangeError} an option
  */
 export function watchTasks(
   guest: WatchedGuest & Pick<TaskWatchGuest, 'tasks'>,
@@ -69,6 +88,8 @@ export function watchTasks(
 ): TaskWatch {
   checkOptions(options, TASKS);
   checkSignal(options.signal);
+  checkFlag(options.threads, 'threads');
+  if (options.interval !== undefined) checkWhole(options.interval, 'interval', 1, MAX_INTERVAL);
   const { memory } = guest;
   if (!memory.live) throw cannotSample(memory.description, 'it is an image, and does not run');
   const sampler = memory.source === 'qemu' ? startSampling(guest, {}) : undefined;
@@ -95,13 +116,5 @@ export function startSampling(guest: WatchedGuest, options: SampleOptions): Swit
 }
 
 function checkPids(pids: readonly number[] | undefined): void {
-  if (pids !== undefined && !Array.isArray(pids))
-    throw new TypeError(`Expected pids as an array but received ${describe(pids)}`);
-  for (const pid of pids ?? []) {
-    if (!Number.isInteger(pid) || pid < 0 || pid > 0x7fff_ffff) {
-      throw new RangeError(
-        `Expected pids of integers between 0 and ${0x7fff_ffff} but received ${String(pid)}`,
-      );
-    }
-  }
+  checkList(pids, 'pids', (pid, name) => checkWhole(pid, name, 0, MAX_PID));
 }

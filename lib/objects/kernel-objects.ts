@@ -3,7 +3,7 @@ import { CorruptError, hex, VmiError } from '../errors.js';
 import type { SymbolTable } from '../kernel/symbols/table.js';
 import type { TypeRef, TypeTable } from '../kernel/types/table.js';
 import { VirtualMemory } from '../memory/virtual-memory.js';
-import { checkName } from '../options.js';
+import { checkName, checkText } from '../options.js';
 import { makeReader } from './readers.js';
 import { Reference } from './reference.js';
 import type { BitField, ObjectSpace, Reader, ValueMemory } from './space.js';
@@ -83,6 +83,7 @@ export class KernelObjects {
    */
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
   variable(name: string, type?: string): any {
+    checkText(type, 'type');
     const address = this.#kernel.symbols.address(checkName(name));
     const ref = this.#typeOf(name, type);
     this.#space.fresh();
@@ -101,6 +102,7 @@ export class KernelObjects {
    */
   // biome-ignore lint/suspicious/noExplicitAny: of which type, only the guest tells
   perCpu(name: string, cpu: number, type?: string): any {
+    checkText(type, 'type');
     const base = this.#kernel.symbols.address(checkName(name));
     const address = wrap(base + this.#kernel.perCpuOffset(cpu));
     const ref = this.#typeOf(name, type);

@@ -1,3 +1,4 @@
+import { describe } from '../../options.js';
 import type { ListedSymbols } from '../symbols/listed.js';
 import type { TypeTable } from '../types/table.js';
 
@@ -12,4 +13,22 @@ export interface Profile {
   readonly source: string;
   /** The text of `linux_banner`, where the profile has it. */
   readonly banner?: string;
+}
+
+/**
+ * Checks a profile that the user gives: what `loadProfile` gives, or something that is like it.
+ * @throws {TypeError}
+ */
+export function checkProfile(profile: unknown): void {
+  const { source, symbols, types } = (profile ?? {}) as Partial<Record<keyof Profile, unknown>>;
+  const isTable = (table: unknown) => typeof table === 'object' && table !== null;
+  const isProfile =
+    typeof source === 'string' &&
+    (symbols === undefined || isTable(symbols)) &&
+    (types === undefined || isTable(types)) &&
+    (symbols !== undefined || types !== undefined);
+  if (isProfile) return;
+  throw new TypeError(
+    `Expected profile as a path, a list of paths or a profile, which has a source and symbols or types (loadProfile gives one), but received ${describe(profile)}`,
+  );
 }

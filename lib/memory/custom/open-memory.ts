@@ -1,7 +1,17 @@
 import { addon } from '../../addon.js';
 import type { AddressLike } from '../../address.js';
 import { fromNative, VmiError } from '../../errors.js';
-import { checkOptions, describe, type OptionNames } from '../../options.js';
+import { escapeText } from '../../escape.js';
+import {
+  checkFlag,
+  checkFunction,
+  checkObject,
+  checkOneOf,
+  checkOptions,
+  checkText,
+  describe,
+  type OptionNames,
+} from '../../options.js';
 import {
   type AbortOptions,
   type Addressing,
@@ -13,11 +23,15 @@ import {
 import { SCRIPTED } from '../scripted/engine.js';
 import { type ReadMemory, ScriptedMemory } from '../scripted/scripted-memory.js';
 import { checkRanges } from './ranges.js';
-import { type MemorySegment, placeSegments } from './segments.js';
+import { checkRegisters } from './registers.js';
+import { type MemorySegment, type PlacedSegments, placeSegments } from './segments.js';
 
 /** What a memory is besides its bytes. */
 export interface MemoryControls {
-  /** One line for people: what it is. Default: what it is made of. */
+  /**
+   * One line for people: what it is. Default: what it is made of. What a terminal may act on is
+   * escaped.
+   */
   readonly description?: string | undefined;
   /**
    * Whether the guest may change while it is read. Default: `true` where a function or a process
@@ -81,12 +95,25 @@ const CONTROLS: OptionNames<MemoryControls> = {
  * await using guest = await attach({ memory });
  */
 export function openMemory(options: MemoryOptions): PhysicalMemory {
-  if (typeof options === 'object' && options !== null && 'read' in options) {
+  checkObject(options);
+  if ('read' in options && options.read !== undefined) {
     checkOptions(options, { ...CONTROLS, ranges: true, read: true });
+    checkControls(options);
     return openReadable(options);
   }
-  checkOptions(options, { ...CONTROLS, segments: true });
-  return openSegments(options);
+  const { read: _, ...rest } = options as SegmentedMemory & { readonly read?: undefined };
+  checkOptions<SegmentedMemory>(rest, { ...CONTROLS, segments: true });
+  checkControls(rest);
+  return openSegments(rest);
+}
+
+/** @throws {TypeError} */
+function checkControls(controls: MemoryControls): void {
+  checkText(controls.description, 'description');
+  checkFlag(controls.live, 'live');
+  checkOneOf(controls.addressing, 'addressing', ['guest-physical', 'machine']);
+  for (const name of ['registers', 'pause', 'resume', 'close'] as const)
+    checkFunction(controls[name], name);
 }
 
 function openReadable(options: ReadableMemory): PhysicalMemory {
@@ -97,7 +124,7 @@ function openReadable(options: ReadableMemory): PhysicalMemory {
     native: new ScriptedMemory(ranges, options.read),
     engine: SCRIPTED,
     source: 'custom',
-    description: options.description ?? `${sizeOf(ranges)} read by a function`,
+    description: escapeText(options.description ?? `${sizeOf(ranges)} read by a function`),
     live: options.live ?? true,
     addressing: options.addressing ?? 'guest-physical',
     machine: new CustomMachine(options),
@@ -115,23 +142,29 @@ function openSegments(options: SegmentedMemory): PhysicalMemory {
     return new PhysicalMemory({
       native,
       source: 'custom',
-      description: options.description ?? placed.description,
+      description: escapeText(options.description ?? placed.description),
       live: options.live ?? placed.pid !== undefined,
       addressing: options.addressing ?? 'guest-physical',
       machine,
     });
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === undefined || code.startsWith('VMI_') || code.startsWith('ERR_'))
-      throw fromNative(error);
-    throw new VmiError(
-      'VMI_ATTACH',
-      `cannot open ${placed.description}: ${(error as Error).message}`,
-      { cause: error },
-    );
+    throw asOpening(error, placed);
   } finally {
     placed.release();
   }
+}
+
+/** The error of opening segments, with the paths of files in place of their descriptors. */
+function asOpening(error: unknown, { files, description }: PlacedSegments): unknown {
+  const known = fromNative(error);
+  const { code, message } = known as NodeJS.ErrnoException;
+  if (code === undefined || code.startsWith('ERR_')) return known;
+  const text = message.replace(
+    /file descriptor (\d+)/,
+    (whole, fd: string) => files.get(Number(fd)) ?? whole,
+  );
+  if (known instanceof VmiError) return new VmiError(known.code, text, { cause: error });
+  return new VmiError('VMI_ATTACH', `cannot open ${description}: ${text}`, { cause: error });
 }
 
 function sizeOf(ranges: readonly PhysicalRange[]): string {
@@ -148,14 +181,11 @@ class CustomMachine implements Machine {
   #isPaused = false;
 
   constructor({ registers, pause, resume, close }: MemoryControls) {
-    for (const [name, given] of Object.entries({ registers, pause, resume, close })) {
-      if (given !== undefined && typeof given !== 'function')
-        throw new TypeError(`Expected ${name} as a function but received ${describe(given)}`);
-    }
     if ((pause === undefined) !== (resume === undefined))
       throw new TypeError('Expected pause and resume, both or neither, but received one of them');
     this.#close = close;
-    if (registers !== undefined) this.registers = (options) => registers(options);
+    if (registers !== undefined)
+      this.registers = async (options) => checkRegisters(await registers(options));
     if (pause === undefined || resume === undefined) return;
     this.pause = async () => {
       await pause();

@@ -1,6 +1,6 @@
 import { type AddressLike, toAddress } from '../../address.js';
 import { hex } from '../../errors.js';
-import { describe } from '../../options.js';
+import { checkOptions, describe } from '../../options.js';
 import type { PhysicalRange } from '../physical-memory.js';
 
 /** End of what an entry of a page table can hold. SDM vol. 3A, 4.4. */
@@ -19,10 +19,14 @@ export function checkRanges(
     throw new TypeError(
       `Expected ranges as a list of { start, length } but received ${Array.isArray(ranges) ? 'an empty one' : describe(ranges)}`,
     );
-  const checked = ranges.map((range, i) => ({
-    start: toPages(range?.start, `start of range ${i}`),
-    length: toPages(range?.length, `length of range ${i}`),
-  }));
+  // Not by map: it passes over holes.
+  const checked = Array.from(ranges, (range, i) => {
+    checkOptions(range, { start: true, length: true }, `range ${i}`);
+    return {
+      start: toPages(range.start, `start of range ${i}`),
+      length: toPages(range.length, `length of range ${i}`),
+    };
+  });
   return inOrder(checked);
 }
 

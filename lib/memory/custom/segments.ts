@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { NativeSegment } from '../../../types/addon.js';
 import { type AddressLike, toAddress } from '../../address.js';
 import { VmiError } from '../../errors.js';
-import { checkOptions, describe } from '../../options.js';
+import { checkObject, checkOptions, describe } from '../../options.js';
 import { inOrder, toPages } from './ranges.js';
 
 /** A piece of RAM, and where its bytes are on this host. */
@@ -46,6 +46,8 @@ export interface PlacedSegments {
   readonly segments: NativeSegment[];
   readonly pid: number | undefined;
   readonly description: string;
+  /** What the files are, by descriptor: paths, or a buffer. */
+  readonly files: ReadonlyMap<number, string>;
   /** Closes what was opened: a mapping keeps its file. */
   release(): void;
 }
@@ -61,15 +63,18 @@ export function placeSegments(segments: readonly MemorySegment[]): PlacedSegment
     throw new TypeError(
       `Expected segments as a list of files, buffers or parts of a process but received ${Array.isArray(segments) ? 'an empty one' : describe(segments)}`,
     );
-  const descriptors: number[] = [];
+  const files = new Map<number, string>();
   const release = () => {
-    for (const fd of descriptors.splice(0)) closeSync(fd);
+    for (const fd of files.keys()) closeSync(fd);
+    files.clear();
   };
   const names = new Set<string>();
   let pid: number | undefined;
   try {
-    const placed = segments.map((segment: MemorySegment, i): NativeSegment => {
-      if (typeof segment === 'object' && segment !== null && 'pid' in segment) {
+    // Not by map: it passes over holes.
+    const placed = Array.from(segments, (given: MemorySegment, i): NativeSegment => {
+      const segment = withoutUndefined(checkObject(given, `segment ${i}`));
+      if ('pid' in segment) {
         const native = ofProcess(segment, i);
         if (pid !== undefined && pid !== segment.pid)
           throw new TypeError(
@@ -80,16 +85,22 @@ export function placeSegments(segments: readonly MemorySegment[]): PlacedSegment
         return native;
       }
       const [native, name] = ofFile(segment, i);
-      descriptors.push(native.fd!);
+      files.set(native.fd!, name);
       names.add(name);
       return native;
     });
     inOrder(placed.map(({ physical, length }) => ({ start: physical, length })));
-    return { segments: placed, pid, description: [...names].join(', '), release };
+    return { segments: placed, pid, description: [...names].join(', '), files, release };
   } catch (error) {
     release();
     throw error;
   }
+}
+
+/** What is given as `undefined` is left out. */
+function withoutUndefined(segment: MemorySegment): MemorySegment {
+  const given = Object.entries(segment).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given) as unknown as MemorySegment;
 }
 
 function ofProcess(segment: ProcessSegment, i: number): NativeSegment {
@@ -109,7 +120,7 @@ function ofProcess(segment: ProcessSegment, i: number): NativeSegment {
 
 function ofFile(segment: FileSegment | BufferSegment, i: number): [NativeSegment, string] {
   const what = `segment ${i}`;
-  if (typeof segment === 'object' && segment !== null && 'buffer' in segment) {
+  if ('buffer' in segment) {
     checkOptions(segment, { physical: true, buffer: true }, what);
     const { buffer } = segment;
     if (!(buffer instanceof Uint8Array))

@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { VmiError } from '../../errors.js';
+import { tcpSocket } from '../../target.js';
 import type { AccessWords } from '../pause-guard.js';
 import type { Monitor, MonitorAccess } from './monitor.js';
 
@@ -67,7 +68,7 @@ export class QmpClient implements Monitor {
    * it
    */
   static async open(socketPath: string): Promise<QmpClient> {
-    const socket = connect(addressOf(socketPath));
+    const socket = connect(tcpSocket(socketPath) ?? { path: socketPath });
     const client = new QmpClient(socketPath, socket);
     // QEMU may as well read it while it greets. Answers come in order, so nobody waits for this
     // one: should it be refused, all that follows is, with the reason.
@@ -239,22 +240,13 @@ export class QmpSocket implements MonitorAccess {
   }
 }
 
-/** `tcp:HOST:PORT`, with brackets around an IPv6 address, or the path of a UNIX socket. */
-const TCP = /^tcp:(\[[^\]]+\]|[^:]*):(\d+)$/;
-
-function addressOf(socket: string): { path: string } | { host: string; port: number } {
-  const match = TCP.exec(socket);
-  if (match === null) return { path: socket };
-  const host = match[1]!.replace(/^\[|\]$/g, '');
-  return { host: host === '' ? 'localhost' : host, port: Number(match[2]) };
-}
-
 function describeConnect(socketPath: string, error: NodeJS.ErrnoException): VmiError {
   const advice: Record<string, string> = {
     ENOENT: "there is no such socket; 'vmi list' shows the guests of this host and their sockets",
     ECONNREFUSED: 'nobody listens there; the QEMU that made it has ended',
     EACCES: 'no right to connect; run as the user of that QEMU or as root',
     ENOTSOCK: 'that is no socket',
+    EAGAIN: "the monitor's queue of clients is full: others wait for it already; try again",
   };
   const why = advice[error.code ?? ''] ?? error.message;
   return new VmiError('VMI_ATTACH', `cannot connect to the QMP socket ${socketPath}: ${why}`, {

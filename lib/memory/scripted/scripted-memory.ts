@@ -8,6 +8,7 @@ import { handleOf } from './loader.js';
 /**
  * Reads guest-physical memory: fills `into` with the bytes from `address` on, and returns how many
  * it filled; fewer where the rest cannot be read. What it throws ends the operation that asked.
+ * What it writes to `into` after it has returned changes nothing.
  */
 export type ReadMemory = (address: bigint, into: Uint8Array) => number;
 
@@ -157,7 +158,8 @@ export class ScriptedMemory implements Memory {
       (range) => start >= range.start && start < range.start + range.length,
     );
     const bytes = new Uint8Array(isRam ? PAGE_SIZE : 0);
-    const page = isRam ? bytes.subarray(0, this.#ask(start, bytes)) : bytes;
+    // A copy: the function may keep what it was given, and write to it later.
+    const page = isRam ? bytes.slice(0, this.#ask(start, bytes)) : bytes;
     if (this.#pages.size >= MAX_PAGES) this.#pages.clear();
     this.#pages.set(number, page);
     return page;

@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { CorruptError } from '../../../lib/errors.js';
-import { Kernel, type KernelOptions } from '../../../lib/kernel/kernel.js';
+import { Kernel } from '../../../lib/kernel/kernel.js';
+import type { KernelOptions } from '../../../lib/kernel/kernel-options.js';
 import type { P2m } from '../../../lib/kernel/xen-p2m.js';
 import { MachineSpaces } from '../../../lib/tasks/xen-spaces.js';
 import { fakeAddon, fakePhysicalMemory } from '../support/fake-memory.js';
