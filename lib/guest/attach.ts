@@ -165,7 +165,7 @@ function checkAttachOptions(options: AttachOptions): void {
   const { profile } = options;
   if (typeof profile === 'string' || profile === undefined) return;
   if (!Array.isArray(profile)) checkProfile(profile as Profile);
-  else if (profile.length === 0 || profile.some((path) => typeof path !== 'string'))
+  else if (profile.length === 0 || [...profile].some((path) => typeof path !== 'string'))
     throw new TypeError(
       `Expected profile as a path, a list of paths or a profile but received ${profile.length === 0 ? 'an empty list' : 'a list with something else in it'}`,
     );

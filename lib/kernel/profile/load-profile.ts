@@ -28,7 +28,11 @@ const MAX_UNPACKED = 512 << 20;
  */
 export async function loadProfile(paths: string | readonly string[]): Promise<Profile> {
   const list = typeof paths === 'string' ? [paths] : paths;
-  if (!Array.isArray(list) || list.some((path) => typeof path !== 'string'))
+  if (
+    !Array.isArray(list) ||
+    list.length === 0 ||
+    [...list].some((path) => typeof path !== 'string')
+  )
     throw new TypeError(`Expected a path, or a list of paths, but received ${describe(paths)}`);
   const parts = await Promise.all(list.map(loadOne));
   const symbols = parts.find((part) => part.symbols !== undefined)?.symbols;

@@ -20,15 +20,17 @@ export interface Profile {
  * @throws {TypeError}
  */
 export function checkProfile(profile: unknown): void {
-  const { source, symbols, types } = (profile ?? {}) as Partial<Record<keyof Profile, unknown>>;
+  const { source, symbols, types, banner } = (profile ?? {}) as Partial<
+    Record<keyof Profile, unknown>
+  >;
   const isTable = (table: unknown) => typeof table === 'object' && table !== null;
   const isProfile =
     typeof source === 'string' &&
     (symbols === undefined || isTable(symbols)) &&
     (types === undefined || isTable(types)) &&
-    (symbols !== undefined || types !== undefined);
+    (symbols ?? types ?? banner) !== undefined;
   if (isProfile) return;
   throw new TypeError(
-    `Expected profile as a path, a list of paths or a profile, which has a source and symbols or types (loadProfile gives one), but received ${describe(profile)}`,
+    `Expected profile as a path, a list of paths or a profile but received ${describe(profile)}; a profile has a source, and symbols or types, as loadProfile gives it`,
   );
 }

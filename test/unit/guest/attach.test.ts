@@ -1,14 +1,21 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   attach,
+  diagnose,
   type Guest,
+  Kernel,
+  libvmiKernel,
   type MemoryOptions,
   openMemory,
   openSource,
+  PhysicalMemory,
   parseTarget,
+  Recorder,
+  VirtualMemory,
+  writeProfile,
 } from '../../../lib/index.js';
 import { buildGuest, registersOf } from '../kernel/support/build-guest.js';
 
@@ -205,10 +212,12 @@ describe('attach refuses', () => {
     ["or an object but received 14776; did you mean 'qemu:14776'?", 14776],
     ['or an object but received null', null],
     ['or an object but received an array', ['qemu:1']],
-    [
-      'Expected target.kind as one of qemu, qmp, process, libvirt, image, replay, libvmi but received undefined',
-      {},
-    ],
+    ['or one with memory (openMemory makes one) but received an empty object', {}],
+    ["but received an object with 'memry'; did you mean memory?", { memry: 5 }],
+    ["Expected qmp:tcp:HOST:PORT with a port of 1 to 65535 but received 'qmp:tcp:'", 'qmp:tcp:'],
+    ["but received 'qmp:tcp:x:y'; a path that begins with tcp: is written ./", 'qmp:tcp:x:y'],
+    ['profile but received an object', 'image:/x', { profile: { source: 'x' } }],
+    ['profile but received an empty list', 'image:/x', { profile: [] }],
     ["but received 'toString'", { kind: 'toString' }],
     ['Expected target.pid as a number but received undefined', { kind: 'qemu' }],
     [
@@ -331,5 +340,130 @@ describe('every call of a guest says what it was given', () => {
         expect((error as Error).message, name).toMatch(/^Expected options /);
       }
     }
+  });
+});
+
+/** What no option takes but for those that a row leaves out. */
+const WRONG: readonly unknown[] = [
+  ...[5, null, 5n, true, [], 'x', () => {}, Symbol('s'), { nosuch: 1 }, new Array(2)],
+];
+
+describe('every option refuses what it does not take', () => {
+  let guest: Guest;
+  beforeAll(async () => {
+    guest = await attach({ memory: openMemory({ ranges, read, registers }) }, { cache: false });
+  });
+  afterAll(() => guest.close());
+
+  // biome-ignore lint/suspicious/noExplicitAny: as a program without types calls it
+  const any = () => guest as any;
+  const types = (...names: string[]) =>
+    WRONG.filter((value) => !names.includes(Array.isArray(value) ? 'array' : typeof value));
+  const closing = (options: object) => openMemory(untyped({ ranges, read, ...options })).close();
+  const into = { write: () => true };
+
+  it.each<[string, (value: unknown) => unknown, unknown[]]>([
+    ['openMemory', (value) => openMemory(untyped(value)), WRONG],
+    ['openMemory live', (live) => closing({ live }), types('boolean')],
+    ['openMemory addressing', (addressing) => closing({ addressing }), WRONG],
+    ['openMemory description', (description) => closing({ description }), types('string')],
+    ['openMemory registers', (given) => closing({ registers: given }), types('function')],
+    ['openMemory ranges', (given) => closing({ ranges: given }), WRONG],
+    ['openMemory range', (range) => closing({ ranges: [range] }), WRONG],
+    ['openMemory segments', (segments) => openMemory(untyped({ segments })), WRONG],
+    ['openMemory segment', (segment) => openMemory(untyped({ segments: [segment] })), WRONG],
+    ['attach', (options) => attach('image:/x', untyped(options)), types('array')],
+    ['attach profile', (profile) => attach('image:/x', untyped({ profile })), types('string')],
+    ['openSource', (options) => openSource('image:/x', untyped(options)), WRONG],
+    ['openSource write', (write) => openSource('image:/x', untyped({ write })), types('boolean')],
+    [
+      'openSource isolate',
+      (on) => openSource('image:/x', untyped({ isolate: on })),
+      types('boolean'),
+    ],
+    [
+      'openSource meanwhile',
+      (on) => openSource('image:/x', untyped({ meanwhile: on })),
+      types('function'),
+    ],
+    ['Kernel.load', (memory) => Kernel.load(untyped(memory)), WRONG],
+    ['Kernel.load options', (options) => Kernel.load(guest.memory, untyped(options)), WRONG],
+    ['diagnose', (env) => diagnose(untyped(env)), WRONG],
+    ['watchSwitches', (options) => any().watchSwitches(options), WRONG],
+    ['watchSwitches cpus', (cpus) => any().watchSwitches({ cpus }), types('array')],
+    ['watchSwitches by', (by) => any().watchSwitches({ by }), WRONG],
+    ['watchTasks', (options) => any().watchTasks(options), WRONG],
+    ['watchTasks interval', (interval) => any().watchTasks({ interval }), types('number')],
+    ['watchTasks threads', (threads) => any().watchTasks({ threads }), types('boolean')],
+    ['cr3Index interval', (interval) => any().cr3Index({ interval }), types('number')],
+    ['cr3Index keep', (keep) => any().cr3Index({ keep }), types('number')],
+    ['cr3Writes queue', (queue) => any().cr3Writes({ queue }), types('number')],
+    ['search', (options) => any().search('x', options).next(), WRONG],
+    ['search align', (align) => any().search('x', { align }).next(), types('number')],
+    ['search progress', (on) => any().search('x', { progress: on }).next(), types('function')],
+    ['tasks threads', (threads) => any().tasks({ threads }), types('boolean')],
+    ['variable', (type) => any().variable('init_task', type), types('string')],
+    ['scan', (options) => any().memory.scan(Buffer.of(1), options), WRONG],
+    ['readMany', (addresses) => any().memory.readMany(addresses, 8), WRONG],
+    ['VirtualMemory', (memory) => new VirtualMemory(untyped(memory), 0n, 4), WRONG],
+    ['PhysicalMemory', (options) => new PhysicalMemory(untyped(options)), WRONG],
+    ['setWindows', (windows) => guest.kernel.memory.setWindows(untyped(windows)), types('array')],
+    ['writeProfile', (one) => writeProfile(untyped(one), 'json', into), WRONG],
+    ['writeProfile to', (to) => writeProfile(guest, 'json', untyped(to)), types('string')],
+    [
+      'writeProfile sysmap',
+      (sysmap) => writeProfile(guest, 'libvmi-conf', into, untyped({ sysmap })),
+      types('string'),
+    ],
+    [
+      'writeProfile name',
+      (name) => writeProfile(guest, 'libvmi-conf', into, untyped({ name })),
+      types('string'),
+    ],
+    ['Recorder.start', (one) => Recorder.start(untyped(one)), WRONG],
+    ['libvmiKernel', (kernel) => libvmiKernel(untyped(kernel)), WRONG],
+  ])('%s', async (_name, call, values) => {
+    for (const value of values) {
+      const error = await (async () => call(value))().catch((error) => error);
+      const said = `${String((value as object)?.constructor?.name ?? value)}: ${String(error)}`;
+      expect(said).toMatch(/: (TypeError|RangeError): Expected /);
+    }
+  });
+
+  it.each([
+    5,
+    null,
+    undefined,
+    [null],
+    [{}],
+    [{ vcpu: 0, cr0: 1, cr3: 2, cr4: 3, rip: 4, efer: 5 }],
+  ])('registers that are none: %j', async (given) => {
+    const memory = openMemory({ ranges, read, registers: untyped(async () => given) });
+    await expect(memory.registers()).rejects.toThrow(/^Expected registers to return /);
+    await memory.close();
+  });
+
+  it('writing to a memory that was given is not supported', async () => {
+    const memory = openMemory({ ranges, read, description: 'a\x1b[2Jb' });
+    expect(memory.description).toBe('a\\x1b[2Jb');
+    await expect(attach({ memory }, { write: true })).rejects.toMatchObject({
+      code: 'VMI_UNSUPPORTED',
+    });
+    await memory.close();
+  });
+
+  it('a buffer that a function keeps and writes to later changes nothing', async () => {
+    let kept: Uint8Array | undefined;
+    const memory = openMemory({
+      ranges,
+      read: (address, into) => {
+        kept = into;
+        return read(address, into);
+      },
+    });
+    const before = memory.read(0, 8);
+    kept!.fill(0xee);
+    expect(memory.read(0, 8)).toEqual(before);
+    await memory.close();
   });
 });
