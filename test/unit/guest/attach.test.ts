@@ -362,7 +362,7 @@ describe('every option refuses what it does not take', () => {
   const closing = (options: object) => openMemory(untyped({ ranges, read, ...options })).close();
   const into = { write: () => true };
 
-  it.each<[string, (value: unknown) => unknown, unknown[]]>([
+  it.each<[string, (value: unknown) => unknown, readonly unknown[]]>([
     ['openMemory', (value) => openMemory(untyped(value)), WRONG],
     ['openMemory live', (live) => closing({ live }), types('boolean')],
     ['openMemory addressing', (addressing) => closing({ addressing }), WRONG],
