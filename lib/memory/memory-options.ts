@@ -12,7 +12,7 @@ import type { WriteBytes } from './write.js';
  */
 export type Addressing = 'guest-physical' | 'machine';
 
-/** @internal What a source makes its memory of. */
+/** What a source makes its memory of. */
 export interface PhysicalMemoryOptions {
   readonly native: Memory;
   /** Default: the addon's. */
