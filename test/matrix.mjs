@@ -149,6 +149,43 @@ cells.push(
     prepare: plugDimms,
   },
 );
+// QEMUs of other suites: 5.2, 10.0 and the newest.
+for (const qemu of ['bullseye', 'trixie', 'sid']) {
+  const add = (/** @type {string} */ name, /** @type {GuestOptions} */ options, core = false) =>
+    cells.push({
+      name: `bookworm in QEMU of ${qemu}: ${name}`,
+      options: { suite: 'bookworm', flavour: 'cloud', qemu, ...options },
+      core,
+    });
+  add('q35, anonymous RAM', {}, true);
+  add('pc, shared file, two nodes', { machine: 'pc', backend: 'file', numa: 2 });
+  add('no monitor, 3 GiB, q35', { memory: 3072, qmp: false });
+}
+const microvm = 'microvm,acpi=off,pit=on,pic=on,rtc=on';
+for (const [name, options] of /** @type {[string, GuestOptions][]} */ ([
+  ['microvm, memfd', { machine: microvm, backend: 'memfd', cpus: 1 }],
+  ['microvm, no monitor, 3,300 MiB', { machine: microvm, memory: 3300, cpus: 1, qmp: false }],
+  ['no monitor, two nodes', { numa: 2, qmp: false }],
+  ['no monitor, split at 1 GiB', { machine: 'q35,max-ram-below-4g=1G', memory: 1600, qmp: false }],
+  [
+    'no monitor, split at 3 GiB',
+    { machine: 'pc,max-ram-below-4g=3G', memory: 3200, qmp: false, backend: 'file' },
+  ],
+  [
+    'no monitor, upper part at 1 TiB',
+    {
+      cpu: 'EPYC,phys-bits=42',
+      memory: 3200,
+      qmp: false,
+      extraArgs: ['-m', 'slots=1,maxmem=1100G'],
+    },
+  ],
+])) {
+  cells.push({
+    name: `bookworm: ${name}`,
+    options: { suite: 'bookworm', flavour: 'cloud', ...options },
+  });
+}
 for (const suite of /** @type {const} */ (['bullseye', 'bookworm', 'trixie', 'experimental'])) {
   cells.push({
     name: `${suite}: after two warm resets`,
@@ -497,7 +534,7 @@ async function write() {
 
 Made by \`npm run test:matrix -- --write\`; do not edit.
 
-Each line is a real Debian guest in an unmodified QEMU ${qemu}, halted, and listed through every source named: \`qemu\` is the
+Each line is a real Debian guest in an unmodified QEMU ${qemu} (or in that of the Debian suite that is named), halted, and listed through every source named: \`qemu\` is the
 running process, \`image\` its file of RAM or an ELF core. It agrees when all of this is what the kernel module inside the guest
 tells: of every task and thread CR3 and where it comes from, mm, active_mm, PIDs in all namespaces, parent, name, user, start
 time; the look-up of each PID; the tasks of each CR3; what each CPU runs and has loaded. How the kernel was found is behind

@@ -45,6 +45,13 @@ export class Cursor {
     return this.bytes(length).toString('latin1');
   }
 
+  /** Goes on at an offset of the bytes. */
+  seek(offset: bigint): void {
+    this.#next = offset;
+    this.#buffer = Buffer.alloc(0);
+    this.#at = 0;
+  }
+
   /** The next byte, which stays; `undefined` at the end. */
   peek(): number | undefined {
     try {

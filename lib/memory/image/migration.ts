@@ -8,9 +8,14 @@
 // stream     'QEVM' 0, version 3 at 4 (big-endian, as all of it), then sections
 // section    type: 7 configuration (length, machine), 1 start and 4 full (id, name, instance,
 //            version),
-//            2 part and 3 end (id); of RAM: pages; then 0x7e and the id again
+//            2 part and 3 end (id); of RAM: pages; then 0x7e and the id again; 8 a command
+//            (number, length), which is passed over
 // pages      8 bytes of address and flags: 4 list of blocks, 2 a page of one byte, 8 a page,
 //            0x10 end of the section, 0x20 the same block as before (else its name: length, bytes)
+// mapped     with the capability mapped-ram, behind each block in the list: version 1, bytes of a
+//            page, offset of a bitmap, offset of the pages; the list goes on behind these. Bit i
+//            (the lowest of byte 0 first) is set where page i is not zero.
+//            docs/devel/migration/mapped-ram.rst, `mapped_ram_setup_ramblock`
 //
 // A page may come several times: the last one counts. Pages of the same number that never come were
 // never told of: QEMU sends every page at least once. QEMU migration/savevm.c, migration/ram.c.
@@ -27,7 +32,12 @@ const SECTION_START = 1;
 const SECTION_PART = 2;
 const SECTION_END = 3;
 const CONFIGURATION = 7;
+/** `QEMU_VM_COMMAND`: QEMU 10 says so that the switch to the other side starts. */
+const COMMAND = 8;
 const FOOTER = 0x7e;
+/** `vmstate_capabilites`. QEMU migration/savevm.c. */
+const CAPABILITIES = 'configuration/capabilities';
+const MAX_CAPABILITIES = 64;
 const SUBSECTION = 5;
 const ZERO = 0x02n;
 const BLOCKS = 0x04n;
@@ -38,6 +48,9 @@ const FLAGS = 0xfffn;
 const PAGE = 4096;
 const MAX_BLOCKS = 4096;
 const MAX_RAM = 1n << 46n;
+const MAPPED_VERSION = 1;
+/** Pages of a mapped block that are copied at once. */
+const RUN = 256;
 
 /** A memory block of the guest's QEMU. */
 export interface MigratedBlock {
@@ -92,16 +105,19 @@ function streamStart(file: ImageFile): bigint {
 
 class Stream {
   readonly #file: ImageFile;
+  readonly #bytes: Bytes;
   readonly #at: Cursor;
   readonly #unpacked: Unpacked;
   readonly #blocks: MigratedBlock[] = [];
   #machine = '';
+  #mapped = false;
   #present = new Uint8Array(0);
   /** The block of the page before. */
   #block: MigratedBlock | undefined;
 
   constructor(file: ImageFile, bytes: Bytes, start: bigint, unpacked: Unpacked) {
     this.#file = file;
+    this.#bytes = bytes;
     this.#at = new Cursor(bytes, start, () => this.#broken('is truncated. Copy it again, whole'));
     this.#unpacked = unpacked;
   }
@@ -115,6 +131,11 @@ class Stream {
       const type = this.#at.u8();
       if (type === CONFIGURATION) {
         this.#configuration();
+        continue;
+      }
+      if (type === COMMAND) {
+        this.#at.bytes(2);
+        this.#at.bytes(this.#at.bytes(2).readUInt16BE());
         continue;
       }
       if (type === SECTION_START && ram === undefined) ram = this.#start();
@@ -140,12 +161,19 @@ class Stream {
 
   #configuration(): void {
     this.#machine = this.#at.text(this.#at.u32());
-    // Capabilities that change what follows: a page may be elsewhere, or packed.
-    if (this.#at.peek() === SUBSECTION) {
-      throw this.#broken(
-        'was made with capabilities that change it (mapped-ram, multifd, x-ignore-shared …): migrate without',
-      );
-    }
+    if (this.#at.peek() !== SUBSECTION) return;
+    this.#at.u8();
+    const name = this.#at.text(this.#at.u8());
+    this.#at.u32();
+    if (name !== CAPABILITIES) throw this.#broken(`has a part '${name}' that is not known`);
+    const capabilities: string[] = [];
+    for (let left = this.#at.u32(); left > 0 && capabilities.length < MAX_CAPABILITIES; left--)
+      capabilities.push(this.#at.text(this.#at.u8()));
+    // They change what follows: a page may be elsewhere, or packed.
+    const others = capabilities.filter((one) => one !== 'mapped-ram');
+    if (others.length > 0)
+      throw this.#broken(`was made with ${others.join(', ')}, which change it: migrate without`);
+    this.#mapped = capabilities.length > 0;
   }
 
   #start(): number {
@@ -194,10 +222,41 @@ class Stream {
       if (length === 0n || length % BigInt(PAGE) !== 0n || length > total - offset)
         throw this.#broken(`has a block '${name}' of ${length} bytes`);
       if (this.#blocks.length === MAX_BLOCKS) throw this.#broken('has too many blocks');
-      this.#blocks.push({ name, length, offset });
+      const block = { name, length, offset };
+      this.#blocks.push(block);
+      if (this.#mapped) this.#copyMapped(block);
       offset += length;
     }
-    this.#present = new Uint8Array(Number(total / BigInt(PAGE) / 8n) + 1);
+    const bytes = Number(total / BigInt(PAGE) / 8n) + 1;
+    // What is not in a mapped file is zero.
+    this.#present = new Uint8Array(bytes).fill(this.#mapped ? 0xff : 0);
+  }
+
+  /** Copies what the list's next words say of a block, and goes on behind its pages. */
+  #copyMapped({ name, length, offset }: MigratedBlock): void {
+    const version = this.#at.u32();
+    const size = this.#at.u64();
+    const [bitmapAt, pagesAt] = [this.#at.u64(), this.#at.u64()];
+    if (version !== MAPPED_VERSION || size !== BigInt(PAGE))
+      throw this.#broken(`has a mapped block '${name}' of version ${version}, pages of ${size}`);
+    const pages = Number(length / BigInt(PAGE));
+    const bitmap = this.#exactly(bitmapAt, (pages + 7) >> 3);
+    const isSet = (page: number) => ((bitmap[page >> 3]! >> (page & 7)) & 1) === 1;
+    for (let page = 0; page < pages; page++) {
+      if (!isSet(page)) continue;
+      let count = 1;
+      while (count < RUN && page + count < pages && isSet(page + count)) count++;
+      const start = BigInt(page * PAGE);
+      this.#unpacked.putAt(offset + start, this.#exactly(pagesAt + start, count * PAGE));
+      page += count - 1;
+    }
+    this.#at.seek(pagesAt + length);
+  }
+
+  #exactly(offset: bigint, length: number): Buffer {
+    const bytes = this.#bytes.read(offset, length);
+    if (bytes.length < length) throw this.#broken('is truncated. Copy it again, whole');
+    return bytes;
   }
 
   #named(name: string): MigratedBlock {

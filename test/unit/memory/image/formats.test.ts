@@ -14,6 +14,7 @@ import {
   kdumpOf,
   libvirtSaveOf,
   limeOf,
+  mappedRamOf,
   migrationOf,
   PAGE,
   pageOf,
@@ -52,6 +53,7 @@ const FORMATS: Record<string, { ram: Ram; file: Buffer; name?: string }> = {
   'kdump, flattened': { ram: SPLIT, file: flattened(kdumpOf(SPLIT), 777) },
   'core of Xen': { ram: SPLIT, file: xenCoreOf(SPLIT) },
   'migration stream': { ram: WHOLE, file: migrationOf(WHOLE) },
+  'mapped-ram': { ram: WHOLE, file: mappedRamOf(WHOLE) },
   'virsh save': { ram: WHOLE, file: libvirtSaveOf(WHOLE) },
   VMware: { ram: SPLIT, file: vmware.memory, name: 'guest.vmem' },
   'LiME dump in gzip': { ram: SPLIT, file: gzipSync(limeOf(SPLIT)) },
@@ -189,6 +191,8 @@ describe('what a migration stream may say', () => {
   });
 
   it('is refused with capabilities, and when libvirt packed it', async () => {
+    const multifd = mappedRamOf(WHOLE, ['multifd', 'mapped-ram', 'x-ignore-shared']);
+    await expect(openImage(folder.write(multifd))).rejects.toThrow('made with multifd, x-ignore');
     const packed = libvirtSaveOf(WHOLE);
     packed.writeUInt32LE(1, 28);
     await expect(openImage(folder.write(packed))).rejects.toThrow('packed with gzip');

@@ -302,6 +302,45 @@ export function xenCoreOf(ram: Ram): Buffer {
   return Buffer.concat([head, ...parts, table]);
 }
 
+/** A migration stream with the capability mapped-ram: pages at places of their own in the file. */
+export function mappedRamOf(ram: Ram, capabilities = ['mapped-ram']): Buffer {
+  const all = [...pfns(ram)];
+  const PAGES_AT = 1 << 20;
+  const u32 = (value: number) => {
+    const bytes = Buffer.alloc(4);
+    bytes.writeUInt32BE(value);
+    return bytes;
+  };
+  const u64 = (value: number) => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64BE(BigInt(value));
+    return bytes;
+  };
+  const named = (value: string) => Buffer.concat([Buffer.of(value.length), Buffer.from(value)]);
+  const head = Buffer.concat([
+    ...[u32(0x5145_564d), u32(3), Buffer.of(7), u32(13), Buffer.from('pc-i440fx-9.0')],
+    ...[Buffer.of(5), named('configuration/capabilities'), u32(1), u32(capabilities.length)],
+    ...capabilities.map(named),
+    ...[Buffer.of(1), u32(2), named('ram'), u32(0), u32(4), u64((all.length * PAGE) | 4)],
+    ...[named('pc.ram'), u64(all.length * PAGE), u32(1), u64(PAGE)],
+  ]);
+  const bitmap = Buffer.alloc(((all.length + 63) >> 6) * 8);
+  const pages = all.map((pfn) => ram.page(pfn)!);
+  for (const [i, page] of pages.entries())
+    if (page.some((byte) => byte !== 0)) bitmap[i >> 3]! |= 1 << (i & 7);
+  const start = Buffer.concat([head, u64(head.length + 16), u64(PAGES_AT), bitmap]);
+  const end = Buffer.concat([u64(0x10), Buffer.of(0x7e), u32(2)]);
+  return Buffer.concat([
+    start,
+    Buffer.alloc(PAGES_AT - start.length),
+    // What was there before a page became zero stays in the file.
+    ...pages.map((page) => (page.some((byte) => byte !== 0) ? page : Buffer.alloc(PAGE, 0xee))),
+    end,
+    // A command of two bytes, as QEMU 10 has one.
+    ...[Buffer.of(8, 0, 12, 0, 2, 1, 1), Buffer.of(3), u32(2), end],
+  ]);
+}
+
 /** A migration stream: RAM in two sections, and again in a third what a guest changed meanwhile. */
 export function migrationOf(ram: Ram, changed?: Ram): Buffer {
   const out: Buffer[] = [];
