@@ -147,6 +147,61 @@ await guest.close();`;
     }
   });
 
+  it('has the offsets and sizes that pahole has', async ({ skip }) => {
+    if (spawnSync('pahole', ['--version']).status !== 0) skip('pahole is not installed');
+    const guest = await attach(target);
+    try {
+      const file = join(folder, 'btf');
+      const start = guest.symbol('__start_BTF');
+      writeFileSync(file, guest.read(start, Number(guest.symbol('__stop_BTF') - start)));
+      const { stdout } = spawnSync('pahole', ['-F', 'btf', file], {
+        encoding: 'utf8',
+        maxBuffer: 1 << 28,
+      });
+      const all = [...stdout.matchAll(/^struct (\w+) \{\n([\s\S]*?)^\}/gm)];
+      const times = new Map<string, number>();
+      for (const [, name = ''] of all) times.set(name, (times.get(name) ?? 0) + 1);
+      const wrong: string[] = [];
+      let count = 0;
+      for (const [, name = '', body = ''] of all) {
+        // Of several structures of one name nobody says which is meant.
+        if (times.get(name)! > 1) continue;
+        count++;
+        const type = guest.type(name);
+        const member = /^\t\S.*?[\s*](\w+)(?:\[\d*\])*;\s+\/\*\s+(\d+)\s+(\d+) \*\//gm;
+        for (const [, key = '', offset, size] of body.matchAll(member)) {
+          const found = type.findMember(key);
+          if (found?.offset !== Number(offset) || found.size !== Number(size))
+            wrong.push(`${name}.${key}`);
+        }
+      }
+      expect(wrong).toEqual([]);
+      expect(count).toBeGreaterThan(500);
+    } finally {
+      await guest.close();
+    }
+  });
+
+  it('runs the examples of a memory dumped, a hidden task, two moments', async () => {
+    const example = (name: string, ...args: string[]) =>
+      node(join(root, 'examples', name), target, ...args);
+    const file = join(folder, 'memory');
+    const dumped = example('dump-process.mjs', '1', file);
+    expect(dumped.stderr).toBe('');
+    expect(dumped.stdout).toMatch(/^0x[0-9a-f]+ r-xp at \d+: \d+ of \d+ bytes/m);
+    expect(readFileSync(file).subarray(0, 4).toString('latin1')).toBe('\x7fELF');
+
+    expect(example('hidden-tasks.mjs').stdout).toBe('nothing is hidden\n');
+    const { pid } = truth.tasks.find(({ comm }) => comm.toString() === 'filler')!;
+    await lab.command(`hide ${pid}`);
+    expect(example('hidden-tasks.mjs').stdout).toContain(`${pid} filler is not in `);
+    await lab.command('unhide');
+
+    const compared = example('compare-moments.mjs', '2000');
+    expect(compared.stderr).toBe('');
+    expect(compared.stdout).toMatch(/was switched to \d+ times/);
+  });
+
   it('finds text in RAM and in a process, and says what is there', async () => {
     const guest = await attach(target);
     try {
