@@ -54,6 +54,7 @@ const MAX_BYTES = 3 << 20;
 /** @typedef {keyof typeof ARCHITECTURES} Architecture */
 /** @typedef {{ target_name: string, type?: string, sources: string[], include_dirs: string[], defines: string[], ldflags?: string[], libraries?: string[] }} GypTarget */
 
+const hasCcache = spawnSync('ccache', ['--version']).error === undefined;
 const words = process.argv.slice(2);
 const wanted = words.filter((word) => word !== '--stale');
 const all = /** @type {Architecture[]} */ (Object.keys(ARCHITECTURES));
@@ -166,14 +167,14 @@ async function build(arch) {
           '-fvisibility=hidden',
           '-pthread',
           '-DNDEBUG',
-          `-ffile-prefix-map=${root}=`,
         ],
         ...one.defines.map((define) => `-D${define}`),
         ...(isAddon
           ? [`-DNODE_GYP_MODULE_NAME=${one.target_name}`, '-DBUILDING_NODE_EXTENSION']
           : []),
-        `-I${join(root, 'native')}`,
-        `-I${require('node-addon-api').include_dir.replaceAll('"', '')}`,
+        // Seen from the checkout: no path of it gets into a binary.
+        '-Inative',
+        `-I${relative(root, require('node-addon-api').include_dir.replaceAll('"', ''))}`,
         `-I${join(process.execPath, '../../include/node')}`,
         ...nodeHeaders(),
       ];
@@ -224,7 +225,12 @@ async function compile(sources, flags, folder) {
   const worker = async () => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const { source, object } = next;
-      const child = spawn('clang++', [...flags, '-c', join(root, source), '-o', object], {
+      const words = ['clang++', ...flags, '-c', source, '-o', object];
+      // What was compiled before, in any checkout, is not compiled again.
+      const [command = '', ...args] = hasCcache ? ['ccache', ...words] : words;
+      const child = spawn(command, args, {
+        cwd: root,
+        env: { ...process.env, CCACHE_BASEDIR: root, CCACHE_NOHASHDIR: '1' },
         stdio: ['ignore', 'inherit', 'inherit'],
       });
       const code = await new Promise((resolve) => child.once('close', resolve));

@@ -73,23 +73,34 @@ try {
       await run('cp', ['-r', npm.folder, join(home, 'npm')]);
       await writeFile(join(home, 'package.json'), '{ "name": "consumer", "private": true }\n');
       const commands = [
-        'exec 2>&1; set -e; cd /work; export HOME=/work PATH=/work/bin:/usr/bin:/bin',
+        'exec 2>&1; set -e; mount -t proc proc /proc; cd /work; export HOME=/work PATH=/work/bin:/usr/bin:/bin',
         'node /work/npm/bin/npm-cli.js install ./node-libvmi.tgz --offline --no-audit --no-fund --loglevel=warn --foreground-scripts',
         'date +%s.%N; ./node_modules/.bin/vmi ps image:/work/guest.ram',
       ];
       const start = Date.now();
       const { status, stdout } = spawnSync(
         'unshare',
-        ['--net', 'chroot', system, '/bin/sh', '-c', commands.join('\n')],
+        [
+          '--net',
+          '--mount',
+          '--pid',
+          '--fork',
+          `--root=${system}`,
+          '/bin/sh',
+          '-c',
+          commands.join('\n'),
+        ],
         { encoding: 'utf8', env: {} },
       );
       const seconds = (Date.now() - start) / 1e3;
       const [installed = '', stamp = '', listed = ''] = stdout.split(/^(\d{10}\.\d{9})\n/m);
       const rows = listed.trim().split('\n').length - 1;
-      const scripts = await installScripts(join(home, 'node_modules'));
+      if (/does not support Node\.js/.test(installed))
+        return console.log(`${head}skipped, this npm does not support this Node`);
+      const scripts = status === 0 ? await installScripts(join(home, 'node_modules')) : [];
       const wrong =
         status !== 0
-          ? `ended with ${status}: ${stdout.trim().split('\n').slice(-4).join(' | ')}`
+          ? `ended with ${status}: ${stdout.trim().split('\n').slice(0, 4).join(' | ')}`
           : rows !== tasks
             ? `${rows} tasks, and the guest has ${tasks}`
             : scripts.length > 0 || /install script|rebuild/i.test(installed)
@@ -138,7 +149,9 @@ async function copyOfGuest(path) {
 async function bareSystem(suite) {
   return cached(join(cacheFolder(), 'systems', suite), async (temporary) => {
     log(`making a bare ${suite}`);
-    await run('debootstrap', ['--variant=minbase', suite, temporary, await mirror()]);
+    // Node 26 itself needs libatomic.
+    const minimal = ['--variant=minbase', '--include=libatomic1'];
+    await run('debootstrap', [...minimal, suite, temporary, await mirror()]);
     await rm(join(temporary, 'var/cache/apt'), { recursive: true, force: true });
   });
 }
