@@ -51,12 +51,13 @@ export class Output {
   }
 
   /**
-   * Standard output for whoever writes a long text by himself; each piece passes through `safe`.
+   * Standard output for whoever writes a long text by himself; each piece of text passes through
+   * `safe`.
    */
   sink(safe: (text: string) => string): TextSink {
     const { stdout } = this.#streams;
     return {
-      write: (chunk) => stdout.write(safe(chunk)),
+      write: (chunk) => stdout.write(typeof chunk === 'string' ? safe(chunk) : chunk),
       get writableNeedDrain() {
         return stdout.writableNeedDrain === true;
       },

@@ -23,9 +23,9 @@ export interface ProfileOptions {
   readonly sysmap?: string | undefined;
 }
 
-/** Where text goes: a stream of Node's will do. */
+/** Where a profile goes: a stream of Node's will do. */
 export interface TextSink {
-  write(chunk: string): unknown;
+  write(chunk: string | Uint8Array): unknown;
   /** Whether the next piece waits for `drain`. */
   readonly writableNeedDrain?: boolean;
   once?(event: 'drain', call: () => void): unknown;
@@ -36,12 +36,15 @@ const NAMES: OptionNames<ProfileOptions> = { name: true, sysmap: true };
 const PIECE = 1 << 20;
 
 /**
- * Writes what was found of a guest's kernel in a form that other tools read, and `loadProfile` too.
+ * Writes what was found of a guest's kernel in a form that other tools read; all but `vmcoreinfo`
+ * and `btf` are read by `loadProfile`, too.
  * Symbols stand at the addresses they were linked to, as libvmi and Volatility want them: both add
  * what KASLR moved the kernel by.
  *
  * @param format `libvmi-conf`: an entry of libvmi.conf; `system-map`: every symbol; `isf`: a symbol
- *   file of Volatility 3, some 30 MB; `json`: facts, offsets and symbols for scripts
+ *   file of Volatility 3, some 30 MB; `json`: facts, offsets and symbols for scripts;
+ *   `vmcoreinfo`: what the kernel says of itself for readers of dumps; `btf`: its types, as in
+ *   `/sys/kernel/btf/vmlinux`
  * @param to path of a file, which is written anew, or a stream, which is left open
  * @throws {TypeError} no guest, another format, neither path nor stream, or an option that the
  *   format does not take
@@ -94,13 +97,15 @@ function checkFormat(format: ProfileFormat, options: ProfileOptions): void {
 }
 
 /** Few writes, none of them large, and no more of the text in memory than the reader is behind. */
-async function pour(pieces: Iterable<string>, sink: TextSink): Promise<void> {
+async function pour(pieces: Iterable<string | Uint8Array>, sink: TextSink): Promise<void> {
   let text = '';
   for (const piece of pieces) {
-    text += piece;
-    if (text.length < PIECE) continue;
-    sink.write(text);
-    text = '';
+    if (typeof piece === 'string') {
+      text += piece;
+      if (text.length < PIECE) continue;
+      sink.write(text);
+      text = '';
+    } else sink.write(piece);
     if (sink.writableNeedDrain === true)
       await new Promise<void>((resolve) => sink.once?.('drain', resolve));
   }

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -5,6 +6,7 @@ import { blocksOf, isCode, missingLine, pages, Runner, root } from '../docs/bloc
 import { docsGuest } from '../docs/guest.mjs';
 import type { LabGuest } from '../lab/guest.mjs';
 
+const cli = join(root, 'dist/cli/main.js');
 /** Pages whose blocks have a test of their own. */
 const ELSEWHERE = ['docs/exploring.md'];
 
@@ -37,4 +39,19 @@ describe('the documentation, on a running guest', () => {
       }
     });
   }
+
+  it('docs/volatility.md: btf and vmcoreinfo are what the guest has itself', async () => {
+    const vmi = (format: string) =>
+      execFileSync(process.execPath, [cli, 'profile', runner.target, '--format', format], {
+        maxBuffer: 1 << 26,
+      });
+    expect(vmi('btf').equals(await lab.btf())).toBe(true);
+    const [, address, length] = /^([0-9a-f]+) ([0-9a-f]+)/
+      .exec(await lab.shell('cat /sys/kernel/vmcoreinfo'))!
+      .map((digits) => Number.parseInt(digits, 16));
+    // The note's header is before the text, and zeroes are behind it.
+    const note = join(folder, 'note');
+    await lab.dumpRange(note, address!, length!);
+    expect(readFileSync(note, 'latin1')).toContain(vmi('vmcoreinfo').toString('latin1'));
+  });
 });

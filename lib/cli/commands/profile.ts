@@ -10,6 +10,8 @@ const FORMATS: Readonly<Record<ProfileFormat, true>> = {
   'system-map': true,
   isf: true,
   json: true,
+  vmcoreinfo: true,
+  btf: true,
 };
 const PROFILE_FORMATS = Object.keys(FORMATS) as ProfileFormat[];
 
@@ -35,7 +37,7 @@ export const profile: Command = {
     ...ATTACH_OPTIONS,
   },
   details: [
-    'libvmi-conf is an entry of libvmi.conf (~/etc/libvmi.conf, /etc/libvmi.conf); system-map is a System.map with every symbol; isf is a symbol file of Volatility 3; json has facts, offsets and symbols for scripts. Each of them can be given back with --profile.',
+    'libvmi-conf is an entry of libvmi.conf (~/etc/libvmi.conf, /etc/libvmi.conf); system-map is a System.map with every symbol; isf is a symbol file of Volatility 3; json has facts, offsets and symbols for scripts. Each of them can be given back with --profile. vmcoreinfo is what the kernel says of itself for crash, drgn and makedumpfile; btf its types for bpftool and pahole, as bytes.',
     'Symbols stand at the addresses they were linked to, as libvmi and Volatility want them: both add what KASLR moved the kernel by. In an entry of libvmi.conf the last three lines are of this boot: after a reboot, write it anew.',
   ],
   examples: [
