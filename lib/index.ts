@@ -26,7 +26,6 @@ export type { GuestStreams } from './guest/guest-streams.js';
 export type { GuestValues } from './guest/guest-values.js';
 export { Pause } from './guest/pause.js';
 export { Recorder } from './guest/recorder.js';
-export { ReportedSwitches } from './guest/reported-switches.js';
 export type { Pattern, SearchHit, SearchOptions } from './guest/search.js';
 export type { SpaceOptions } from './guest/space.js';
 export { type ProfileOptions, type TextSink, writeProfile } from './guest/write-profile.js';
@@ -95,6 +94,15 @@ export {
 export { EventStream } from './monitor/event-stream.js';
 export type { PauseWhenOptions, RunningAt } from './monitor/pause-when.js';
 export { PolledStream } from './monitor/polled-stream.js';
+export {
+  type NamedWrite,
+  type NamedWrites,
+  type ReportedSwitch,
+  ReportedSwitches,
+  type ReportedSwitchJson,
+  type ReportOptions,
+  reportedSwitchJson,
+} from './monitor/reported-switches.js';
 export type { SampleOptions, SampleStatistics } from './monitor/sampled-switches.js';
 export {
   RunningTask,

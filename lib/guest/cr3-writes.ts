@@ -199,6 +199,16 @@ export class Cr3WriteStream implements AsyncIterableIterator<Cr3Write>, AsyncDis
     return this.#raw.dropped;
   }
 
+  /** When the last write was taken at the latest, as `performance.now()`. */
+  get taken(): number {
+    return this.#raw.taken;
+  }
+
+  /** Writes that were lost by then; those that come with one `taken` have no gap if it stays. */
+  get droppedByThen(): number {
+    return this.#raw.droppedByThen;
+  }
+
   /**
    * The next write. Listening begins with the first.
    * @throws {VmiError} `VMI_CLOSED`: the guest has ended. `VMI_EVENTS_TAKEN`: somebody else listens

@@ -4,16 +4,23 @@ import type { Cr3WriteOptions } from '../memory/cr3-writes.js';
 import type { PhysicalMemory } from '../memory/physical-memory.js';
 import { Cr3Index, type Cr3IndexOptions } from '../monitor/cr3-index.js';
 import { type PauseWhenOptions, type RunningAt, stopWhenRunning } from '../monitor/pause-when.js';
+import { ReportedSwitches, type ReportOptions } from '../monitor/reported-switches.js';
 import type { SwitchSource } from '../monitor/switch.js';
 import type { SwitchStream } from '../monitor/switch-stream.js';
 import type { TaskWatch, TaskWatchOptions } from '../monitor/task-watch.js';
 import type { TrapOptions, TrappedSwitches } from '../monitor/trapped-switches.js';
-import { trapSwitches, type WatchOptions, watchSwitches, watchTasks } from '../monitor/watch.js';
+import {
+  checkReportOptions,
+  trapSwitches,
+  type WatchOptions,
+  watchSwitches,
+  watchTasks,
+} from '../monitor/watch.js';
 import { checkObject, describe } from '../options.js';
+import { cr3Base } from '../tasks/cr3.js';
 import type { Task } from '../tasks/task.js';
 import type { Cr3WriteStream } from './cr3-writes.js';
 import type { Pause } from './pause.js';
-import { ReportedSwitches } from './reported-switches.js';
 
 /** What goes on until somebody ends it. */
 export interface Ending {
@@ -40,13 +47,19 @@ export abstract class GuestStreams {
    * exactly how many it did not. The guest is not trapped and does not notice. Leaving the loop
    * ends it, and so does `close()`.
    *
-   * With `by: 'trapped'` the same as {@link trapSwitches}; with `by: 'reported'` the writes to CR3
-   * that the hypervisor reports ({@link cr3Writes}), named.
-   * @throws {VmiError} `VMI_UNSUPPORTED`: the source is an image, libvmi, or has no linear memory
+   * With `by: 'trapped'` the same as {@link trapSwitches}; with `by: 'reported'` every switch of
+   * address spaces that the hypervisor reports, through {@link Guest.cr3Writes}: it takes libvmi on
+   * Xen, and the guest traps at each write of CR3. Threads of one process are not told apart then,
+   * nor kernel threads from an idle CPU.
+   * @throws {VmiError} `VMI_UNSUPPORTED`: the source is an image, libvmi, or has no linear memory;
+   * of `by: 'reported'`: it reports no writes to CR3
    * @throws {RangeError} an option that is out of range
+   * @example
+   * for await (const { cpu, task, kernel, missed } of guest.watchSwitches({ by: 'reported' }))
+   *   console.log(cpu, task?.comm ?? (kernel ? 'kernel' : 'gone'), missed ?? '?');
    */
   watchSwitches(options: TrapOptions & { readonly by: 'trapped' }): TrappedSwitches;
-  watchSwitches(options: Cr3WriteOptions & { readonly by: 'reported' }): ReportedSwitches;
+  watchSwitches(options: ReportOptions & { readonly by: 'reported' }): ReportedSwitches;
   watchSwitches(options?: WatchOptions & { readonly by?: 'sampled' }): SwitchStream;
   watchSwitches(
     given: WatchOptions & { readonly by?: SwitchSource } = {},
@@ -56,8 +69,7 @@ export abstract class GuestStreams {
       const { pids = [], ...rest } = options;
       return this.trapSwitches({ pids, ...rest });
     }
-    if (by === 'reported')
-      return new ReportedSwitches(this.cr3Writes(options), (value) => this.cr3Base(value));
+    if (by === 'reported') return this.#reportedSwitches(options);
     if (by !== 'sampled') {
       throw new RangeError(
         `Expected by as 'sampled', 'trapped' or 'reported' but received ${describe(by)}`,
@@ -75,6 +87,12 @@ export abstract class GuestStreams {
    */
   trapSwitches(options: TrapOptions): TrappedSwitches {
     return this.stream((closed) => trapSwitches(this, options, closed));
+  }
+
+  #reportedSwitches(options: ReportOptions): ReportedSwitches {
+    const { pids, ...rest } = checkReportOptions(options);
+    const writes = this.cr3Writes(rest);
+    return new ReportedSwitches(writes, (value) => cr3Base(value, this.kernel.pti), { pids });
   }
 
   /**

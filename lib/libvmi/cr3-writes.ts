@@ -30,6 +30,7 @@ export class Cr3WriteStream implements RawCr3Writes {
   #batch: BigUint64Array = new BigUint64Array();
   #at = 0;
   #taken = 0;
+  #droppedByThen = 0;
   /** Of a session that is closed. */
   #dropped = 0;
   #listening: LibvmiSession | undefined;
@@ -81,6 +82,14 @@ export class Cr3WriteStream implements RawCr3Writes {
     return this.#taken;
   }
 
+  /**
+   * Writes that were lost before the last one of those that were taken with the write that `next()`
+   * gave last. It only grows, and what comes in a batch for which it has not grown is without gap.
+   */
+  get droppedByThen(): number {
+    return this.#droppedByThen;
+  }
+
   /** Ends listening and lets go of the guest. Idempotent. */
   async return(): Promise<IteratorResult<Cr3Write, undefined>> {
     await this.close();
@@ -124,8 +133,9 @@ export class Cr3WriteStream implements RawCr3Writes {
     this.#session ??= this.#start(signal);
     const session = await this.#session;
     if (this.#closing !== undefined) return;
-    const { writes } = await session.takeWrites(LOOK, signal);
+    const { writes, dropped } = await session.takeWrites(LOOK, signal);
     this.#batch = writes;
+    this.#droppedByThen = dropped;
     this.#at = 0;
     this.#taken = performance.now();
   }

@@ -44,6 +44,8 @@ export interface RawCr3Writes
   readonly dropped: number;
   /** When the last write that was given was taken at the latest, as `performance.now()`. */
   readonly taken: number;
+  /** Writes that were lost by then: before the last one of those that came with it. */
+  readonly droppedByThen: number;
   /** The next write; `done` once the stream is closed. */
   next(): Promise<IteratorResult<RawCr3Write, undefined>>;
   /** Ends listening and lets go of the guest. Idempotent. */

@@ -8,6 +8,7 @@ import {
   checkWhole,
   type OptionNames,
 } from '../options.js';
+import type { ReportOptions } from './reported-switches.js';
 import {
   cannotSample,
   checkSampling,
@@ -40,6 +41,7 @@ const WATCH: OptionNames<WatchOptions> = {
   signal: true,
 };
 const TRAP: OptionNames<TrapOptions> = { pids: true, queue: true, signal: true };
+const REPORT: OptionNames<ReportOptions> = { pids: true, queue: true, signal: true };
 const TASKS: OptionNames<TaskWatchOptions> = { interval: true, threads: true, signal: true };
 
 /**
@@ -76,6 +78,14 @@ export function trapSwitches(
   return new TrappedSwitches(guest, options, closed);
 }
 
+/** What is asked of reported switches, checked. @throws {TypeError} @throws {RangeError} */
+export function checkReportOptions(options: ReportOptions): ReportOptions {
+  checkOptions(options, REPORT);
+  checkSignal(options.signal);
+  checkPids(options.pids);
+  return options;
+}
+
 /**
  * Begins to watch a guest's tasks; with a sampler where it can be sampled.
  * @param closed called once, when the stream has ended
@@ -106,7 +116,7 @@ export function startSampling(guest: WatchedGuest, options: SampleOptions): Swit
   if (memory.source === 'libvmi') {
     throw cannotSample(
       memory.description,
-      'a read through libvmi takes longer than most slices; where capabilities.events is true, cr3Writes() tells of every switch of address spaces',
+      "a read through libvmi takes longer than most slices; where capabilities.events is true, by: 'reported' tells of every switch of address spaces",
     );
   }
   return new SwitchSampler(

@@ -1,4 +1,5 @@
 import { hex } from '../errors.js';
+import type { ReportedSwitch } from '../monitor/reported-switches.js';
 import type { RunningTask, Switch } from '../monitor/switch.js';
 import type { TaskEvent } from '../monitor/task-watch.js';
 import { printable } from './printable.js';
@@ -25,14 +26,17 @@ interface LineColumn<Event> {
   readonly cell: (event: Event, start: bigint) => string;
 }
 
-const SWITCH_COLUMNS: readonly LineColumn<Switch>[] = [
+/** A switch of tasks, or of address spaces, whose task may not be known. */
+type AnySwitch = Switch | ReportedSwitch;
+
+const SWITCH_COLUMNS: readonly LineColumn<AnySwitch>[] = [
   { heading: 'TIME', width: 12, from: 0, cell: ({ time }, start) => secondsText(start, time) },
   { heading: 'CPU', width: 4, from: 0, cell: ({ cpu }) => String(cpu) },
-  { heading: 'PID', width: 8, from: 0, cell: ({ task }) => String(task.pid) },
-  { heading: 'TGID', width: 8, from: 100, cell: ({ task }) => String(task.tgid) },
+  { heading: 'PID', width: 8, from: 0, cell: ({ task }) => String(task?.pid ?? '-') },
+  { heading: 'TGID', width: 8, from: 100, cell: ({ task }) => String(task?.tgid ?? '-') },
   { heading: 'CR3', width: 14, from: 64, cell: ({ cr3 }) => (cr3 === null ? '-' : hex(cr3)) },
   { heading: 'MISSED', width: 7, from: 48, cell: ({ missed }) => missedText(missed) },
-  { heading: 'COMM', width: 18, left: true, from: 0, cell: ({ task }) => taskName(task) },
+  { heading: 'COMM', width: 18, left: true, from: 0, cell: (event) => ownerText(event) },
   {
     ...{ heading: 'BEFORE', width: 0, left: true, from: 80 },
     cell: ({ previous }) => (previous === null ? '' : `${previous.pid} ${taskName(previous)}`),
@@ -52,6 +56,11 @@ const TASK_COLUMNS: readonly LineColumn<TaskEvent>[] = [
   { heading: 'LOST', width: 6, from: 48, cell: ({ lost }) => String(lost ?? '?') },
   { heading: 'COMM', width: 0, left: true, from: 0, cell: (event) => namesText(event) },
 ];
+
+function ownerText(event: AnySwitch): string {
+  if (event.task !== null) return taskName(event.task);
+  return 'kernel' in event && event.kernel ? '(kernel)' : '(gone)';
+}
 
 function missedText(missed: number | null): string {
   if (missed === null) return '?';
@@ -83,7 +92,11 @@ export function switchHeadings(width = Number.POSITIVE_INFINITY): string {
 }
 
 /** One switch on a line. @param width as {@link switchHeadings} */
-export function switchLine(event: Switch, start: bigint, width = Number.POSITIVE_INFINITY): string {
+export function switchLine(
+  event: AnySwitch,
+  start: bigint,
+  width = Number.POSITIVE_INFINITY,
+): string {
   return joined(SWITCH_COLUMNS, width, ({ cell }) => cell(event, start));
 }
 

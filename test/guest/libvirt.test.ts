@@ -273,6 +273,25 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
     },
   );
 
+  it('has its switches trapped, and runs on with no stub', async () => {
+    await lab.command('churn on');
+    try {
+      await using guest = await attach(`libvirt:${name}`);
+      const { pid } = guest.tasks().find(({ comm }) => comm === 'churn')!;
+      let taken = 0;
+      for await (const { task, previous, missed } of guest.trapSwitches({ pids: [pid] })) {
+        expect([task.pid, previous?.pid]).toContain(pid);
+        expect(missed).toBe(0);
+        if (++taken === 20) break;
+      }
+      const devices = (await lab.qmp('query-chardev')) as { label: string }[];
+      expect(devices.map(({ label }) => label)).not.toContain('gdb');
+      expect(await runsAgain()).toBe(true);
+    } finally {
+      await lab.command('churn off');
+    }
+  });
+
   it('sees what changed since the last look', async () => {
     for (const source of sources) {
       await using guest = await attach(`${source}:${name}`);

@@ -1,13 +1,15 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { attach, type Guest, type Task } from '../../lib/index.js';
 import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 
+const EXAMPLE = fileURLToPath(new URL('../../examples/stop-when.mjs', import.meta.url));
 const CHILD = fileURLToPath(new URL('../lifecycle/trap.mjs', import.meta.url));
 
 let lab: LabGuest;
@@ -172,6 +174,25 @@ describe('pauseWhen', () => {
     const [held] = await guest.registers();
     expect(held!.cr3).toBe(registers.cr3);
     await pause.resume();
+    await expectFree();
+  });
+
+  it('is a program in examples/ that stops the guest when a process runs', async () => {
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      EXAMPLE,
+      `qemu:${lab.pid}`,
+      String(churn.pid),
+      '2',
+    ]);
+    const turns = stdout.trimEnd().split(/\n(?=\d)/);
+    expect(turns).toHaveLength(2);
+    const cr3 = `0x${guest.pidToCr3(churn.pid)!.toString(16)}`;
+    for (const [index, turn] of turns.entries()) {
+      const [title, space, code] = turn.split('\n');
+      expect(title).toBe(`${index + 1}: ${churn.pid} churn on CPU 0`);
+      expect(space).toBe(`   cr3 ${cr3}, as pidToCr3 says; of churn`);
+      expect(code).toMatch(/^ {3}rip 0x[0-9a-f]+, \S+/);
+    }
     await expectFree();
   });
 

@@ -94,10 +94,15 @@ test('a slow reader gets the latest, and is told how many it missed', async () =
     return count(calls, 'vmi_events_listen') > total / batch;
   });
   const rest: Cr3Write[] = [];
+  let [last, lost] = [first, stream.droppedByThen];
   for await (const write of stream) {
     rest.push(write);
+    // What comes without that more was lost by then follows what came before.
+    if (stream.droppedByThen === lost) expect(write.previous).toBe(last.value);
+    [last, lost] = [write, stream.droppedByThen];
     if (write.value === expected(total - 1).value) break;
   }
+  expect(lost).toBe(stream.dropped);
   // The first batch was taken whole, then the queue held the last hundred; or this process was not run before all were there, and
   // the first of the hundred is the first of all.
   expect([first, ...rest].slice(-queue)).toEqual(

@@ -166,10 +166,12 @@ async function pace(seconds) {
   const cpus = /** @type {{ 'thread-id': number }[]} */ (await lab.qmp('query-cpus-fast'));
   const stat = `/proc/${lab.pid}/task/${cpus[1]?.['thread-id']}/schedstat`;
   const look = async () => {
-    const [rounds = 0, uptime = 0] = (await lab.shell('cat /tmp/n; cut -d" " -f1 /proc/uptime'))
-      .trim()
-      .split('\n')
-      .map(Number);
+    // The file is empty for the moment between two counts.
+    const read = async () =>
+      (await lab.shell('cat /tmp/n; cut -d" " -f1 /proc/uptime')).trim().split('\n').map(Number);
+    let words = await read();
+    while (words.length < 2) words = await read();
+    const [rounds = 0, uptime = 0] = words;
     const cpu = Number(readFileSync(stat, 'utf8').split(' ')[0]) / 1e9;
     return { host: performance.now() / 1_000, rounds, uptime, cpu };
   };

@@ -29,7 +29,7 @@ export async function startStub(monitor: Monitor, path: string): Promise<void> {
   if ((await findStub(monitor))?.includes(path) === true) return;
   throw new VmiError(
     'VMI_UNSUPPORTED',
-    `QEMU cannot turn its debug stub on at ${path}: ${said.trim() || 'it gives no reason'}`,
+    `QEMU cannot turn its debug stub on at ${path}: ${said.trim() || 'it gives no reason'} (under libvirt its AppArmor or SELinux profile may forbid a socket there: TMPDIR chooses another folder)`,
   );
 }
 

@@ -30,7 +30,7 @@ const spinners = (cpus) =>
  * @returns {Promise<Row[]>}
  */
 export async function hearAll(machine, { log, endings }) {
-  for (const name of ['listen.mjs'])
+  for (const name of ['listen.mjs', 'report.mjs'])
     copyFileSync(new URL(name, import.meta.url), join(machine.share, name));
   /** @type {Row[]} */
   const rows = [];
@@ -42,6 +42,7 @@ export async function hearAll(machine, { log, endings }) {
     let domain = await hearable(machine, cpus, log);
     add(await timed(cpus, `${LISTEN} s of writes`, () => hear(domain)));
     add(await timed(cpus, `a queue of ${SMALL}`, () => overflow(domain)));
+    add(await timed(cpus, `${LISTEN} s of watchSwitches`, () => report(domain)));
     let gone = false;
     for (const ending of ENDINGS.filter(({ name }) => endings.test(name))) {
       let { verdict, said, seconds } = await endOne(domain, ending);
@@ -93,6 +94,31 @@ async function listen(domain, args) {
 /** Every value belongs to a task that the kernel module tells, with that CR3. @param {import('./domain.mjs').XenDomain} domain */
 async function hear(domain) {
   const { heard } = await listen(domain, `break ${LISTEN}`);
+  const wrong = await whose(domain, heard);
+  const said = `${heard.writes} writes of ${heard.values.length} values, each of its task; previous is always the last`;
+  return { verdict: wrong.slice(0, 5).join('; ') || 'agrees', said };
+}
+
+/** The same through `watchSwitches({ by: 'reported' })`. @param {import('./domain.mjs').XenDomain} domain */
+async function report(domain) {
+  const { out } = await domain.machine.run(
+    `node /lab/report.mjs ${quoted(domain.name)} ${LISTEN}`,
+    { seconds: 180 },
+  );
+  const heard = JSON.parse(out);
+  const wrong = await whose(domain, heard);
+  if (!(await domain.answers())) wrong.push('FROZEN');
+  const said = `${heard.writes} switches of address spaces, each of its task; previous is always the last, none is missed`;
+  return { verdict: wrong.slice(0, 5).join('; ') || 'agrees', said };
+}
+
+/**
+ * What is wrong: every value belongs to a task that the kernel module tells, with that CR3.
+ *
+ * @param {import('./domain.mjs').XenDomain} domain
+ * @param {Heard} heard
+ */
+async function whose(domain, heard) {
   await domain.halt();
   const truth = await domain.truth();
   /** @type {string[]} */
@@ -108,8 +134,7 @@ async function hear(domain) {
           : truth.tasks.find((task) => task.pid === pid && task.kind === 'process')?.cr3;
       if (expected !== BigInt(value)) wrong.push(`${value} is not ${pid}'s, which is ${expected}`);
     }
-  const said = `${heard.writes} writes of ${heard.values.length} values, each of its task; previous is always the last`;
-  return { verdict: wrong.slice(0, 5).join('; ') || 'agrees', said };
+  return wrong;
 }
 
 /** What is lost is counted, while nobody reads too. @param {import('./domain.mjs').XenDomain} domain */

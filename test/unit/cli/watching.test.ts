@@ -2,6 +2,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import type { ReportedSwitch } from '../../../lib/monitor/reported-switches.js';
 import { RunningTask, type Switch } from '../../../lib/monitor/switch.js';
 import type { TaskEvent } from '../../../lib/monitor/task-watch.js';
 import { type FakeGuest, vmi } from './fake-guest.js';
@@ -35,6 +36,12 @@ const EVENTS: readonly Switch[] = [IDLE, SHELL, IDLE].map((task, number) => ({
   by: 'sampled' as const,
 }));
 
+const REPORTS: readonly ReportedSwitch[] = [SHELL, null, null].map((task, number) => ({
+  ...{ time: 1_000_000n * BigInt(number + 1), began: null, seenUntil: null, count: null },
+  ...{ cpu: 1, cr3: 0x3000n, task, kernel: number === 1, previous: number === 1 ? SHELL : null },
+  ...{ missed: number === 2 ? null : 0, by: 'reported' },
+}));
+
 /** A guest whose streams hold these, and then end. */
 function streaming(guest: FakeGuest, asked: unknown[]): void {
   const stream = <T>(events: readonly T[]) => ({
@@ -54,9 +61,9 @@ function streaming(guest: FakeGuest, asked: unknown[]): void {
       ...{ startTime: 1n, address: 1n, mm: 2n, cr3: 0x5000n },
     },
   };
-  const switches = (options: unknown) => {
+  const switches = (options: { readonly by?: string } | undefined) => {
     asked.push(options);
-    return stream(EVENTS);
+    return options?.by === 'reported' ? { ...stream(REPORTS), dropped: 2 } : stream(EVENTS);
   };
   Object.assign(guest, {
     target: TARGET,
@@ -82,6 +89,35 @@ describe('vmi watch', () => {
       'vmi: it shows nothing\nvmi: 3 shown, 3 seen, 4 missed, at 3000 looks a second\n',
     );
     expect(asked[0]).toMatchObject({ pids: [7], cpus: [0], rate: 500 });
+  });
+
+  it('prints what the hypervisor reports, and whose nobody knows', async () => {
+    const asked: { pids?: number[]; by?: string }[] = [];
+    const use = (guest: FakeGuest) => streaming(guest, asked);
+    const { code, stdout, stderr } = await vmi(['watch', TARGET, '--reported'], use);
+    expect(code).toBe(0);
+    expect(stdout.split('\n')).toEqual([
+      '        TIME  CPU      PID     TGID            CR3  MISSED COMM               BEFORE',
+      '    0.000000    1        7        7         0x3000         sh\\x1b[31m',
+      '    0.001000    1        -        -         0x3000         (kernel)           7 sh\\x1b[31m',
+      '    0.002000    1        -        -         0x3000       ? (gone)',
+      '',
+    ]);
+    expect(stderr).toBe('vmi: 3 shown, 2 dropped\n');
+    expect(asked[0]).toMatchObject({ by: 'reported' });
+    const { stdout: json } = await vmi(
+      ['watch', TARGET, '--reported', '--pid', '7', '--json'],
+      use,
+    );
+    expect(asked[1]).toMatchObject({ by: 'reported', pids: [7] });
+    expect(
+      json
+        .trim()
+        .split('\n')
+        .map((row) => JSON.parse(row))[1],
+    ).toMatchObject({
+      ...{ cpu: 1, task: null, kernel: true, previous: { pid: 7 }, by: 'reported' },
+    });
   });
 
   it('prints JSON, tasks, and trapped switches', async () => {
