@@ -24,6 +24,7 @@ export interface NamedWrites {
   return(): Promise<unknown>;
 }
 
+/** Which reported switches are given, and how many wait for their reader. */
 export interface ReportOptions {
   /** Only switches to or from these processes. */
   readonly pids?: readonly number[] | undefined;
@@ -84,6 +85,7 @@ export function reportedSwitchJson(event: ReportedSwitch): ReportedSwitchJson {
   };
 }
 
+/** What {@link reportedSwitchJson} gives: times are decimal strings, addresses hex strings. */
 export interface ReportedSwitchJson extends Omit<SwitchJson, 'task'> {
   readonly task: RunningTaskJson | null;
   readonly kernel: boolean;
