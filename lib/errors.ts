@@ -25,6 +25,7 @@ export type VmiErrorCode =
  */
 export class VmiError extends Error {
   override readonly name: string = 'VmiError';
+  /** Which failure it is. */
   readonly code: VmiErrorCode;
 
   constructor(code: VmiErrorCode, message: string, options?: ErrorOptions) {
@@ -40,7 +41,9 @@ export interface Fault {
   readonly space: 'physical' | 'virtual';
   /** Root of the page table that was walked; `undefined` for physical addresses. */
   readonly cr3: bigint | undefined;
+  /** Bytes that were asked for. */
   readonly requested: number;
+  /** Bytes that were read or written before it. */
   readonly transferred: number;
   /**
    * Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM.
@@ -66,14 +69,25 @@ export const LEVEL_NAMES = ['ram', 'pt', 'pd', 'pdpt', 'pml4', 'pml5'] as const;
  */
 export class FaultError extends VmiError implements Fault {
   override readonly name = 'FaultError';
+  /** The first address that could not be read, or written. */
   readonly address: bigint;
+  /** Which kind of address it is. */
   readonly space: 'physical' | 'virtual';
+  /** Root of the page table that was walked; `undefined` for physical addresses. */
   readonly cr3: bigint | undefined;
+  /** Bytes that were asked for. */
   readonly requested: number;
+  /** Bytes that were read or written before it. */
   readonly transferred: number;
+  /**
+   * Paging level whose entry was not present, 5 (PML5) to 1 (PTE); 0: the address is not in RAM.
+   */
   readonly level: number;
+  /** What was read, where a value of a type was: `init_task.mm.pgd`. */
   readonly path: string | undefined;
+  /** Whether it was a write that failed. */
   readonly write: boolean;
+  /** Whether the address is in RAM, but the dump that is read lacks its page. */
   readonly absent: boolean;
 
   constructor(fault: Fault, options?: ErrorOptions) {
@@ -131,6 +145,7 @@ export class CrashError extends VmiError {
   override readonly name = 'CrashError';
   /** Signal that ended it: `SIGSEGV`; `undefined` when it exited by itself. */
   readonly signal: string | undefined;
+  /** Code that it exited with; `undefined` when a signal ended it. */
   readonly exitCode: number | undefined;
   /** What it printed, at most 4,096 bytes. */
   readonly stderr: string;

@@ -45,12 +45,14 @@ export class Kernel {
   readonly buildId: string | undefined;
   /** Virtual memory through the kernel's own page table. */
   readonly memory: VirtualMemory;
+  /** Levels of its page tables. */
   readonly levels: 4 | 5;
   /**
    * Physical address of the kernel's own top-level table: a CR3 value that maps the kernel and
    * never dangles.
    */
   readonly root: bigint;
+  /** Where its image is, in virtual and in physical memory. */
   readonly image: KernelImage;
   /**
    * Virtual address of physical address 0 in the direct map; of a PV guest of Xen, of
@@ -62,7 +64,9 @@ export class Kernel {
    * `undefined` in all others.
    */
   readonly p2m: P2m | undefined;
+  /** Its symbols, by name and by address. */
   readonly symbols: SymbolTable;
+  /** Its types: structures, and where their members are. */
   readonly types: TypeTable;
   /**
    * Whether page-table isolation is on: then CR3 of user mode is that of the kernel with bit 12
@@ -79,6 +83,7 @@ export class Kernel {
    * `undefined` where they can, as nearly always.
    */
   readonly lacking: VmiError | undefined;
+  /** How it was found, and where what is known of it comes from. */
   readonly provenance: Provenance;
   /**
    * The kernels that were found in RAM, by where they lie. A warm reset, a kexec and a crash leave

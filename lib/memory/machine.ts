@@ -18,7 +18,9 @@ export interface Capabilities {
   readonly map: boolean;
 }
 
+/** What everything takes that may be ended before it is done. */
 export interface AbortOptions {
+  /** Ends it with `VMI_ABORTED`. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -11,6 +11,7 @@ import { checkFlag, checkOptions, checkSignal, describe, type OptionNames } from
 import { type Cr3WriteOptions, checkCr3Writes, type RawCr3Writes } from './cr3-writes.js';
 import type { DebugStub } from './debug-stub.js';
 import { type Engine, NATIVE } from './engine.js';
+import { failed } from './failed.js';
 import type {
   Capabilities,
   Machine,
@@ -51,16 +52,21 @@ export interface BatchResult {
 
 /** Physical memory of one guest, and the machine behind it. */
 export class PhysicalMemory implements AsyncDisposable {
+  /** The kind of source: `qemu`, `image`, `libvmi`, `custom`. */
   readonly source: string;
+  /** One line for people: what was attached, and how its RAM is reached. */
   readonly description: string;
+  /** Whether the guest may change while it is read. */
   readonly live: boolean;
   /** What its addresses count. */
   readonly addressing: Addressing;
   /** Whether the ranges hold holes that only a read finds. */
   readonly sparse: boolean;
+  /** Where RAM is, ascending. */
   readonly ranges: readonly PhysicalRange[];
   /** End of the highest range: one more than the last physical address. */
   readonly end: bigint;
+  /** What the source can do. */
   readonly capabilities: Capabilities;
   readonly #native: Memory;
   readonly #engine: Engine;
@@ -388,13 +394,4 @@ export class PhysicalMemory implements AsyncDisposable {
     if (this.#closing !== undefined)
       throw new VmiError('VMI_CLOSED', `${this.description} is closed`);
   }
-}
-
-/**
- * Native checks a bigint in passing, so that no read pays for it twice; the error is the one of
- * every address.
- */
-function failed(error: unknown, address: AddressLike): unknown {
-  toAddress(address);
-  return fromNative(error);
 }

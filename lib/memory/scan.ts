@@ -11,9 +11,11 @@ import {
 } from '../options.js';
 import type { AbortOptions } from './machine.js';
 
+/** Where a scan looks, and how much it finds. */
 export interface ScanOptions extends AbortOptions {
   /** Only addresses `k * stride + offsets[i]` are looked at; default 1, everywhere. */
   readonly stride?: number;
+  /** Of each stride, each from 0 to less than `stride`; default 0 alone. */
   readonly offsets?: readonly number[];
   /** Physical range, end exclusive; whole RAM when left out. */
   readonly start?: bigint;

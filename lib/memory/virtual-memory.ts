@@ -15,6 +15,7 @@ import {
   checkWhole,
   describe,
 } from '../options.js';
+import { failed } from './failed.js';
 import type { PhysicalMemory } from './physical-memory.js';
 import { checkBytes, writeVirtual } from './write.js';
 
@@ -97,9 +98,11 @@ const NO_EXECUTE = 1n << 63n;
  * new VirtualMemory(guest.memory, guest.pidToCr3(1), guest.kernel.levels).readU64(0x400000n)
  */
 export class VirtualMemory {
+  /** The physical memory that it is in. */
   readonly physical: PhysicalMemory;
   /** Physical address of the top-level table. */
   readonly root: bigint;
+  /** Levels of the page table. */
   readonly levels: 4 | 5;
   readonly #native: AddressSpace;
   readonly #loader: NativeLoader;
@@ -368,15 +371,6 @@ export class VirtualMemory {
       absent: level === 0 && this.physical.absent(missing),
     });
   }
-}
-
-/**
- * Native checks a bigint in passing, so that no read pays for it twice; the error is the one of
- * every address.
- */
-function failed(error: unknown, address: AddressLike): unknown {
-  toAddress(address);
-  return fromNative(error);
 }
 
 /** @throws {TypeError} @throws {RangeError} */

@@ -14,6 +14,7 @@ import {
  * moved by `shift`.
  */
 export class ListedSymbols implements SymbolTable {
+  /** Where the symbols come from: the file. */
   readonly source: string;
   readonly #sorted: KernelSymbol[];
   readonly #byName = new Map<string, KernelSymbol>();
@@ -29,20 +30,24 @@ export class ListedSymbols implements SymbolTable {
     }
   }
 
+  /** Symbols in it. */
   get count(): number {
     return this.#sorted.length;
   }
 
+  /** Address of a symbol; `undefined` where there is none of that name. */
   find(name: string): bigint | undefined {
     return this.#byName.get(name)?.address;
   }
 
+  /** Address of a symbol. @throws {VmiError} `VMI_SYMBOL` with names that come close */
   address(name: string): bigint {
     const found = this.find(name);
     if (found === undefined) throw noSymbol(name, this.source, this.#byName.keys());
     return found;
   }
 
+  /** The symbol at or below an address. */
   at(address: bigint): SymbolPlace | undefined {
     return nearest(
       address,
@@ -52,10 +57,12 @@ export class ListedSymbols implements SymbolTable {
     );
   }
 
+  /** Every symbol, by ascending address. */
   entries(): Iterable<KernelSymbol> {
     return this.#sorted;
   }
 
+  /** Names that begin with a prefix, sorted; at most `max`. */
   complete(prefix: string, max = 100): string[] {
     this.#names ??= [...this.#byName.keys()].sort();
     return startingWith(this.#names, prefix, max);

@@ -10,8 +10,11 @@ export interface TraceHeader {
 
 /** Turns slices into the bytes of a file, in order. */
 export interface TraceWriter {
+  /** What the file begins with. */
   begin(header: TraceHeader): string | Uint8Array;
+  /** A slice; in the order of its CPU's time. */
   slice(slice: Slice): string | Uint8Array;
+  /** What the file ends with. */
   end(): string | Uint8Array;
 }
 
