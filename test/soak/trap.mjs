@@ -97,7 +97,7 @@ async function measure(guest, chosen) {
   const reading = (async () => {
     for await (const event of stream) events.push(event);
   })();
-  await sleep(500);
+  await untilWatched();
   const started = performance.now();
   await lab.shell(`rm -f /tmp/done; echo ${SWITCHES} > /tmp/go`);
   const hit = await pace(SECONDS);
@@ -146,6 +146,16 @@ async function alternate(guest, chosen) {
   const median = (/** @type {number[]} */ all) => all.sort((a, b) => a - b)[all.length >> 1];
   console.error(`without: ${free.join(' ')}; with: ${asleep.join(' ')}`);
   return { free: median(free), asleep: median(asleep) };
+}
+
+/** Waits until the stub is on, has its watchpoint, and the guest runs. */
+async function untilWatched() {
+  for (let ready = 0; ready < 10; ) {
+    await sleep(100);
+    const devices = /** @type {{ label: string }[]} */ (await lab.qmp('query-chardev'));
+    const { running } = /** @type {{ running: boolean }} */ (await lab.qmp('query-status'));
+    ready = running && devices.some(({ label }) => label === 'gdb') ? ready + 1 : 0;
+  }
 }
 
 /** Switches away from a task, by the kernel's own account. @param {import('node-libvmi').Guest} guest @param {Task} task */
