@@ -46,7 +46,7 @@ describe('the documentation, on a running guest', () => {
         maxBuffer: 1 << 26,
       });
     expect(vmi('btf').equals(await lab.btf())).toBe(true);
-    const [, address, length] = /^([0-9a-f]+) ([0-9a-f]+)/
+    const [, address, length] = /^(?:0x)?([0-9a-f]+) ([0-9a-f]+)/
       .exec(await lab.shell('cat /sys/kernel/vmcoreinfo'))!
       .map((digits) => Number.parseInt(digits, 16));
     // The note's header is before the text, and zeroes are behind it.
