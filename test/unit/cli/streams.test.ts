@@ -19,7 +19,6 @@ beforeAll(async () => {
     splitting: true,
     format: 'esm',
     platform: 'node',
-    packages: 'external',
     target: 'node20.19',
   });
 });
