@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { addon } from '../../lib/addon.js';
 import { Ram } from './support/ram.js';
 
-const binary = (addon() as unknown as { path: string }).path;
+const binary = createRequire(import.meta.url).resolve('../../build/Release/vmi_addon.node');
 
 /** Runs in a worker: opens the file by its path, does `mode`, and tells about it. */
 const program = `

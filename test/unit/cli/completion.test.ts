@@ -52,7 +52,7 @@ async function bash(line: string, breaks = ' :='): Promise<string[]> {
   return stdout.split('\n').filter((word) => word !== '');
 }
 
-const FORMATS = ['libvmi-conf', 'system-map', 'isf', 'json'];
+const FORMATS = ['libvmi-conf', 'system-map', 'isf', 'json', 'vmcoreinfo', 'btf'];
 
 describe('bash', () => {
   it.each([

@@ -147,7 +147,7 @@ describe('an exported profile', () => {
   it('is refused when it is none, a device without an end, or no path', async () => {
     const path = join(folder, 'text');
     await writeFile(path, 'root:x:0:0\n');
-    await expect(loadProfile(path)).rejects.toThrow('is no profile: neither a System.map');
+    await expect(loadProfile(path)).rejects.toThrow(/is no profile: neither .* a System\.map, /);
     await expect(loadProfile('/dev/zero')).rejects.toThrow('/dev/zero: it is a device');
     for (const paths of [undefined, 5, [5]] as never[])
       await expect(loadProfile(paths)).rejects.toThrow(TypeError);
