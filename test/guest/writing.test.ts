@@ -27,10 +27,12 @@ function held(path: RegExp): string[] {
   return [...mappings, ...descriptors].sort();
 }
 
-/** Starts a shell in the guest that waits, and then tells what its variable holds. */
-const PROGRAM =
-  'x=before-the-write; echo $x > /tmp/told; while [ ! -e /tmp/go ]; do sleep 1; done; echo $x > /tmp/told';
-const WAITING = `rm -f /tmp/go; setsid sh -c '${PROGRAM}' < /dev/null > /dev/null 2>&1 & echo $! > /tmp/pid`;
+/**
+ * Starts a shell in the guest that waits, and then tells what its variable holds; it has told once. It waits without a
+ * child: a fork leaves its pages read-only until it writes them.
+ */
+const PROGRAM = 'x=before-the-write; echo $x > /tmp/told; read y < /tmp/go; echo $x > /tmp/told';
+const WAITING = `rm -f /tmp/go /tmp/told; mkfifo /tmp/go; setsid sh -c '${PROGRAM}' < /dev/null > /dev/null 2>&1 & echo $! > /tmp/pid; until [ -s /tmp/told ]; do sleep 0.1; done`;
 
 /** Writes in every way there is; a program in the guest reads each. */
 async function writeAndSee(guest: Guest, lab: LabGuest): Promise<void> {
@@ -55,7 +57,7 @@ async function writeAndSee(guest: Guest, lab: LabGuest): Promise<void> {
   for await (const hit of guest.search(before, { pid })) places.push(hit.address);
   expect(places).not.toEqual([]);
   for (const address of places) guest.write(address, Buffer.from('behind'), { pid });
-  await shell('touch /tmp/go; sleep 3');
+  await shell('rm /tmp/told; echo > /tmp/go; until [ -s /tmp/told ]; do sleep 0.1; done');
   expect(await shell('cat /tmp/told')).toBe('behind-the-write');
 
   // Physical memory, across a page: what is written there is what is there.
