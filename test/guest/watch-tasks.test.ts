@@ -84,7 +84,10 @@ it('ends when it is told to, or when the guest is closed', async () => {
   expect(() => guest.watchSwitches({ rate: 0 })).toThrow(RangeError);
   expect(() => guest.watchSwitches({ cpus: [9] })).toThrow(RangeError);
   expect(() => guest.watchSwitches({ pids: [-1] })).toThrow(RangeError);
-  expect(() => guest.watchSwitches({ by: 'reported' as 'sampled' })).toThrow(RangeError);
+  expect(() => guest.watchSwitches({ by: 'guessed' as 'sampled' })).toThrow(RangeError);
+  expect(() => guest.watchSwitches({ by: 'reported' })).toThrow(
+    expect.objectContaining({ code: 'VMI_UNSUPPORTED' }),
+  );
   expect(() => guest.watchSwitches({ by: 'trapped', pids: [] })).toThrow(RangeError);
   expect(() => guest.watchSwitches({ hz: 1 } as object)).toThrow(TypeError);
   const second = await attach(`qemu:${lab.pid}`);
