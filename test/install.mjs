@@ -62,7 +62,7 @@ try {
     const head = `${suite.padEnd(10)} ${(node?.version ?? major).padEnd(9)} ${(npm?.version ?? npmMajor).padEnd(9)} `;
     if (node === undefined || npm === undefined)
       return console.log(`${head}skipped, the npm registry has none`);
-    const home = join(system, 'work');
+    const home = join(system, 'try');
     try {
       await mkdir(join(home, 'bin'), { recursive: true });
       await link(guest, join(home, 'guest.ram')).catch(() =>
@@ -73,9 +73,9 @@ try {
       await run('cp', ['-r', npm.folder, join(home, 'npm')]);
       await writeFile(join(home, 'package.json'), '{ "name": "consumer", "private": true }\n');
       const commands = [
-        'exec 2>&1; set -e; mount -t proc proc /proc; cd /work; export HOME=/work PATH=/work/bin:/usr/bin:/bin',
-        'node /work/npm/bin/npm-cli.js install ./node-libvmi.tgz --offline --no-audit --no-fund --loglevel=warn --foreground-scripts',
-        'date +%s.%N; ./node_modules/.bin/vmi ps image:/work/guest.ram',
+        'exec 2>&1; set -e; mount -t proc proc /proc; cd /try; export HOME=/try PATH=/try/bin:/usr/bin:/bin',
+        'node /try/npm/bin/npm-cli.js install ./node-libvmi.tgz --offline --no-audit --no-fund --loglevel=warn --foreground-scripts',
+        'date +%s.%N; ./node_modules/.bin/vmi ps image:/try/guest.ram',
       ];
       const start = Date.now();
       const { status, stdout } = spawnSync(
