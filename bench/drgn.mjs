@@ -68,7 +68,8 @@ async function dump(file) {
 
 /**
  * Runs a program several times: its own medians, and how long it takes to the first value.
- * @param {string} command @param {string[]} args @param {string[]} short the same for one value only
+ * @param {string} command @param {string[]} args @param {string[]} short the same for one value
+ *   only
  */
 function run(command, args, short) {
   /** @type {Record<string, number>[]} */

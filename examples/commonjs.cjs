@@ -1,4 +1,5 @@
-// The same package from CommonJS: require() on Node that can require ESM (20.19, 22.12 and later), import() everywhere.
+// The same package from CommonJS: require() on Node that can require ESM (20.19, 22.12 and later),
+// import() everywhere.
 //
 //   node examples/commonjs.cjs qemu:4242
 const { attach, hex } = require('node-libvmi');

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * The whole job on a real guest: boots a stock Debian kernel in an unmodified QEMU, attaches to it while it runs, with no
- * profile, and prints the process table with CR3s, each held against a kernel module that computes it inside the guest.
+ * The whole job on a real guest: boots a stock Debian kernel in an unmodified QEMU, attaches to it
+ * while it runs, with no profile, and prints the process table with CR3s, each held against a
+ * kernel module that computes it inside the guest.
  */
 import { setUpProject } from '../test/setup.mjs';
 

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Finds tasks that something hides: `node hidden-tasks.mjs TARGET`. Every view of the kernel's tasks
- * is compared with every other: its list, the threads of each process, the PID tree, the CPUs.
+ * Finds tasks that something hides: `node hidden-tasks.mjs TARGET`. Every view of the kernel's
+ * tasks is compared with every other: its list, the threads of each process, the PID tree, the
+ * CPUs.
  */
 import { attach } from 'node-libvmi';
 

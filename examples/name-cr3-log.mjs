@@ -1,4 +1,5 @@
-// Makes a log of the CR3 values that the CPUs of a guest have loaded, and names each by who had it at that time.
+// Makes a log of the CR3 values that the CPUs of a guest have loaded, and names each by who had it
+// at that time.
 //
 //   node examples/name-cr3-log.mjs qemu:4242 [SECONDS]
 import { setTimeout } from 'node:timers/promises';
@@ -12,7 +13,8 @@ if (target === undefined) {
 
 const guest = await attach(target);
 try {
-  // It looks on while the log is made: a task that has exited leaves nothing to be asked afterwards.
+  // It looks on while the log is made: a task that has exited leaves nothing to be asked
+  // afterwards.
   const index = guest.cr3Index({ interval: 10 });
   const log = [];
   const end = Date.now() + Number(seconds) * 1000;

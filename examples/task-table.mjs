@@ -1,5 +1,5 @@
-// Serves the task table of a guest over HTTP, to any number of clients: one worker reads the guest, and takes it up again
-// after a reset.
+// Serves the task table of a guest over HTTP, to any number of clients: one worker reads the guest,
+// and takes it up again after a reset.
 //
 //   node examples/task-table.mjs qemu:4242 [PORT]
 //
@@ -14,7 +14,10 @@ const MILLISECONDS = 1000;
 /** Bytes that may wait for a client that does not read; then it is let go. */
 const MAX_WAITING = 16 << 20;
 
-/** In the worker: a listing each second, as text, so that it crosses between threads once for all clients. */
+/**
+ * In the worker: a listing each second, as text, so that it crosses between threads once for all
+ * clients.
+ */
 async function look(target) {
   const { attach } = await import('node-libvmi');
   let guest;

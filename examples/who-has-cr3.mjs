@@ -1,4 +1,5 @@
-// From a CR3 value that a hypervisor saw to the tasks it belongs to. Without a value: what every vCPU holds right now.
+// From a CR3 value that a hypervisor saw to the tasks it belongs to. Without a value: what every
+// vCPU holds right now.
 //
 //   node examples/who-has-cr3.mjs qemu:4242 0x800000003acec005
 import { attach } from 'node-libvmi';

@@ -1,10 +1,12 @@
 // @ts-check
 /**
- * Joins what tsc made of lib/ into few files, dist/bundle: to find and read some two hundred takes Node longer than to attach.
- * Entries share their code, so that an error is of one class wherever it was imported from. dist/ keeps the modules
- * themselves, for the programs that the library starts and for whoever reads them.
+ * Joins what tsc made of lib/ into few files, dist/bundle: to find and read some two hundred takes
+ * Node longer than to attach. Entries share their code, so that an error is of one class wherever
+ * it was imported from. dist/ keeps the modules themselves, for the programs that the library
+ * starts and for whoever reads them.
  *
- * `vmi` is CommonJS besides, in two files whose compiled code can be kept: lib/cli/start.ts says how and why.
+ * `vmi` is CommonJS besides, in two files whose compiled code can be kept: lib/cli/start.ts says
+ * how and why.
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -80,8 +82,8 @@ function reached(path, found = new Set([path])) {
 }
 
 /**
- * One file of those modules: a function of `require` and the file's URL that gives each as a function of what a module of
- * CommonJS is given. It is ASCII, so that it takes a byte a character.
+ * One file of those modules: a function of `require` and the file's URL that gives each as a
+ * function of what a module of CommonJS is given. It is ASCII, so that it takes a byte a character.
  * @param {(path: string) => boolean} isIn @returns {Promise<string>}
  */
 async function join(isIn) {
@@ -105,8 +107,9 @@ async function join(isIn) {
 }
 
 /**
- * Lets a module of Node or of a package be loaded when it is first used, which most are not by any one command. esbuild
- * keeps each in a variable, and names its exports as that variable's properties.
+ * Lets a module of Node or of a package be loaded when it is first used, which most are not by any
+ * one command. esbuild keeps each in a variable, and names its exports as that variable's
+ * properties.
  * @param {string} code @returns {string}
  */
 function lazy(code) {
@@ -131,7 +134,10 @@ function lazy(code) {
   return used.replace('"use strict";', `"use strict";const lazy={${modules.join(',')}};`);
 }
 
-/** Escapes what is not ASCII. esbuild does in strings; regular expressions are left. @param {string} code */
+/**
+ * Escapes what is not ASCII. esbuild does in strings; regular expressions are left.
+ * @param {string} code
+ */
 function ascii(code) {
   return code.replace(
     /[\u0080-\uffff]/g,

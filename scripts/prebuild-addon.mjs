@@ -1,11 +1,11 @@
 // @ts-check
 /**
- * Builds the addon for hosts without a compiler: `prebuilds/linux-x64` and `prebuilds/linux-arm64`, as node-gyp-build
- * finds them. Needs clang++, lld and apt; links against Debian 11's libc, so that it loads wherever there is glibc 2.31
- * or later, and with libstdc++ in it.
+ * Builds the addon for hosts without a compiler: `prebuilds/linux-x64` and `prebuilds/linux-arm64`,
+ * as node-gyp-build finds them. Needs clang++, lld and apt; links against Debian 11's libc, so that
+ * it loads wherever there is glibc 2.31 or later, and with libstdc++ in it.
  *
- * `node scripts/prebuild-addon.mjs [--stale] [x64] [arm64]`; `--stale` leaves those that are newer than what they are
- * made of. The same sources give the same bytes wherever they are.
+ * `node scripts/prebuild-addon.mjs [--stale] [x64] [arm64]`; `--stale` leaves those that are newer
+ * than what they are made of. The same sources give the same bytes wherever they are.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -52,7 +52,10 @@ const GLIBC = [2, 31];
 const MAX_BYTES = 3 << 20;
 
 /** @typedef {keyof typeof ARCHITECTURES} Architecture */
-/** @typedef {{ target_name: string, type?: string, sources: string[], include_dirs: string[], defines: string[], ldflags?: string[], libraries?: string[] }} GypTarget */
+/**
+ * @typedef {{ target_name: string, type?: string, sources: string[], include_dirs: string[],
+ * defines: string[], ldflags?: string[], libraries?: string[] }} GypTarget
+ */
 
 const hasCcache = spawnSync('ccache', ['--version']).error === undefined;
 const words = process.argv.slice(2);
@@ -72,7 +75,10 @@ function isStale(arch) {
   return Math.min(...made) < Math.max(...from.map((path) => statSync(join(root, path)).mtimeMs));
 }
 
-/** @param {Architecture} arch @returns {string[]} paths of the addon and of the program beside it */
+/**
+ * @param {Architecture} arch
+ * @returns {string[]} paths of the addon and of the program beside it
+ */
 function binaries(arch) {
   return ['node-libvmi.glibc.node', 'libvmi_host'].map((name) =>
     join(root, 'prebuilds', `linux-${arch}`, name),
@@ -213,7 +219,12 @@ function nodeHeaders() {
   return existsSync(folder) ? [`-I${folder}`] : [];
 }
 
-/** @param {string[]} sources @param {string[]} flags @param {string} folder @returns {Promise<string[]>} objects */
+/**
+ * @param {string[]} sources
+ * @param {string[]} flags
+ * @param {string} folder
+ * @returns {Promise<string[]>} objects
+ */
 async function compile(sources, flags, folder) {
   mkdirSync(folder, { recursive: true });
   const { spawn } = await import('node:child_process');
@@ -241,7 +252,11 @@ async function compile(sources, flags, folder) {
   return objects;
 }
 
-/** What the binary asks of its host, and whether that is too much. @param {string} path @param {string} target */
+/**
+ * What the binary asks of its host, and whether that is too much.
+ * @param {string} path
+ * @param {string} target
+ */
 function check(path, target) {
   const objdump = target.startsWith('x86_64') ? 'objdump' : `${target}-objdump`;
   const symbols = run(objdump, ['-T', path]);

@@ -1,8 +1,9 @@
 // @ts-check
 /**
- * Makes the package that may be published, or says why there is none: `npm run release`. It is made twice, each time from
- * a clone of what is committed, and has to be the same; then it is installed as a user would, with no network, no cache
- * and no script, and has to run. `npm publish` of the file it names is left to a person.
+ * Makes the package that may be published, or says why there is none: `npm run release`. It is made
+ * twice, each time from a clone of what is committed, and has to be the same; then it is installed
+ * as a user would, with no network, no cache and no script, and has to run. `npm publish` of the
+ * file it names is left to a person.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

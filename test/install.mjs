@@ -1,12 +1,13 @@
 // @ts-check
 /**
- * Installs the package in bare Debian systems, and lists the tasks of a guest there: no network, no compiler, nothing but
- * Node and npm beside it, and no script that runs.
+ * Installs the package in bare Debian systems, and lists the tasks of a guest there: no network, no
+ * compiler, nothing but Node and npm beside it, and no script that runs.
  *
- *   npm run --silent test:install [-- --suite SUITE]… [-- --node MAJOR]… [-- --npm MAJOR]… [-- --package FILE]
+ *   npm run --silent test:install [-- --suite SUITE]… [-- --node MAJOR]… [-- --npm MAJOR]… [--
+ *   --package FILE]
  *
- * Needs root (chroot, unshare) and debootstrap, and for arm64 qemu-user-static; what is missing is said. The systems are
- * kept in the lab's cache, with nothing of the package in them.
+ * Needs root (chroot, unshare) and debootstrap, and for arm64 qemu-user-static; what is missing is
+ * said. The systems are kept in the lab's cache, with nothing of the package in them.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -55,7 +56,14 @@ try {
   }
   await onArm64(archive, guest, tasks);
 
-  /** One row of the table. @param {string} suite @param {string} system @param {string} major @param {string} npmMajor @param {string} archive */
+  /**
+   * One row of the table.
+   * @param {string} suite
+   * @param {string} system
+   * @param {string} major
+   * @param {string} npmMajor
+   * @param {string} archive
+   */
   async function inSystem(suite, system, major, npmMajor, archive) {
     const node = await nodeOf(major, log);
     const npm = await npmOf(npmMajor, log);
@@ -130,7 +138,11 @@ async function pack() {
   return join(scratch, name);
 }
 
-/** The RAM of a guest, as a file. @param {string} path @returns {Promise<number>} how many tasks it has */
+/**
+ * The RAM of a guest, as a file.
+ * @param {string} path
+ * @returns {Promise<number>} how many tasks it has
+ */
 async function copyOfGuest(path) {
   log('booting a guest');
   const lab = await bootGuest({ suite: 'bookworm', memory: 192, cpus: 1, backend: 'file', log });
@@ -169,7 +181,12 @@ async function installScripts(modules) {
   return found;
 }
 
-/** The binary for arm64, under emulation, with npm's own Node. @param {string} archive @param {string} guest @param {number} tasks */
+/**
+ * The binary for arm64, under emulation, with npm's own Node.
+ * @param {string} archive
+ * @param {string} guest
+ * @param {number} tasks
+ */
 async function onArm64(archive, guest, tasks) {
   const head = 'arm64      ';
   const emulator = await which('qemu-aarch64-static');

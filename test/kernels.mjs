@@ -1,14 +1,16 @@
 // @ts-check
 /**
- * Holds every test kernel against the oracle: kernels without types or names, shrunk, shuffled, hardened.
+ * Holds every test kernel against the oracle: kernels without types or names, shrunk, shuffled,
+ * hardened.
  *
  *   npm run --silent test:kernels [-- --only TEXT]… [--built] [--write]
  *
- * `--built` looks at the kernels that are built already; `--write` puts the rows that were looked at
- * into the table of docs/kernels.md, next to those of the other kernels that stand there.
+ * `--built` looks at the kernels that are built already; `--write` puts the rows that were looked
+ * at into the table of docs/kernels.md, next to those of the other kernels that stand there.
  *
- * A fact that a kernel does not let one know is `null` and counts as unanswered; a fact that differs
- * is wrong, and one wrong fact fails the run. The first run builds the kernels: minutes each.
+ * A fact that a kernel does not let one know is `null` and counts as unanswered; a fact that
+ * differs is wrong, and one wrong fact fails the run. The first run builds the kernels: minutes
+ * each.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -30,7 +32,10 @@ const { compareTasks, expectedCr3, expectedSharers, factCount } = await import('
 const { isBuilt, testKernelNames } = await import('./lab/test-kernels.mjs');
 
 /** @typedef {import('./lab/truth.mjs').Truth} Truth */
-/** @typedef {{ name: string, release: string, tasks: number, facts: number, answered: number, wrong: number, cr3: string, verdict: string }} Row */
+/**
+ * @typedef {{ name: string, release: string, tasks: number, facts: number, answered: number, wrong:
+ * number, cr3: string, verdict: string }} Row
+ */
 
 const FILE = fileURLToPath(new URL('../docs/kernels.md', import.meta.url));
 const MARKS = ['<!-- kernels: written by npm run test:kernels -- --write -->', '<!-- /kernels -->'];

@@ -4,11 +4,12 @@
  *
  *   npm run --silent test:matrix [-- --only TEXT]… [--jobs N] [--hide btf,kallsyms] [--write]
  *
- * A cell agrees when every task and thread of a real guest has, from outside, each fact that the kernel module
- * inside tells, through every source of the cell. Longer than `npm test`: two cores take some 10 minutes. `--write`
- * puts what a whole run found into docs/matrix.md and the README. `--hide` overwrites the guest's types, its symbols, or
- * first the one and then the other, once it stands still; after each, all is compared again, and every offset that is
- * inferred with what its types said.
+ * A cell agrees when every task and thread of a real guest has, from outside, each fact that the
+ * kernel module inside tells, through every source of the cell. Longer than `npm test`: two cores
+ * take some 10 minutes. `--write` puts what a whole run found into docs/matrix.md and the README.
+ * `--hide` overwrites the guest's types, its symbols, or first the one and then the other, once it
+ * stands still; after each, all is compared again, and every offset that is inferred with what its
+ * types said.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, freemem, tmpdir } from 'node:os';
@@ -49,13 +50,20 @@ const { takeHugePages } = await import('./lab/huge-pages.mjs');
  * @property {string} name
  * @property {GuestOptions} options
  * @property {boolean} [core] an ELF core of the guest is a source too
- * @property {(lab: LabGuest) => Promise<void>} [prepare] what is done to the guest before it is looked at
+ * @property {(lab: LabGuest) => Promise<void>} [prepare] what is done to the guest before it is
+ *   looked at
  */
-/** @typedef {{ release: string, sources: string[], tasks: number, seconds: number, verdict: string }} Result */
+/**
+ * @typedef {{ release: string, sources: string[], tasks: number, seconds: number, verdict: string
+ * }} Result
+ */
 
 /** What lies between a namespace and the head of its tree. */
 const IN_NAMESPACE = ['pid_namespace.idr', 'idr.idr_rt', 'xarray.xa_head'];
-/** How much longer attaching took with something hidden. @type {{ hidden: string, milliseconds: number }[]} */
+/**
+ * How much longer attaching took with something hidden. @type {{ hidden: string, milliseconds:
+ * number }[]}
+ */
 const more = [];
 /** Memory that is left to the host, MiB. */
 const RESERVE = 2048;
@@ -200,8 +208,8 @@ cells.push({
 });
 
 /**
- * A guest that can reboot, and a kernel that does not take the same pages at every boot: otherwise it overwrites the
- * VMCOREINFO of the one before, and only the rest of that stays in RAM.
+ * A guest that can reboot, and a kernel that does not take the same pages at every boot: otherwise
+ * it overwrites the VMCOREINFO of the one before, and only the rest of that stays in RAM.
  * @returns {GuestOptions}
  */
 function withReboot() {
@@ -214,12 +222,18 @@ async function rebootTwice(lab) {
   await lab.reboot();
 }
 
-/** @returns {GuestOptions} a machine that memory can be plugged into, and a kernel that uses it at once */
+/**
+ * @returns {GuestOptions} a machine that memory can be plugged into, and a kernel that uses it at
+ * once
+ */
 function withSlots() {
   return { append: 'memhp_default_state=online', extraArgs: ['-m', 'slots=2,maxmem=4G'] };
 }
 
-/** Plugs two DIMMs into the running guest and starts tasks, whose page tables then lie in them. @param {LabGuest} lab */
+/**
+ * Plugs two DIMMs into the running guest and starts tasks, whose page tables then lie in them.
+ * @param {LabGuest} lab
+ */
 async function plugDimms(lab) {
   const before = await guestMemory(lab);
   for (const node of [0, 1]) {
@@ -373,7 +387,10 @@ async function hideFrom(lab, what, known) {
   }
 }
 
-/** Members by which tasks are read, where a guest's types have them. @param {import('node-libvmi').Guest} guest */
+/**
+ * Members by which tasks are read, where a guest's types have them.
+ * @param {import('node-libvmi').Guest} guest
+ */
 function offsetsOf(guest) {
   const { types } = guest.kernel;
   const offsets = new Map();

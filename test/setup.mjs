@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Makes a fresh clone ready: npm packages, the addon and `dist/`. Needs Node, python3, make and g++; no npm package,
- * since it is what installs them.
+ * Makes a fresh clone ready: npm packages, the addon and `dist/`. Needs Node, python3, make and
+ * g++; no npm package, since it is what installs them.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
@@ -17,7 +17,10 @@ const DIST = {
   from: ['lib', 'types', 'tsconfig.json', 'tsconfig.build.json'],
 };
 
-/** Installs and builds what is missing or stale, and nothing else. @param {(message: string) => void} log */
+/**
+ * Installs and builds what is missing or stale, and nothing else.
+ * @param {(message: string) => void} log
+ */
 export function setUpProject(log) {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
@@ -40,7 +43,10 @@ export function setUpProject(log) {
   }
 }
 
-/** Whether it is not there, or a file that it is built from is newer. @param {typeof ADDON} target */
+/**
+ * Whether it is not there, or a file that it is built from is newer.
+ * @param {typeof ADDON} target
+ */
 function stale({ built, from }) {
   if (!existsSync(root + built)) return true;
   const made = statSync(root + built).mtimeMs;

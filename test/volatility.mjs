@@ -1,13 +1,16 @@
 #!/usr/bin/env node
 // @ts-check
 /*
- * Volatility 3 on a dump of a real guest, once with the symbol file that `vmi profile --format isf` wrote of the running
- * guest, once with one that was made from the same kernel's DWARF: every plugin is to give the same rows.
+ * Volatility 3 on a dump of a real guest, once with the symbol file that `vmi profile --format isf`
+ * wrote of the running guest, once with one that was made from the same kernel's DWARF: every
+ * plugin is to give the same rows.
  *
- *   node test/volatility.mjs --volatility FOLDER --dwarf FILE [--suite bookworm] [--flavour cloud] [--python python3] [--keep]
+ *   node test/volatility.mjs --volatility FOLDER --dwarf FILE [--suite bookworm] [--flavour cloud]
+ *   [--python python3] [--keep]
  *
- * FOLDER holds Volatility's vol.py, FILE is what `dwarf2json linux --elf vmlinux` printed of the guest's kernel. Neither is ever
- * fetched. Without --dwarf each plugin is run with the guest's file only.
+ * FOLDER holds Volatility's vol.py, FILE is what `dwarf2json linux --elf vmlinux` printed of the
+ * guest's kernel. Neither is ever fetched. Without --dwarf each plugin is run with the guest's file
+ * only.
  */
 import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync } from 'node:fs';

@@ -2,14 +2,16 @@
 /**
  * Holds guests of a real Xen against the oracle inside them.
  *
- *   npm run --silent test:xen [-- --part tasks|events]… [--suite SUITE]… [--type pvh|pv]… [--endings REGEX]
+ *   npm run --silent test:xen [-- --part tasks|events]… [--suite SUITE]… [--type pvh|pv]…
+ *   [--endings REGEX]
  *     [--markdown FILE] [--keep]
  *
- * Boots Debian's Xen with a dom0 in QEMU, by emulation; in it a PVH and a PV guest; and runs `vmi` in dom0. A guest agrees when every
- * task and thread has, from outside, each fact that the kernel module inside tells, and CR3 leads back to the same
- * tasks. Then it listens to writes to CR3 and ends that in every way there is: the guest must run afterwards, each time.
- * Exits with 1 when one does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest, and 30 for
- * the ends. `--part` chooses one of the two; `--markdown` is for one of them.
+ * Boots Debian's Xen with a dom0 in QEMU, by emulation; in it a PVH and a PV guest; and runs `vmi`
+ * in dom0. A guest agrees when every task and thread has, from outside, each fact that the kernel
+ * module inside tells, and CR3 leads back to the same tasks. Then it listens to writes to CR3 and
+ * ends that in every way there is: the guest must run afterwards, each time. Exits with 1 when one
+ * does not, and with 0 and a reason where this host has no libvmi. Some 2 to 4 minutes a guest, and
+ * 30 for the ends. `--part` chooses one of the two; `--markdown` is for one of them.
  */
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -36,7 +38,10 @@ const log = (/** @type {string} */ message) => console.error(`• ${message}`);
 /** @typedef {import('../lib/tasks/task.ts').TaskJson} TaskJson */
 /** @typedef {import('./lab/truth.mjs').Truth} Truth */
 /** @typedef {import('./lab/xen/machine.mjs').XenMachine} XenMachine */
-/** @typedef {{ kernel: string, type: string, name: string, tasks: number, verdict: string, milliseconds?: Record<string, number>, transcript: string[] }} Result */
+/**
+ * @typedef {{ kernel: string, type: string, name: string, tasks: number, verdict: string,
+ * milliseconds?: Record<string, number>, transcript: string[] }} Result
+ */
 
 const AGREES = 'agrees';
 /** Names that a domain may have, and that a careless tool takes for something else. */
@@ -108,7 +113,13 @@ async function listenTo(xen) {
   writeFileSync(values.markdown, eventsMarkdown(rows, setting));
 }
 
-/** @param {XenMachine} xen @param {string} suite @param {'pv' | 'pvh'} type @param {string} name @returns {Promise<Result>} */
+/**
+ * @param {XenMachine} xen
+ * @param {string} suite
+ * @param {'pv' | 'pvh'} type
+ * @param {string} name
+ * @returns {Promise<Result>}
+ */
 async function compareOne(xen, suite, type, name) {
   /** @type {Result} */
   const result = { kernel: suite, type, name, tasks: 0, verdict: AGREES, transcript: [] };

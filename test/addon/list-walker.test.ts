@@ -43,7 +43,9 @@ function columns(
   };
 }
 
-/** A walker of its own for each walk, unless a test wants the second one to start from the first. */
+/**
+ * A walker of its own for each walk, unless a test wants the second one to start from the first.
+ */
 const walkerIn = (space: AddressSpace, of = plan(), at = LINK) =>
   new (addon().ListWalker)(space, of, at);
 

@@ -7,9 +7,10 @@
  *   repl     `> expression` lines for `vmi repl`, with what it prints
  *   sh       commands whose output is not shown
  *
- * `<!-- not run: reason -->` above a block leaves it out. `qemu:4242` stands for the guest that is there; `# exit N`
- * behind a command for the code it ends with. A line of output is a pattern: numbers, addresses and the space between
- * columns are another guest's, and a line `…` stands for any number of lines.
+ * `<!-- not run: reason -->` above a block leaves it out. `qemu:4242` stands for the guest that is
+ * there; `# exit N` behind a command for the code it ends with. A line of output is a pattern:
+ * numbers, addresses and the space between columns are another guest's, and a line `…` stands for
+ * any number of lines.
  */
 import { spawn } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
@@ -24,8 +25,10 @@ const LANGUAGES = ['js', 'console', 'repl', 'sh'];
 const SECONDS = 60;
 
 /**
- * @typedef {{ language: string, text: string, line: number, reason: string | undefined }} Block reason: why it is not run
- * @typedef {{ input: string, printed: string[], exit: number, at: number }} Part a command and what it is said to print; at: its line in the block
+ * @typedef {{ language: string, text: string, line: number, reason: string | undefined }} Block
+ *   reason: why it is not run
+ * @typedef {{ input: string, printed: string[], exit: number, at: number }} Part a command and what
+ *   it is said to print; at: its line in the block
  * @typedef {{ status: number | null, output: string }} Done
  */
 
@@ -60,7 +63,11 @@ export function isCode(block) {
   return LANGUAGES.includes(block.language);
 }
 
-/** The commands of a block with what each is said to print. @param {Block} block @returns {Part[]} */
+/**
+ * The commands of a block with what each is said to print.
+ * @param {Block} block
+ * @returns {Part[]}
+ */
 export function partsOf({ language, text }) {
   const lines = text.split('\n');
   if (language === 'js') {
@@ -129,7 +136,12 @@ export class Runner {
     return text.replaceAll(GUEST, this.target);
   }
 
-  /** @param {string} command @param {string[]} words @param {string} [input] @returns {Promise<Done>} */
+  /**
+   * @param {string} command
+   * @param {string[]} words
+   * @param {string} [input]
+   * @returns {Promise<Done>}
+   */
   async #spawn(command, words, input) {
     const env = { ...process.env, PATH: `${join(this.folder, 'bin')}:${process.env.PATH}` };
     const child = spawn(command, words, {
@@ -163,7 +175,11 @@ export function pattern(line) {
   return new RegExp(`^\\s*${source.join('')}\\s*$`);
 }
 
-/** The first documented line that was not printed, in their order. @param {readonly string[]} printed @param {string} output */
+/**
+ * The first documented line that was not printed, in their order.
+ * @param {readonly string[]} printed
+ * @param {string} output
+ */
 export function missingLine(printed, output) {
   const lines = output.split('\n');
   let at = 0;

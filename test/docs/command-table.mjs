@@ -2,7 +2,8 @@
 /**
  * The table of commands, as docs/reference/commands.md has it.
  *
- * @param {readonly { name: string, summary: string, operands: readonly { name: string, many?: boolean, optional?: boolean }[] }[]} commands
+ * @param {readonly { name: string, summary: string, operands: readonly { name: string, many?:
+ *   boolean, optional?: boolean }[] }[]} commands
  */
 export function commandTable(commands) {
   const rows = commands.map(({ name, operands, summary }) => {

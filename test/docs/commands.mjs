@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // @ts-check
 /*
- * Writes the table of commands into docs/reference/commands.md, from what each command says of itself.
+ * Writes the table of commands into docs/reference/commands.md, from what each command says of
+ * itself.
  *
  *   node test/docs/commands.mjs      after npm run build:ts
  */

@@ -5,7 +5,8 @@
  *
  *   node test/docs/write.mjs PAGE… [--lines N] [--all]
  *
- * Commands that show some output already keep it; --all writes theirs, too. Read what it wrote before you commit it.
+ * Commands that show some output already keep it; --all writes theirs, too. Read what it wrote
+ * before you commit it.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,9 +1,10 @@
 /*
- * The stand-in for libvmi with two things more: its vCPUs have the registers of a real guest, and reads are counted and fail
- * when told to, at any time, through a file that is shared with the test. FAILING_CONTROL names it; it holds:
- *   reads so far, the number of the first read that fails (0: none), how many fail from then on, and how: 0 as a failure,
- *   1 as a short read that is told to be one
- * FAILING_REGISTERS: cr0,cr3,cr4 for every vCPU.
+ * The stand-in for libvmi with two things more: its vCPUs have the registers of a real guest, and
+ * reads are counted and fail when told to, at any time, through a file that is shared with the
+ * test. FAILING_CONTROL names it; it holds:
+ *   reads so far, the number of the first read that fails (0: none), how many fail from then on,
+ *   and how: 0 as a failure, 1 as a short read that is told to be one FAILING_REGISTERS:
+ *   cr0,cr3,cr4 for every vCPU.
  */
 #define vmi_read_pa standin_read_pa
 #define vmi_get_vcpureg standin_get_vcpureg

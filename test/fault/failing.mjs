@@ -28,7 +28,8 @@ export function failingLibrary(image, registers) {
   process.env.FAILING_REGISTERS = [cr0, cr3, cr4].join();
 
   /**
-   * Fails `count` reads from the `first` on (0: none), whole or short; returns the reads since the last order.
+   * Fails `count` reads from the `first` on (0: none), whole or short; returns the reads since the
+   * last order.
    *
    * @param {number} [first]
    * @param {number} [count]

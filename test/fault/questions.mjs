@@ -1,5 +1,8 @@
 // @ts-check
-/** Questions about a guest that does not change, each with its whole answer, and what an answer may lack when reads fail. */
+/**
+ * Questions about a guest that does not change, each with its whole answer, and what an answer may
+ * lack when reads fail.
+ */
 
 import { codeOf } from '../hostile/operations.mjs';
 import { FOR_EVER } from './failing.mjs';
@@ -8,8 +11,8 @@ import { FOR_EVER } from './failing.mjs';
 /** @typedef {import('../../lib/tasks/task.ts').TaskJson} TaskJson */
 
 /**
- * Rows by what they are about, each as JSON would have it. A failed read may turn a row into one that says that it cannot be told;
- * rows never go, and none comes.
+ * Rows by what they are about, each as JSON would have it. A failed read may turn a row into one
+ * that says that it cannot be told; rows never go, and none comes.
  *
  * @typedef {Map<string, Record<string, unknown>>} Answer
  */
@@ -44,7 +47,10 @@ function answerOf(value) {
  */
 export function questions(guest) {
   const all = guest.tasks({ threads: true });
-  /** One task of each kind there is: how its CR3 is found, whether it leads, its depth of namespaces. */
+  /**
+   * One task of each kind there is: how its CR3 is found, whether it leads, its depth of
+   * namespaces.
+   */
   const kinds = new Map(
     all.map((task) => [`${task.cr3Source} ${task.leader} ${task.nsPids.length}`, task]),
   );
@@ -123,7 +129,10 @@ function crossOf(guest) {
   );
 }
 
-/** Of a column: corrupt, and no number. lib/tasks/listing.ts, CR3_SOURCES; lib/tasks/columns.ts, UNREADABLE. */
+/**
+ * Of a column: corrupt, and no number. lib/tasks/listing.ts, CR3_SOURCES; lib/tasks/columns.ts,
+ * UNREADABLE.
+ */
 const CORRUPT = '6';
 const UNREADABLE = String(0xffff_ffff);
 
@@ -162,8 +171,8 @@ export function wrongs(expected, got) {
 }
 
 /**
- * Asks a question again and again, each time with other reads failed: from each of `points` on, one alone and all after it, whole
- * and short.
+ * Asks a question again and again, each time with other reads failed: from each of `points` on, one
+ * alone and all after it, whole and short.
  *
  * @param {Question} question
  * @param {Guest} guest

@@ -10,7 +10,10 @@ import { bootGuest, type LabGuest } from '../lab/guest.mjs';
 import type { Truth } from '../lab/truth.mjs';
 
 const VMI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-/** How long one attach may take, whatever state the guest is in; ms. Two monitors that do not greet take 2 s. */
+/**
+ * How long one attach may take, whatever state the guest is in; ms. Two monitors that do not greet
+ * take 2 s.
+ */
 const BOUND = 10_000;
 const GUESTS = [
   { suite: 'bookworm', backend: 'anonymous', append: 'panic=0' },
@@ -18,7 +21,10 @@ const GUESTS = [
 ] as const;
 
 const PF_KTHREAD = 0x0020_0000;
-/** What may change in a kernel thread between the table and the panic: workers come and go, and some run. */
+/**
+ * What may change in a kernel thread between the table and the panic: workers come and go, and some
+ * run.
+ */
 const MOVING = new Set(['listed', 'activeMm', 'cr3', 'cr3Source', 'userCr3']);
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -139,7 +145,8 @@ describe.each(GUESTS)(
       const up = outcomes.findIndex((outcome) => typeof outcome === 'number');
       const refusals = outcomes.slice(0, up).map(text);
       expect(refusals.length).toBeGreaterThan(0);
-      // What the CPUs have, or why the monitor does not tell: not there yet, or taken by vmi just then. QEMU is started by setpriv.
+      // What the CPUs have, or why the monitor does not tell: not there yet, or taken by vmi just
+      // then. QEMU is started by setpriv.
       for (const refusal of refusals)
         expect(refusal).toMatch(/^VMI_ATTACH: .*(is no QEMU|registers: |-qmp unix:)/);
       expect(refusals.join()).toMatch(/is not in 64-bit mode|maps no kernel image/);

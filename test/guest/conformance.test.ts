@@ -44,7 +44,10 @@ function readBy(path: string): MemoryOptions {
   };
 }
 
-/** Every source, over the RAM of real guests that stand still; QEMU itself writes what the bytes are. */
+/**
+ * Every source, over the RAM of real guests that stand still; QEMU itself writes what the bytes
+ * are.
+ */
 describe('PhysicalMemory conformance', () => {
   let shared: LabGuest;
   let anonymous: LabGuest;

@@ -22,7 +22,9 @@ function* sample(reads: number): Iterable<number> {
   for (let point = FIRST + step; point <= reads; point += step) yield point;
 }
 
-/** `npm run test:faults` fails every read of every question; here it is a sample of the long ones. */
+/**
+ * `npm run test:faults` fails every read of every question; here it is a sample of the long ones.
+ */
 describe('a real guest whose memory cannot always be read', () => {
   let failing: ReturnType<typeof failingLibrary>;
   let ram: string;

@@ -19,7 +19,8 @@ function stacks(text: string, sysroot: string): Map<number, string[]> {
   const found = new Map<number, string[]>();
   let frames: string[] = [];
   for (const line of text.replaceAll(sysroot, '').split('\n')) {
-    // gdbserver's threads are `Thread PID.TID`, those of a process itself `LWP TID` or `process PID`.
+    // gdbserver's threads are `Thread PID.TID`, those of a process itself `LWP TID` or `process
+    // PID`.
     const thread = /^Thread \d+ \((?:Thread \d+\.|LWP |process )(\d+)/.exec(line);
     if (thread !== null) {
       frames = [];

@@ -4,7 +4,10 @@ import { describe, expect, it } from 'vitest';
 
 const BENT = fileURLToPath(new URL('../soak/bent.mjs', import.meta.url));
 
-/** The short form of the soak test: a child does the work, so that a crash or a hang fails a test and not the run. */
+/**
+ * The short form of the soak test: a child does the work, so that a crash or a hang fails a test
+ * and not the run.
+ */
 function bent(...args: string[]): { lines: string[]; totals: Record<string, number> } {
   const { stdout, stderr } = spawnSync(process.execPath, [BENT, ...args], {
     encoding: 'utf8',

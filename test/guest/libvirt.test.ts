@@ -44,7 +44,9 @@ const state = async (name: string) =>
   (await run('virsh', ['-q', '-c', URI, 'domstate', '--domain', name])).trim();
 const inOrder = (pids: readonly number[]) => [...pids].sort((a, b) => a - b);
 
-/** A listing through KVM's driver takes half a second, and twenty times that on a host that is busy. */
+/**
+ * A listing through KVM's driver takes half a second, and twenty times that on a host that is busy.
+ */
 const SLOW = 400_000;
 
 /** Few tasks: through libvmi's KVM driver a page of memory takes a millisecond or two. */
@@ -222,7 +224,9 @@ describe.skipIf(missing !== '')(`a libvirt domain that lives${reason}`, { timeou
     await lab?.close();
   });
 
-  /** Whether the guest runs, soon: the guard of a pause takes a moment to see that a process died. */
+  /**
+   * Whether the guest runs, soon: the guard of a pause takes a moment to see that a process died.
+   */
   async function runsAgain(): Promise<boolean> {
     for (let tries = 0; tries < 100; tries++) {
       if ((await state(name)) === 'running') return true;

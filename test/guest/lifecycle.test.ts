@@ -33,7 +33,9 @@ describe.each(['anonymous', 'file'] as const)(
 
     const running = async () => ((await lab.qmp('query-status')) as { running: boolean }).running;
 
-    /** Whether the guest runs, soon: the guard of a pause takes a moment to see that a process died. */
+    /**
+     * Whether the guest runs, soon: the guard of a pause takes a moment to see that a process died.
+     */
     async function runsAgain(): Promise<boolean> {
       for (let tries = 0; tries < 100; tries++) {
         if (await running()) return true;

@@ -35,7 +35,10 @@ describe.each(['anonymous', 'file'] as const)('a look-up in a guest with %s RAM'
   const walk = <T>(as: (entry: bigint) => T, really: () => T): T =>
     left-- > 0 ? as(outcome()) : really();
 
-  /** Does `work` while the first `times` walks of the PID tree end in `end`, as on a node that is another's by now. */
+  /**
+   * Does `work` while the first `times` walks of the PID tree end in `end`, as on a node that is
+   * another's by now.
+   */
   function spoilt<T>(
     times: number,
     end: () => bigint,

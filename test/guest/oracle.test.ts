@@ -266,7 +266,8 @@ describe.each(CELLS)('Debian $suite, $backend RAM', ({ suite, backend }) => {
   // The same bytes whatever backs RAM; unpacking them takes its time.
   it.runIf(backend === 'anonymous')('reads the same through a LiME dump and a kdump', async () => {
     await lab.stop();
-    // The same RAM as LiME writes it: a header of 32 bytes before each range, the last byte's address in it.
+    // The same RAM as LiME writes it: a header of 32 bytes before each range, the last byte's
+    // address in it.
     const lime = join(folder, 'guest.lime');
     const raw = join(folder, 'guest.raw');
     writeFileSync(lime, '');

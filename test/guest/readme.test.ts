@@ -14,7 +14,10 @@ const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(
   }),
 );
 
-/** A line of documented output as a pattern: numbers and addresses are another guest's, and so is the space that aligns them. */
+/**
+ * A line of documented output as a pattern: numbers and addresses are another guest's, and so is
+ * the space that aligns them.
+ */
 function pattern(line: string): RegExp {
   const parts = line.trim().split(/(0x[0-9a-f]+n?|\b\d[\w.+-]*|\s+)/);
   const source = parts.map((part, i) => {

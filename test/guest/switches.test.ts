@@ -4,7 +4,8 @@ import { expect, it } from 'vitest';
 
 const SWITCHES = fileURLToPath(new URL('../soak/switches.mjs', import.meta.url));
 
-// How many switches are seen depends on the host; that every other one is counted, and that none has a wrong name, does not.
+// How many switches are seen depends on the host; that every other one is counted, and that none
+// has a wrong name, does not.
 it.each([
   ['memfd', 'full'],
   ['anonymous', '500'],

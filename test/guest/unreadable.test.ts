@@ -7,7 +7,9 @@ import { exportJson } from '../../lib/export/json.js';
 import { attach, CR3_SOURCES, type Guest, UNREADABLE } from '../../lib/index.js';
 import { guestImage } from '../hostile/image.mjs';
 
-/** In no mapping of any kernel: the hole above the vmemmap. Documentation/arch/x86/x86_64/mm.rst. */
+/**
+ * In no mapping of any kernel: the hole above the vmemmap. Documentation/arch/x86/x86_64/mm.rst.
+ */
 const NOWHERE = 0xffff_eb80_0000_0000n;
 
 type BentTypes = Record<
@@ -24,7 +26,10 @@ describe('a real guest with pointers that lead nowhere', () => {
   let noCred: number;
   let parent: number;
   let mm: number;
-  /** PIDs of processes whose PGD is no page table, is none because it is not aligned, and is the kernel's own in its image. */
+  /**
+   * PIDs of processes whose PGD is no page table, is none because it is not aligned, and is the
+   * kernel's own in its image.
+   */
   let notOne: number;
   let skewed: number;
   let kernels: number;

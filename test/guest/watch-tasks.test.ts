@@ -56,7 +56,8 @@ it('tells of births, execs and exits, and counts those that it did not see', asy
   expect(kinds.exec).toBeGreaterThan(0);
   const lost = stream.lost!;
   expect(lost).toBeGreaterThanOrEqual(0);
-  // The count that it is taken from goes on: births that were handed out and those lost are not more.
+  // The count that it is taken from goes on: births that were handed out and those lost are not
+  // more.
   expect(kinds.birth + (events.at(-1)!.lost ?? 0)).toBeLessThanOrEqual(Number(forks() - start) + 1);
   await lab.command('churn off');
   // What lives through all of it gave no event.

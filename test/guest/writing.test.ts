@@ -28,8 +28,8 @@ function held(path: RegExp): string[] {
 }
 
 /**
- * Starts a shell in the guest that waits, and then tells what its variable holds; it has told once. It waits without a
- * child: a fork leaves its pages read-only until it writes them.
+ * Starts a shell in the guest that waits, and then tells what its variable holds; it has told once.
+ * It waits without a child: a fork leaves its pages read-only until it writes them.
  */
 const PROGRAM = 'x=before-the-write; echo $x > /tmp/told; read y < /tmp/go; echo $x > /tmp/told';
 const WAITING = `rm -f /tmp/go /tmp/told; mkfifo /tmp/go; setsid sh -c '${PROGRAM}' < /dev/null > /dev/null 2>&1 & echo $! > /tmp/pid; until [ -s /tmp/told ]; do sleep 0.1; done`;

@@ -1,5 +1,8 @@
 // @ts-check
-/** Bends a guest: what a hostile kernel, a rootkit or broken RAM would make of it. The seed says how. */
+/**
+ * Bends a guest: what a hostile kernel, a rootkit or broken RAM would make of it. The seed says
+ * how.
+ */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { Random } from './random.mjs';
 
@@ -12,10 +15,17 @@ import { Random } from './random.mjs';
  * @property {number} seed
  * @property {string[]} what what was bent, for people
  * @property {Patch[]} patches
- * @property {boolean} hides whether tasks may be missing from a list without an error, as after a proper list_del
+ * @property {boolean} hides whether tasks may be missing from a list without an error, as after a
+ *   proper list_del
  */
 
-/** Addresses of any sort, and words that are none. @param {Random} random @param {Survey} survey @param {Place} place @returns {bigint} */
+/**
+ * Addresses of any sort, and words that are none.
+ * @param {Random} random
+ * @param {Survey} survey
+ * @param {Place} place
+ * @returns {bigint}
+ */
 function wildValue(random, survey, place) {
   const direct = () => survey.pageOffset + (random.u64() % survey.end);
   switch (random.below(16)) {
@@ -54,7 +64,13 @@ function wildValue(random, survey, place) {
   }
 }
 
-/** A value for a pointer: what other places of its kind hold, or lead to, or anything. @param {Random} random @param {Survey} survey @param {Place} place @param {Place[]} alike */
+/**
+ * A value for a pointer: what other places of its kind hold, or lead to, or anything.
+ * @param {Random} random
+ * @param {Survey} survey
+ * @param {Place} place
+ * @param {Place[]} alike
+ */
 function pointer(random, survey, place, alike) {
   if (random.chance(60)) return random.pick(alike).self & (random.chance(80) ? ~8n : ~0n);
   return wildValue(random, survey, place);
@@ -94,7 +110,12 @@ function word(value, size) {
 /** @param {Survey} survey @param {string} group @returns {Place[]} */
 const group = (survey, group) => survey.places.get(group) ?? [];
 
-/** Bends places of one group with values made by `make`. @param {string} name @param {(random: Random, survey: Survey, place: Place, alike: Place[]) => Buffer} make @returns {Recipe} */
+/**
+ * Bends places of one group with values made by `make`.
+ * @param {string} name
+ * @param {(random: Random, survey: Survey, place: Place, alike: Place[]) => Buffer} make
+ * @returns {Recipe}
+ */
 const places = (name, make) => (random, survey, bend) => {
   const alike = group(survey, name);
   for (let count = 1 + random.below(3); count > 0; count--) {
@@ -109,7 +130,11 @@ const places = (name, make) => (random, survey, bend) => {
 const anyPointer = (random, survey, place, alike) =>
   word(pointer(random, survey, place, alike), place.size);
 
-/** Two nodes joined both ways: the loop, or the ring apart, that back pointers alone do not show. @param {string} name @returns {Recipe} */
+/**
+ * Two nodes joined both ways: the loop, or the ring apart, that back pointers alone do not show.
+ * @param {string} name
+ * @returns {Recipe}
+ */
 const ring = (name) => (random, survey, bend) => {
   const nexts = group(survey, name).filter(({ what }) => what.endsWith('.next'));
   const from = random.pick(nexts);
@@ -176,7 +201,10 @@ function shifts(random, survey, bend) {
   }
 }
 
-/** Every slot of a node leads back to a node: as many paths as a tree of full depth can have. @type {Recipe} */
+/**
+ * Every slot of a node leads back to a node: as many paths as a tree of full depth can have. @type
+ * {Recipe}
+ */
 const bush = (random, survey, bend) => {
   const at = (random.u64() % (survey.end - 0x10_0000n)) & ~0xfffn;
   const nodeOf = group(survey, 'shifts')[0];
@@ -244,7 +272,10 @@ const noise = (random, survey, bend) => {
   bend.hides = true;
 };
 
-/** Recipes for what a guest that is attached reads again at every operation. @type {readonly (readonly [weight: number, recipe: Recipe])[]} */
+/**
+ * Recipes for what a guest that is attached reads again at every operation. @type {readonly
+ * (readonly [weight: number, recipe: Recipe])[]}
+ */
 const LIVE = [
   [12, places('tasks', anyPointer)],
   [12, places('threads', anyPointer)],
@@ -366,7 +397,10 @@ const btf = (random, survey, bend) => {
   }
 };
 
-/** Recipes for what only attaching reads. @type {readonly (readonly [weight: number, recipe: Recipe])[]} */
+/**
+ * Recipes for what only attaching reads. @type {readonly (readonly [weight: number, recipe:
+ * Recipe])[]}
+ */
 const STILL = [
   [10, vmcoreinfo],
   [12, table('kallsyms')],
@@ -389,7 +423,8 @@ const STILL = [
  * @param {number} seed
  * @param {Survey} survey
  * @param {GuestFile} file
- * @param {'live' | 'still'} kind of what an attached guest reads all the time, or of what attaching reads
+ * @param {'live' | 'still'} kind of what an attached guest reads all the time, or of what attaching
+ *   reads
  * @returns {Bend}
  */
 export function bendOf(seed, survey, file, kind) {

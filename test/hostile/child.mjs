@@ -1,8 +1,9 @@
 // @ts-check
 /**
- * Bends one guest over and over and asks it everything: `child.mjs OPTIONS` with the JSON of {@link Options}. Writes the seed
- * at hand to `progress` before it starts, so that whoever watches knows it after a crash or a hang, and JSON lines on
- * standard output: a failure each, and what was done at the end.
+ * Bends one guest over and over and asks it everything: `child.mjs OPTIONS` with the JSON of {@link
+ * Options}. Writes the seed at hand to `progress` before it starts, so that whoever watches knows
+ * it after a crash or a hang, and JSON lines on standard output: a failure each, and what was done
+ * at the end.
  */
 import { closeSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -26,7 +27,10 @@ import { survey as surveyOf } from './survey.mjs';
  * @property {boolean} verbose
  */
 
-/** What an operation may take beyond its time on the guest as it was, and attaching in all, milliseconds. */
+/**
+ * What an operation may take beyond its time on the guest as it was, and attaching in all,
+ * milliseconds.
+ */
 const BEYOND = 250;
 const PARENT = process.ppid;
 const ATTACH_LIMIT = 5000;
@@ -40,7 +44,11 @@ const image = await guestImage(options.suite);
 const file = new GuestFile(options.ram);
 const target = `image:${options.ram}`;
 
-/** The same RAM, reached in each way there is. @param {'file' | 'process'} kind @param {boolean} live */
+/**
+ * The same RAM, reached in each way there is.
+ * @param {'file' | 'process'} kind
+ * @param {boolean} live
+ */
 async function open(kind, live) {
   const memory = new PhysicalMemory({
     native: native.openMemory(kind === 'file' ? fileSegments() : processSegments()),
@@ -73,8 +81,8 @@ function fileSegments() {
 }
 
 /**
- * Milliseconds of an operation: by the clock or of CPU time, whichever is less. On a busy host the clock measures others; what
- * sleeps and never ends is a hang, which the parent notices.
+ * Milliseconds of an operation: by the clock or of CPU time, whichever is less. On a busy host the
+ * clock measures others; what sleeps and never ends is a hang, which the parent notices.
  *
  * @overload
  * @returns {{ wall: number, cpu: NodeJS.CpuUsage }}
@@ -112,7 +120,8 @@ function processSegments() {
 }
 
 const plain = await attach(target, { cache: options.cache });
-// What types and symbols are asked for is opened now: bending them later must not matter to these guests.
+// What types and symbols are asked for is opened now: bending them later must not matter to these
+// guests.
 const survey = await surveyOf(plain, options.ram);
 const guests = [plain, await open('file', true), await open('process', true)];
 for (const guest of guests) textEntry(guest);

@@ -11,7 +11,8 @@ import { run } from '../lab/run.mjs';
  * @typedef {object} GuestImage
  * @property {string} ram path of the raw RAM file; never to be written to
  * @property {string} release
- * @property {{ vcpu: number, cr0: bigint, cr3: bigint, cr4: bigint, rip: bigint, efer: bigint }[]} registers of its CPUs
+ * @property {{ vcpu: number, cr0: bigint, cr3: bigint, cr4: bigint, rip: bigint, efer: bigint }[]}
+ *   registers of its CPUs
  * @property {number[]} pids of every task and thread, by the oracle
  */
 

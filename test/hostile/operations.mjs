@@ -8,13 +8,15 @@ import { inspect } from 'node:util';
 /** @typedef {import('./survey.mjs').Survey} Survey */
 /**
  * Tasks by the address of their `task_struct`.
- * @typedef {Map<bigint, TaskJson> & { partial?: boolean }} Rows partial: the listing itself says that it may lack some
+ * @typedef {Map<bigint, TaskJson> & { partial?: boolean }} Rows partial: the listing itself says
+ *   that it may lack some
  */
 
 /**
  * @typedef {object} Operation
  * @property {string} name
- * @property {(guest: Guest) => Rows | undefined | Promise<undefined>} run gives tasks where it lists them
+ * @property {(guest: Guest) => Rows | undefined | Promise<undefined>} run gives tasks where it
+ *   lists them
  * @property {'all' | 'processes' | undefined} [lists] which tasks it must list
  */
 
@@ -44,7 +46,12 @@ export function textEntry(guest) {
   return entry;
 }
 
-/** A CR3 that is told is a page table of this kernel. @param {Guest} guest @param {bigint | null} cr3 @param {string} what */
+/**
+ * A CR3 that is told is a page table of this kernel.
+ * @param {Guest} guest
+ * @param {bigint | null} cr3
+ * @param {string} what
+ */
 function checkCr3(guest, cr3, what) {
   if (cr3 === null) return;
   const { memory } = guest;
@@ -89,12 +96,16 @@ function checkTask(guest, task) {
 function rowsOf(guest, tasks) {
   /** @type {Rows} */ const rows = new Map();
   for (const task of tasks) rows.set(task.address, checkTask(guest, task));
-  // A copied memory whose lists do not fit is listed by what can be proven, and says where it does not.
+  // A copied memory whose lists do not fit is listed by what can be proven, and says where it does
+  // not.
   rows.partial = 'misfits' in tasks && /** @type {unknown[]} */ (tasks.misfits).length > 0;
   return rows;
 }
 
-/** Structures, symbols and members that are asked of a guest whose kernel is described otherwise by now. */
+/**
+ * Structures, symbols and members that are asked of a guest whose kernel is described otherwise by
+ * now.
+ */
 const TYPES = ['task_struct', 'mm_struct', 'list_head', 'pid', 'xa_node'];
 const SYMBOLS = ['init_task', 'jiffies', 'no_such_symbol', 'schedule'];
 
@@ -248,7 +259,11 @@ export function operations(survey, random, asking) {
 
 const NAMES = ['VmiError', 'FaultError', 'CorruptError'];
 
-/** The code of an error that an operation may end with. @param {unknown} error @returns {string | undefined} */
+/**
+ * The code of an error that an operation may end with.
+ * @param {unknown} error
+ * @returns {string | undefined}
+ */
 export function codeOf(error) {
   if (!(error instanceof Error) || !NAMES.includes(error.name)) return undefined;
   const { code } = /** @type {{ code?: unknown }} */ (/** @type {unknown} */ (error));
@@ -256,7 +271,8 @@ export function codeOf(error) {
 }
 
 /**
- * Tasks whose answer depends on nothing that was bent, and that are missing from a listing, or in it with another answer.
+ * Tasks whose answer depends on nothing that was bent, and that are missing from a listing, or in
+ * it with another answer.
  *
  * @param {Survey} survey
  * @param {import('./bend.mjs').Bend} bend

@@ -1,5 +1,8 @@
 // @ts-check
-/** What there is to bend in a guest: where its lists, trees, page tables and descriptions of itself lie in RAM. */
+/**
+ * What there is to bend in a guest: where its lists, trees, page tables and descriptions of itself
+ * lie in RAM.
+ */
 
 /** @typedef {import('../../lib/guest/guest.ts').Guest} Guest */
 
@@ -14,7 +17,10 @@
  */
 
 /** @typedef {{ start: bigint, end: bigint }} Range physical, end exclusive */
-/** @typedef {{ address: bigint, pid: number, reads: Range[] }} SurveyedTask `reads`: what its row depends on */
+/**
+ * @typedef {{ address: bigint, pid: number, reads: Range[] }} SurveyedTask `reads`: what its row
+ * depends on
+ */
 /** @typedef {Awaited<ReturnType<typeof survey>>} Survey */
 
 const TASK_MEMBERS = /** @type {const} */ ([
@@ -170,7 +176,8 @@ export async function survey(guest, path) {
   };
   visit(memory.readU64(xaHead), 0);
 
-  // Page tables: the entries that lead to what is read. This file runs on either build of the class.
+  // Page tables: the entries that lead to what is read. This file runs on either build of the
+  // class.
   const Space = /** @type {typeof import('../../lib/index.ts').VirtualMemory} */ (
     memory.constructor
   );
@@ -296,13 +303,15 @@ export async function survey(guest, path) {
   };
 }
 
-/** @param {Guest} guest @returns {Promise<import('../../lib/kernel/symbols/kallsyms-tables.ts').KallsymsTables | undefined>} */
+/**
+ * @param {Guest} guest
+ * @returns {Promise<import('../../lib/kernel/symbols/kallsyms-tables.ts').KallsymsTables |
+ * undefined>}
+ */
 async function kallsymsOf(guest) {
-  const table =
-    /** @type {{ table?: { tables?: import('../../lib/kernel/symbols/kallsyms-tables.ts').KallsymsTables } }} */ (
-      /** @type {unknown} */ (guest.kernel.symbols)
-    );
-  return table.table?.tables;
+  /** @typedef {import('../../lib/kernel/symbols/kallsyms-tables.ts').KallsymsTables} Tables */
+  const symbols = /** @type {unknown} */ (guest.kernel.symbols);
+  return /** @type {{ table?: { tables?: Tables } }} */ (symbols).table?.tables;
 }
 
 /** Structures whose members the library asks for. */

@@ -9,8 +9,9 @@ import { cached, cacheFolder } from './cache.mjs';
 const FIRST_LINE = 6000;
 
 /**
- * Returns `kvm` where a kernel really starts with it, else `tcg` (emulation). A `/dev/kvm` that opens is not enough:
- * nested hosts have ones on which a guest hangs. Tried once per boot of the host; `NODE_LIBVMI_LAB_ACCEL` overrides.
+ * Returns `kvm` where a kernel really starts with it, else `tcg` (emulation). A `/dev/kvm` that
+ * opens is not enough: nested hosts have ones on which a guest hangs. Tried once per boot of the
+ * host; `NODE_LIBVMI_LAB_ACCEL` overrides.
  *
  * @param {string} vmlinuz a kernel to try with
  * @param {import('./run.mjs').Log} log
@@ -35,7 +36,11 @@ export async function accelerator(vmlinuz, log) {
   return /** @type {'kvm' | 'tcg'} */ (await readFile(path, 'utf8'));
 }
 
-/** Boots a kernel with KVM until it prints something. @param {string} vmlinuz @returns {Promise<boolean>} */
+/**
+ * Boots a kernel with KVM until it prints something.
+ * @param {string} vmlinuz
+ * @returns {Promise<boolean>}
+ */
 function starts(vmlinuz) {
   return new Promise((resolve) => {
     const child = spawn(

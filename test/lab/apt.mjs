@@ -5,16 +5,23 @@ import { join } from 'node:path';
 import { cacheFolder, exists, locked } from './cache.mjs';
 import { run, stderrLog } from './run.mjs';
 
-/** @typedef {{ name: string, version: string, file: string }} Package a package and its file's name in apt's cache */
+/**
+ * @typedef {{ name: string, version: string, file: string }} Package a package and its file's name
+ * in apt's cache
+ */
 
-/** The suites the lab knows, and what else each needs to be complete. @type {Record<string, string[]>} */
+/**
+ * The suites the lab knows, and what else each needs to be complete. @type {Record<string,
+ * string[]>}
+ */
 const SUITES = { bullseye: [], bookworm: [], trixie: [], sid: [], experimental: ['sid'] };
 
 /** How old package lists may get before they are fetched again, in ms. */
 const LISTS_AGE = 7 * 24 * 3600 * 1000;
 
 /**
- * The Debian archive to download from: `NODE_LIBVMI_DEBIAN_MIRROR`, else the one that the host's own apt uses.
+ * The Debian archive to download from: `NODE_LIBVMI_DEBIAN_MIRROR`, else the one that the host's
+ * own apt uses.
  *
  * @returns {Promise<string>} a URI
  * @throws {Error} when the host's apt knows no Debian archive

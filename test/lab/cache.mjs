@@ -26,7 +26,8 @@ export const exists = (path) =>
   );
 
 /**
- * Runs `work` while this process alone holds the lock at `path`. A lock whose holder died is taken over.
+ * Runs `work` while this process alone holds the lock at `path`. A lock whose holder died is taken
+ * over.
  *
  * @template T
  * @param {string} path
@@ -60,8 +61,8 @@ export async function locked(path, work) {
 }
 
 /**
- * Removes the lock of a dead holder. Moving it away first makes sure that it is that lock, and not one that another
- * process took in the meantime.
+ * Removes the lock of a dead holder. Moving it away first makes sure that it is that lock, and not
+ * one that another process took in the meantime.
  *
  * @param {string} path
  * @param {string} holder
@@ -78,8 +79,8 @@ async function breakLock(path, holder) {
 }
 
 /**
- * Returns the file or folder at `path`, after building it if it is not there. It appears whole or not at all, and
- * once, however many processes ask at the same time.
+ * Returns the file or folder at `path`, after building it if it is not there. It appears whole or
+ * not at all, and once, however many processes ask at the same time.
  *
  * @param {string} path
  * @param {(temporary: string) => Promise<void>} build makes the file or folder under the given name

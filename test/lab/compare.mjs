@@ -2,14 +2,17 @@
 /**
  * Holds a listing against the oracle: every task and thread, every fact, both ways round.
  *
- * The listing is what `vmi ps --threads --json` prints; the truth must have been told of a guest that has not moved since
- * (frozen, or stopped right after).
+ * The listing is what `vmi ps --threads --json` prints; the truth must have been told of a guest
+ * that has not moved since (frozen, or stopped right after).
  */
 
 /** @typedef {import('../../lib/tasks/task.ts').TaskJson} TaskJson */
 /** @typedef {import('./truth.mjs').Truth} Truth */
 /** @typedef {import('./truth.mjs').TruthTask} TruthTask */
-/** @typedef {{ pid: number, comm: string, fact: string, expected: string, actual: string }} Difference */
+/**
+ * @typedef {{ pid: number, comm: string, fact: string, expected: string, actual: string }}
+ * Difference
+ */
 
 const PF_KTHREAD = 0x0020_0000;
 const LOADED_MM_SWITCHING = 1n;
@@ -39,7 +42,8 @@ export function expectedCr3(truth, task) {
 }
 
 /**
- * Who runs on which CR3, from the oracle's facts alone; an idle task counts where its CPU has the address space loaded.
+ * Who runs on which CR3, from the oracle's facts alone; an idle task counts where its CPU has the
+ * address space loaded.
  *
  * @param {Truth} truth
  * @returns {Map<bigint, number[]>} PIDs by CR3

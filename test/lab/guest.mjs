@@ -22,7 +22,16 @@ import { stderrLog } from './run.mjs';
 import { testKernel } from './test-kernels.mjs';
 import { parseTruth } from './truth.mjs';
 
-/** @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?: string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined, log?: import('./run.mjs').Log, crashKernel?: boolean, privateFolder?: string, started?: (guest: LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of test-kernels.mjs in place of Debian's; privateFolder: where only QEMU sees its files; crashKernel: the guest can start another kernel when its own crashes (`crash()`); libvirt: the name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot */
+/**
+ * @typedef {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, build?:
+ * string | undefined, libvirt?: string | undefined, files?: Record<string, string> | undefined,
+ * log?: import('./run.mjs').Log, crashKernel?: boolean, privateFolder?: string, started?: (guest:
+ * LabGuest) => void } & import('./qemu.mjs').QemuOptions} GuestOptions build: a kernel of
+ * test-kernels.mjs in place of Debian's; privateFolder: where only QEMU sees its files;
+ * crashKernel: the guest can start another kernel when its own crashes (`crash()`); libvirt: the
+ * name of the domain, for a guest that libvirt starts; files: what else its initramfs has, the
+ * host's path by the guest's; started: told of the guest as soon as QEMU runs, at each try to boot
+ */
 /** @typedef {ReturnType<typeof labPaths>} LabPaths */
 /**
  * The QEMU behind a guest, as its starter holds it.
@@ -31,9 +40,13 @@ import { parseTruth } from './truth.mjs';
  * @property {boolean} running
  * @property {() => Promise<void>} ended resolves when it has ended
  * @property {() => void} kill
- * @property {(command: string, args?: object) => Promise<any>} [execute] QMP, where no socket has a path
+ * @property {(command: string, args?: object) => Promise<any>} [execute] QMP, where no socket has a
+ *   path
  */
-/** @typedef {{ mark: string, owner: string, release: string, memoryPath: string | undefined, sockets: boolean }} GuestFile what guest.json holds */
+/**
+ * @typedef {{ mark: string, owner: string, release: string, memoryPath: string | undefined,
+ * sockets: boolean }} GuestFile what guest.json holds
+ */
 
 const PREFIX = 'node-libvmi-lab-';
 const ATTEMPTS = 3;
@@ -77,7 +90,8 @@ export class LabGuest {
 
   /**
    * @param {LabPaths} paths
-   * @param {{ pid: number, release: string, memoryPath: string | undefined, sockets: boolean }} facts
+   * @param {{ pid: number, release: string, memoryPath: string | undefined, sockets: boolean }}
+   *   facts
    * @param {Machine} [machine] QEMU, when this process started it
    */
   constructor(paths, { pid, release, memoryPath, sockets }, machine) {
@@ -101,9 +115,10 @@ export class LabGuest {
   /**
    * Asks the oracle for a table.
    *
-   * `freeze` stops the whole guest from the inside until {@link thaw}: `true` in stop_machine(), where the stopper
-   * threads are current; `'halt'` by interrupts, where each CPU still has the task and the address space it was
-   * running. Without it the guest runs on while the table is made and after.
+   * `freeze` stops the whole guest from the inside until {@link thaw}: `true` in stop_machine(),
+   * where the stopper threads are current; `'halt'` by interrupts, where each CPU still has the
+   * task and the address space it was running. Without it the guest runs on while the table is made
+   * and after.
    *
    * @param {{ freeze?: boolean | 'halt' }} [options]
    * @returns {Promise<import('./truth.mjs').Truth>}
@@ -122,7 +137,10 @@ export class LabGuest {
     });
   }
 
-  /** Where in the replies the freeze stands that is not over, whoever asked for it. @returns {Promise<number | undefined>} */
+  /**
+   * Where in the replies the freeze stands that is not over, whoever asked for it.
+   * @returns {Promise<number | undefined>}
+   */
   async #frozen() {
     const replies = await readFile(this.paths.truth, 'latin1');
     const last = [...replies.matchAll(/^TABLE \d+ (freeze|halt)\n/gm)].at(-1);
@@ -130,8 +148,8 @@ export class LabGuest {
   }
 
   /**
-   * Sends one command and waits until it is done: `tasks N`, `spin on`, `spin off`, `churn on`, `churn off`, `hide PID`, `unhide`,
-   * `panic`.
+   * Sends one command and waits until it is done: `tasks N`, `spin on`, `spin off`, `churn on`,
+   * `churn off`, `hide PID`, `unhide`, `panic`.
    *
    * @param {string} line
    * @returns {Promise<void>}
@@ -142,8 +160,8 @@ export class LabGuest {
   }
 
   /**
-   * Reboots the guest, warm, and waits until it is ready again. RAM is not cleared: the old kernel's remains stay in it.
-   * Needs the option `reboot`.
+   * Reboots the guest, warm, and waits until it is ready again. RAM is not cleared: the old
+   * kernel's remains stay in it. Needs the option `reboot`.
    */
   async reboot() {
     const before = await size(this.paths.truth);
@@ -152,8 +170,8 @@ export class LabGuest {
   }
 
   /**
-   * Loads a kernel that runs when this one crashes, crashes it, and waits until the other one is ready: this one stays
-   * in RAM as it was. Needs the option `crashKernel`.
+   * Loads a kernel that runs when this one crashes, crashes it, and waits until the other one is
+   * ready: this one stays in RAM as it was. Needs the option `crashKernel`.
    */
   async crash() {
     const words = '$(cat /proc/cmdline | sed "s/crashkernel=[^ ]*//") nr_cpus=1 lab.tasks=3';
@@ -190,7 +208,12 @@ export class LabGuest {
     await this.qmp('dump-guest-memory', { paging: false, protocol: `file:${path}` });
   }
 
-  /** Writes a range of guest-physical memory to a file. @param {string} path @param {bigint | number} address @param {number} length */
+  /**
+   * Writes a range of guest-physical memory to a file.
+   * @param {string} path
+   * @param {bigint | number} address
+   * @param {number} length
+   */
   async dumpRange(path, address, length) {
     await this.qmp('pmemsave', { val: Number(address), size: length, filename: path });
   }
@@ -205,7 +228,11 @@ export class LabGuest {
     return this.#ask('btf');
   }
 
-  /** Runs a line in the guest's shell (as PID 1) and returns its output. @param {string} line @returns {Promise<string>} */
+  /**
+   * Runs a line in the guest's shell (as PID 1) and returns its output.
+   * @param {string} line
+   * @returns {Promise<string>}
+   */
   async shell(line) {
     return (await this.#ask(`shell ${line}`)).toString();
   }
@@ -223,7 +250,10 @@ export class LabGuest {
     await ended;
   }
 
-  /** Ends the guest without waiting, and removes its folder unless told to keep it. @param {boolean} [keep] */
+  /**
+   * Ends the guest without waiting, and removes its folder unless told to keep it.
+   * @param {boolean} [keep]
+   */
   kill(keep = false) {
     if (!live.delete(this)) return;
     this.#machine?.kill();
@@ -252,7 +282,10 @@ export class LabGuest {
     };
   }
 
-  /** @param {string} line @returns {Promise<Buffer>} what the answer points at: the table, or what was printed */
+  /**
+   * @param {string} line
+   * @returns {Promise<Buffer>} what the answer points at: the table, or what was printed
+   */
   #ask(line) {
     return this.#exclusive(async () => {
       if ((await this.#frozen()) !== undefined)
@@ -271,7 +304,11 @@ export class LabGuest {
     });
   }
 
-  /** Reads guest memory. @param {{ address: string, length: number }[]} pieces @returns {Promise<Buffer>} */
+  /**
+   * Reads guest memory.
+   * @param {{ address: string, length: number }[]} pieces
+   * @returns {Promise<Buffer>}
+   */
   async #fetch(pieces) {
     const parts = [];
     for (const { address, length } of pieces) {
@@ -312,7 +349,13 @@ export class LabGuest {
     } // the port takes the next client, of this process or another
   }
 
-  /** @param {RegExp} answer @param {number} from @param {number} seconds @param {string} what @returns {Promise<string>} */
+  /**
+   * @param {RegExp} answer
+   * @param {number} from
+   * @param {number} seconds
+   * @param {string} what
+   * @returns {Promise<string>}
+   */
   async #await(answer, from, seconds, what) {
     const end = Date.now() + seconds * 1000;
     for (let seen = from, pause = 1; Date.now() < end; pause = Math.min(pause * 1.5, 20)) {
@@ -382,10 +425,11 @@ function removeRam(path) {
 }
 
 /**
- * Boots a guest and waits until its workload is ready. The guest dies with this process, however that ends.
+ * Boots a guest and waits until its workload is ready. The guest dies with this process, however
+ * that ends.
  *
- * A boot that fails is tried again up to three times, and told: emulation corrupts one in many. The folder of a failed
- * boot is kept, its name is in the error.
+ * A boot that fails is tried again up to three times, and told: emulation corrupts one in many. The
+ * folder of a failed boot is kept, its name is in the error.
  *
  * @param {GuestOptions} [options]
  * @returns {Promise<LabGuest>}
@@ -458,7 +502,10 @@ async function boot(options, image, initrd, accel) {
   }
 }
 
-/** Starts what follows with a file system of its own in a folder: nobody else sees what is there. @param {string} folder */
+/**
+ * Starts what follows with a file system of its own in a folder: nobody else sees what is there.
+ * @param {string} folder
+ */
 function withPrivate(folder) {
   const user = process.getuid?.() === 0 ? [] : ['--map-root-user'];
   const script = 'mount -t tmpfs none "$0" && exec "$@"';

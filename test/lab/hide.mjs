@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * Takes away from a stopped guest what its kernel tells of itself: its types (BTF), its symbols (kallsyms).
+ * Takes away from a stopped guest what its kernel tells of itself: its types (BTF), its symbols
+ * (kallsyms).
  *
  * Overwritten in the RAM of the QEMU process, through /proc; the guest must not run afterwards.
  */

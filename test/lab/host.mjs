@@ -22,11 +22,13 @@ const LIBRARY = { probe: '-print-file-name=libc.a', package: 'libc6-dev' };
 let ready;
 
 /**
- * Makes sure that QEMU and the other programs are there, and installs what is missing (as root, or with `sudo -n`).
+ * Makes sure that QEMU and the other programs are there, and installs what is missing (as root, or
+ * with `sudo -n`).
  *
  * @param {{ log?: import('./run.mjs').Log }} [options]
  * @returns {Promise<void>}
- * @throws {Error} when something is missing and cannot be installed; the message is the command that does it
+ * @throws {Error} when something is missing and cannot be installed; the message is the command
+ *   that does it
  */
 export function ensureHost({ log = stderrLog } = {}) {
   ready ??= ensure(log).catch((error) => {
@@ -86,7 +88,8 @@ async function missing() {
 async function busyboxIsStatic() {
   const { readFile } = await import('node:fs/promises');
   const bytes = await readFile(/** @type {string} */ (await which('busybox')));
-  // ELF64: e_phoff at 32, e_phentsize at 54, e_phnum at 56; PT_INTERP is 3 (System V ABI, "Program Header")
+  // ELF64: e_phoff at 32, e_phentsize at 54, e_phnum at 56; PT_INTERP is 3 (System V ABI, "Program
+  // Header")
   const table = Number(bytes.readBigUInt64LE(32));
   for (let i = 0; i < bytes.readUInt16LE(56); i++) {
     if (bytes.readUInt32LE(table + i * bytes.readUInt16LE(54)) === 3) return false;

@@ -11,8 +11,8 @@ const RESERVE = 2048;
 /** MiB. */
 const PAGE = 2;
 /**
- * Adds pages to the pool ($1) and mounts hugetlbfs ($2), says `taken` or why not, and undoes both when its standard input
- * ends: however the process ends that holds it.
+ * Adds pages to the pool ($1) and mounts hugetlbfs ($2), says `taken` or why not, and undoes both
+ * when its standard input ends: however the process ends that holds it.
  */
 const HOLDER = `
 pool=/proc/sys/vm/nr_hugepages
@@ -29,7 +29,8 @@ rmdir "$2"
 `;
 
 /**
- * Sets huge pages aside and mounts hugetlbfs, for the backends `hugetlb`, `hugetlbfs` and `hugetlbfs-private`.
+ * Sets huge pages aside and mounts hugetlbfs, for the backends `hugetlb`, `hugetlbfs` and
+ * `hugetlbfs-private`.
  *
  * @param {number} memory MiB
  * @returns {Promise<(() => Promise<void>) | string>} what gives them back, or why there are none
@@ -63,7 +64,11 @@ export async function takeHugePages(memory) {
   };
 }
 
-/** Where hugetlbfs with pages of 2 MiB is mounted. @returns {Promise<string>} @throws {Error} nowhere */
+/**
+ * Where hugetlbfs with pages of 2 MiB is mounted.
+ * @returns {Promise<string>}
+ * @throws {Error} nowhere
+ */
 export async function hugeMount() {
   const mounts = (await readFile('/proc/self/mounts', 'utf8'))
     .split('\n')

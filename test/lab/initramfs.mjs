@@ -12,8 +12,10 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 /**
  * Returns an initramfs that boots into the workload and serves the oracle.
  *
- * @param {string | undefined} module path of `oracle.ko`; none where the kernel has the oracle built in
- * @param {{ log?: import('./run.mjs').Log, files?: Record<string, string> | undefined }} [options] files: what else is in it, the host's path by the guest's
+ * @param {string | undefined} module path of `oracle.ko`; none where the kernel has the oracle
+ *   built in
+ * @param {{ log?: import('./run.mjs').Log, files?: Record<string, string> | undefined }} [options]
+ *   files: what else is in it, the host's path by the guest's
  * @returns {Promise<string>} path of an uncompressed cpio archive, which boots quickest
  */
 export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
@@ -55,7 +57,8 @@ export async function initramfs(module, { log = stderrLog, files = {} } = {}) {
 }
 
 /**
- * What a guest needs to start another kernel when its own crashes: the kernel, an initramfs and what loads both.
+ * What a guest needs to start another kernel when its own crashes: the kernel, an initramfs and
+ * what loads both.
  *
  * @param {string} vmlinuz
  * @param {string} initrd
@@ -66,7 +69,11 @@ export async function crashFiles(vmlinuz, initrd, { log = stderrLog } = {}) {
   return { kexec: await initramfsProgram('kexec', log), vmlinuz, 'crash.cpio': initrd };
 }
 
-/** Builds the workload, static. @param {import('./run.mjs').Log} log @returns {Promise<string>} path of the program */
+/**
+ * Builds the workload, static.
+ * @param {import('./run.mjs').Log} log
+ * @returns {Promise<string>} path of the program
+ */
 const workload = (log) => initramfsProgram('workload', log);
 
 /**

@@ -24,9 +24,11 @@ const META = {
 };
 
 /**
- * Downloads and unpacks the newest kernel of a suite, once: later calls give the same kernel without the network.
+ * Downloads and unpacks the newest kernel of a suite, once: later calls give the same kernel
+ * without the network.
  *
- * @param {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, log?: import('./run.mjs').Log }} [options]
+ * @param {{ suite?: string | undefined, flavour?: 'cloud' | 'generic' | 'rt' | undefined, log?:
+ *   import('./run.mjs').Log }} [options]
  * @returns {Promise<Kernel>}
  */
 export async function kernel({ suite = 'bookworm', flavour = 'cloud', log = stderrLog } = {}) {
@@ -52,10 +54,12 @@ export async function kernel({ suite = 'bookworm', flavour = 'cloud', log = stde
 }
 
 /**
- * Finds the bootable image. Up to 6.x it is `boot/vmlinuz-RELEASE`; 7.x packages have it beside the modules.
+ * Finds the bootable image. Up to 6.x it is `boot/vmlinuz-RELEASE`; 7.x packages have it beside the
+ * modules.
  *
  * @param {string} root
- * @returns {Promise<{ vmlinuz: string, release: string }>} path below `root`, and the kernel's release
+ * @returns {Promise<{ vmlinuz: string, release: string }>} path below `root`, and the kernel's
+ *   release
  */
 async function findImage(root) {
   for (const name of await list(join(root, 'boot'))) {

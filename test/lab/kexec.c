@@ -1,4 +1,5 @@
-// Loads the kernel that runs when this one crashes: kexec KERNEL INITRD COMMAND-LINE. kexec_file_load(2).
+// Loads the kernel that runs when this one crashes: kexec KERNEL INITRD COMMAND-LINE.
+// kexec_file_load(2).
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,8 @@
 // @ts-check
-/** Guests that libvirt starts: the same kernel, initramfs and oracle, in a domain on an unmodified QEMU. */
+/**
+ * Guests that libvirt starts: the same kernel, initramfs and oracle, in a domain on an unmodified
+ * QEMU.
+ */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
@@ -26,8 +29,9 @@ const virsh = (...args) => run('virsh', ['--quiet', '--connect', URI, ...args]);
 let reason;
 
 /**
- * Why there can be no libvirt guest on this host; empty when there can. Uses the libvirtd that runs; where none does, root
- * starts one that leaves the host's configuration alone and ends by itself.
+ * Why there can be no libvirt guest on this host; empty when there can. Uses the libvirtd that
+ * runs; where none does, root starts one that leaves the host's configuration alone and ends by
+ * itself.
  *
  * @param {{ log?: import('./run.mjs').Log }} [options]
  * @returns {Promise<string>}
@@ -67,8 +71,9 @@ const answers = () =>
   );
 
 /**
- * Starts a libvirtd that needs no systemd, no virtlogd and no user of its own. Its configuration, its state and that user are
- * mounted in a mount namespace that it alone is in; its sockets are where every client looks.
+ * Starts a libvirtd that needs no systemd, no virtlogd and no user of its own. Its configuration,
+ * its state and that user are mounted in a mount namespace that it alone is in; its sockets are
+ * where every client looks.
  *
  * @param {string} daemon
  * @param {string} folder
@@ -133,7 +138,12 @@ exec "$2" --timeout "$3" --pid-file "$1/pid"`;
   throw new Error((await readFile(output, 'utf8')).trim().split('\n').slice(-3).join('; '));
 }
 
-/** Copies a file of accounts with those that it lacks. @param {string} name @param {string} folder @param {string[]} entries */
+/**
+ * Copies a file of accounts with those that it lacks.
+ * @param {string} name
+ * @param {string} folder
+ * @param {string[]} entries
+ */
 async function addEntries(name, folder, entries) {
   const text = await readFile(`/etc/${name}`, 'utf8');
   const known = new Set(text.split('\n').map((line) => line.split(':', 1)[0]));
@@ -145,8 +155,8 @@ async function addEntries(name, folder, entries) {
 }
 
 /**
- * Starts a domain that nothing keeps: when its QEMU ends, libvirt forgets it. The lab talks to QEMU through libvirt as well, so
- * that there is no other monitor.
+ * Starts a domain that nothing keeps: when its QEMU ends, libvirt forgets it. The lab talks to QEMU
+ * through libvirt as well, so that there is no other monitor.
  *
  * @param {string} name
  * @param {import('./guest.mjs').GuestOptions} options
@@ -265,7 +275,10 @@ async function processOf(path) {
   throw new Error(`no QEMU has ${path} open`);
 }
 
-/** When a process started, in clock ticks; `undefined` when it is gone. proc(5). @param {number} pid */
+/**
+ * When a process started, in clock ticks; `undefined` when it is gone. proc(5).
+ * @param {number} pid
+ */
 function startTime(pid) {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');

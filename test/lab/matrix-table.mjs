@@ -1,13 +1,22 @@
 // @ts-check
-/** The results of the guest matrix as tables: all of it for docs/matrix.md, and what the README shows of it. */
+/**
+ * The results of the guest matrix as tables: all of it for docs/matrix.md, and what the README
+ * shows of it.
+ */
 
-/** @typedef {{ guest: string, kernel: string, sources: string, tasks: number, verdict: string }} MatrixRow */
+/**
+ * @typedef {{ guest: string, kernel: string, sources: string, tasks: number, verdict: string }}
+ * MatrixRow
+ */
 
 export const AGREES = 'agrees';
 const START = '<!-- matrix: written by npm run test:matrix -- --write -->';
 const END = '<!-- /matrix -->';
 
-/** What the README counts a guest under; some are under several. @type {[string, (row: MatrixRow) => boolean][]} */
+/**
+ * What the README counts a guest under; some are under several. @type {[string, (row: MatrixRow) =>
+ * boolean][]}
+ */
 const COLUMNS = [
   ['4 levels', ({ guest }) => !guest.includes('5 levels')],
   ['5 levels', ({ guest }) => guest.includes('5 levels')],
@@ -83,7 +92,12 @@ function flavours(kernel, rows) {
   return `${kernel} ${[...new Set(rows.map((row) => flavour(row.kernel)))].sort().join(', ')}`;
 }
 
-/** Puts the table where the README has one. @param {string} readme @param {MatrixRow[]} rows @returns {string} */
+/**
+ * Puts the table where the README has one.
+ * @param {string} readme
+ * @param {MatrixRow[]} rows
+ * @returns {string}
+ */
 export function withTable(readme, rows) {
   const start = readme.indexOf(START);
   const end = readme.indexOf(END);

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Other releases of Node and of npm. The npm registry has Node as a package for each platform; what was fetched is kept
- * in the lab's cache.
+ * Other releases of Node and of npm. The npm registry has Node as a package for each platform; what
+ * was fetched is kept in the lab's cache.
  */
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,9 +13,11 @@ export const MAJORS = ['20', '22', '24', '26'];
 
 /**
  * A package's files, unpacked.
- * @param {string} folder of all its versions @param {string} name @param {string} major @param {import('./run.mjs').Log} log
+ * @param {string} folder of all its versions @param {string} name @param {string} major @param
+ *   {import('./run.mjs').Log} log
  * @param {string[]} only files of it, `package/…`; all when left out
- * @returns {Promise<{ version: string, folder: string } | undefined>} the newest release of a major, if there is one
+ * @returns {Promise<{ version: string, folder: string } | undefined>} the newest release of a
+ *   major, if there is one
  */
 async function unpacked(folder, name, major, log, only = []) {
   const version = newest(await versions(folder, name, log), major);
@@ -34,7 +36,8 @@ async function unpacked(folder, name, major, log, only = []) {
 
 /**
  * What the registry has, or, where there is no way to it, the cache.
- * @param {string} folder @param {string} name @param {import('./run.mjs').Log} log @returns {Promise<string[]>}
+ * @param {string} folder @param {string} name @param {import('./run.mjs').Log} log @returns
+ *   {Promise<string[]>}
  */
 async function versions(folder, name, log) {
   try {
@@ -60,7 +63,8 @@ function newest(all, major) {
 /**
  * The program `node` of a major.
  * @param {string} major @param {import('./run.mjs').Log} log @param {string} [arch]
- * @returns {Promise<{ version: string, program: string } | undefined>} `undefined`: the registry has none
+ * @returns {Promise<{ version: string, program: string } | undefined>} `undefined`: the registry
+ *   has none
  */
 export async function nodeOf(major, log, arch = process.arch) {
   const cache = join(cacheFolder(), arch === process.arch ? 'node' : `node-${arch}`);
@@ -71,7 +75,8 @@ export async function nodeOf(major, log, arch = process.arch) {
 /**
  * npm itself.
  * @param {string} major @param {import('./run.mjs').Log} log
- * @returns {Promise<{ version: string, folder: string } | undefined>} with `bin/npm-cli.js` in its folder
+ * @returns {Promise<{ version: string, folder: string } | undefined>} with `bin/npm-cli.js` in its
+ *   folder
  */
 export function npmOf(major, log) {
   return unpacked(join(cacheFolder(), 'npm'), 'npm', major, log);

@@ -65,8 +65,8 @@ function buildRoot(kernel, id, log) {
 }
 
 /**
- * Gives a root what an installation would have added: the folders, and the shell and small tools that a kernel build
- * calls, all from the host's static busybox.
+ * Gives a root what an installation would have added: the folders, and the shell and small tools
+ * that a kernel build calls, all from the host's static busybox.
  *
  * @param {string} root
  */
@@ -86,7 +86,11 @@ async function complete(root) {
     await symlink('/usr/bin/busybox', join(root, 'bin/sh'));
 }
 
-/** @param {string} root @param {string} release @returns {Promise<string>} the headers' folder inside the root */
+/**
+ * @param {string} root
+ * @param {string} release
+ * @returns {Promise<string>} the headers' folder inside the root
+ */
 async function headers(root, release) {
   for (const folder of [`/usr/src/linux-headers-${release}`, `/usr/lib/modules/${release}/build`]) {
     if (await exists(join(root, folder, 'Makefile'))) return folder;
@@ -95,7 +99,8 @@ async function headers(root, release) {
 }
 
 /**
- * Runs a command in a root with /proc and /dev in it; the mounts are seen by nobody else and end with the command.
+ * Runs a command in a root with /proc and /dev in it; the mounts are seen by nobody else and end
+ * with the command.
  *
  * @param {string} root
  * @param {string[]} command

@@ -9,8 +9,9 @@ import { hugeMount, needHugePages } from './huge-pages.mjs';
  * @property {number} [memory] MiB
  * @property {number} [cpus]
  * @property {string} [machine] QEMU's machine type with its options; `q35` by default
- * @property {'anonymous' | 'file' | 'memfd' | 'hugetlb' | 'hugetlbfs' | 'hugetlbfs-private'} [backend] what guest RAM is on the host:
- *   huge pages as a memfd, as a shared file on hugetlbfs, or as libvirt asks for them, private and without a name
+ * @property {'anonymous' | 'file' | 'memfd' | 'hugetlb' | 'hugetlbfs' | 'hugetlbfs-private'}
+ *   [backend] what guest RAM is on the host: huge pages as a memfd, as a shared file on hugetlbfs,
+ *   or as libvirt asks for them, private and without a name
  * @property {string} [cpu] QEMU's CPU model, `max` by default
  * @property {boolean} [levels5] five levels of page tables (`la57`)
  * @property {number} [numa] nodes, each with its share of RAM and CPUs
@@ -19,7 +20,8 @@ import { hugeMount, needHugePages } from './huge-pages.mjs';
  * @property {string} [append] more kernel options
  * @property {number} [tasks] sleeping filler processes
  * @property {number} [busy] processes that can spin, by default one per CPU
- * @property {boolean} [spin] true: they spin all the time; by default only while a `halt` is taken, to spare the host
+ * @property {boolean} [spin] true: they spin all the time; by default only while a `halt` is taken,
+ *   to spare the host
  * @property {string[]} [extraArgs] more QEMU arguments
  * @property {string} [qemu] the Debian suite whose QEMU runs the guest; the host's own by default
  */
@@ -31,8 +33,10 @@ const KERNEL_OPTIONS =
 
 /**
  * @param {QemuOptions} options
- * @param {{ vmlinuz: string, initramfs: string, accel: 'kvm' | 'tcg', paths: import('./guest.mjs').LabPaths }} boot
- * @returns {Promise<{ args: string[], memoryPath: string | undefined }>} the arguments, and the file of RAM if it has one
+ * @param {{ vmlinuz: string, initramfs: string, accel: 'kvm' | 'tcg', paths:
+ *   import('./guest.mjs').LabPaths }} boot
+ * @returns {Promise<{ args: string[], memoryPath: string | undefined }>} the arguments, and the
+ *   file of RAM if it has one
  */
 export async function qemuArguments(options, { vmlinuz, initramfs, accel, paths }) {
   const {
@@ -125,9 +129,10 @@ export function portArguments(paths, machine = '') {
 }
 
 /**
- * Four levels of page tables unless five are asked for, though `max` has both. And no cmpxchg16b in emulation: QEMU 7.2
- * now and then leaves garbage in EFLAGS after one without a lock prefix, and the guest dies in SLUB's fast path (seen as
- * a double fault in __kmalloc with EFLAGS 011f0252). Kernels without that CPU flag take a path that works.
+ * Four levels of page tables unless five are asked for, though `max` has both. And no cmpxchg16b in
+ * emulation: QEMU 7.2 now and then leaves garbage in EFLAGS after one without a lock prefix, and
+ * the guest dies in SLUB's fast path (seen as a double fault in __kmalloc with EFLAGS 011f0252).
+ * Kernels without that CPU flag take a path that works.
  *
  * @param {string} cpu
  * @param {boolean} levels5

@@ -6,7 +6,10 @@ import { join } from 'node:path';
 import { Apt } from './apt.mjs';
 import { cached, cacheFolder, exists } from './cache.mjs';
 
-/** What a guest's QEMU reads or writes by name lies below these: the same inside the root and outside. */
+/**
+ * What a guest's QEMU reads or writes by name lies below these: the same inside the root and
+ * outside.
+ */
 const SHARED = ['/tmp', '/dev', '/proc', '/sys'];
 
 /**
@@ -28,9 +31,9 @@ function qemuRoot(suite, log) {
 }
 
 /**
- * Words before QEMU's arguments that start the QEMU of a suite: with its own libraries, in a folder of its own, so that
- * paths below the lab's cache and the folder for temporary files are the same for it and for us. It stays the process
- * that is started.
+ * Words before QEMU's arguments that start the QEMU of a suite: with its own libraries, in a folder
+ * of its own, so that paths below the lab's cache and the folder for temporary files are the same
+ * for it and for us. It stays the process that is started.
  *
  * @param {string} suite
  * @param {import('./run.mjs').Log} log

@@ -11,7 +11,10 @@ export class QmpError extends Error {
   }
 }
 
-/** @typedef {{ event: string, data?: any, timestamp: { seconds: number, microseconds: number } }} QmpEvent */
+/**
+ * @typedef {{ event: string, data?: any, timestamp: { seconds: number, microseconds: number } }}
+ * QmpEvent
+ */
 
 /** One connection. Commands are answered in order; events go to `onEvent`. */
 export class Qmp {

@@ -14,7 +14,8 @@ export const stderrLog = (message) => void process.stderr.write(`lab: ${message}
  * @param {string[]} args arguments, passed as they are (no shell)
  * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, input?: string }} [options]
  * @returns {Promise<string>} standard output
- * @throws {Error} when the program cannot start or fails; the message ends with what it printed last
+ * @throws {Error} when the program cannot start or fails; the message ends with what it printed
+ *   last
  */
 export function run(command, args, { cwd, env, input } = {}) {
   return new Promise((resolve, reject) => {

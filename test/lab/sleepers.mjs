@@ -22,7 +22,8 @@ export const MODES = ['deep', 'handler', 'threads', 'wait'];
 const SUITE = 'bookworm';
 
 /**
- * Builds the programs. Where the host has no 32-bit libraries that does not matter: that program uses none.
+ * Builds the programs. Where the host has no 32-bit libraries that does not matter: that program
+ * uses none.
  * @param {import('./run.mjs').Log} [log]
  * @returns {Promise<string>} the folder they are in
  */
@@ -53,22 +54,33 @@ async function programs(log = stderrLog) {
   });
 }
 
-/** gdb with its libraries, unpacked. @param {import('./run.mjs').Log} [log] @returns {Promise<string>} */
+/**
+ * gdb with its libraries, unpacked.
+ * @param {import('./run.mjs').Log} [log]
+ * @returns {Promise<string>}
+ */
 function gdbInside(log = stderrLog) {
   return cached(join(cacheFolder(), 'debugger', SUITE), async (temporary) => {
     await new Apt(SUITE, log).unpack(['gdb-minimal'], (all) => all, temporary);
   });
 }
 
-/** Libraries of a program by the name it asks for them. @param {string} text of `ldd` @returns {string[]} */
+/**
+ * Libraries of a program by the name it asks for them.
+ * @param {string} text of `ldd`
+ * @returns {string[]}
+ */
 const libraries = (text) => [...text.matchAll(/\s(\/\S+) \(0x/g)].map(([, path = '']) => path);
 
 /**
- * What a guest of {@link import('./guest.mjs').bootGuest} needs as `files`, and where the same files are here.
+ * What a guest of {@link import('./guest.mjs').bootGuest} needs as `files`, and where the same
+ * files are here.
  *
- * @param {{ log?: import('./run.mjs').Log, inside?: boolean }} [options] inside: with a debugger in the guest
- * @returns {Promise<{ files: Record<string, string>, folder: string, debug: string, start: string }>} folder: of the
- *   programs; debug: the command that runs gdb in the guest; start: the line for the guest's shell that starts all
+ * @param {{ log?: import('./run.mjs').Log, inside?: boolean }} [options] inside: with a debugger in
+ *   the guest
+ * @returns {Promise<{ files: Record<string, string>, folder: string, debug: string, start: string
+ *   }>} folder: of the programs; debug: the command that runs gdb in the guest; start: the line for
+ *   the guest's shell that starts all
  */
 export async function sleepers({ log = stderrLog, inside = false } = {}) {
   const folder = await programs(log);

@@ -1,6 +1,6 @@
 // Lays out the RAM of a guest as a VMM does, for tests of what finds it in a process: stand-in-vmm
-// LAYOUT FILE LOW, where FILE is RAM as one block and LOW the bytes of it below 4 GiB. Writes a line
-// when all is there, and stays until its standard input ends.
+// LAYOUT FILE LOW, where FILE is RAM as one block and LOW the bytes of it below 4 GiB. Writes a
+// line when all is there, and stays until its standard input ends.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -50,8 +50,8 @@ int main(int argc, char **argv) {
   if (file < 0 || fstat(file, &stat) != 0) return 1;
   const uint64_t size = stat.st_size, low = strtoull(argv[3], NULL, 10), high = size - low;
   if (strcmp(argv[1], "two-blocks") == 0) {
-    // Firecracker (vstate/memory.rs), Cloud Hypervisor (memory_manager.rs), libkrun: a mapping a region,
-    // each between two pages that cannot be touched.
+    // Firecracker (vstate/memory.rs), Cloud Hypervisor (memory_manager.rs), libkrun: a mapping a
+    // region, each between two pages that cannot be touched.
     const uint64_t sizes[] = {low, high}, offsets[] = {0, low};
     for (int i = 0; i < 2; ++i) {
       char *guarded = anonymous(sizes[i] + 2 * 4096);

@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * Kernels as people build them: from Debian's kernel source, one fragment of options a kernel, the oracle built in.
+ * Kernels as people build them: from Debian's kernel source, one fragment of options a kernel, the
+ * oracle built in.
  *
  * Debian's own kernels all bring types and every symbol. These leave out, shrink or shuffle what a
  * look from outside could lean on. Each is `make allnoconfig` plus `kernels/base.config` plus its
@@ -31,7 +32,10 @@ const SPECIAL = {
   CONFIG_LTO_CLANG_THIN: { clang: 'clang', 'ld.lld': 'lld', 'llvm-ar': 'llvm' },
 };
 
-/** Options that are drawn by lot: each moves, adds or takes away members of the structures that matter. */
+/**
+ * Options that are drawn by lot: each moves, adds or takes away members of the structures that
+ * matter.
+ */
 const DRAWN = [
   'PREEMPT',
   'SCHEDSTATS',
@@ -179,7 +183,11 @@ async function needTools(fragment) {
     throw new Error(`apt-get install -y --no-install-recommends ${missing.join(' ')}`);
 }
 
-/** Debian's kernel source, with the oracle in it. @param {import('./run.mjs').Log} log @returns {Promise<string>} */
+/**
+ * Debian's kernel source, with the oracle in it.
+ * @param {import('./run.mjs').Log} log
+ * @returns {Promise<string>}
+ */
 async function sourceTree(log) {
   const id = createHash('sha256')
     .update(await oracleText())

@@ -2,19 +2,21 @@
 /**
  * The oracle's table, parsed.
  *
- * A table is text: `BEGIN generation mode`, lines of tab-separated fields, `END generation lines`. The first field says
- * what a line is: `fact name value`, `offset struct.member bytes`, `columns kind name…` (the fields of the rows to come),
- * `cpu …`, `task …`. Numbers are decimal; addresses, flags and register values are hex without `0x`.
+ * A table is text: `BEGIN generation mode`, lines of tab-separated fields, `END generation lines`.
+ * The first field says what a line is: `fact name value`, `offset struct.member bytes`, `columns
+ * kind name…` (the fields of the rows to come), `cpu …`, `task …`. Numbers are decimal; addresses,
+ * flags and register values are hex without `0x`.
  */
 
 /** @typedef {'tell' | 'freeze' | 'halt'} TruthMode */
 
 /**
- * What the oracle says of one task (a process's leader or another thread), at the moment of the table.
+ * What the oracle says of one task (a process's leader or another thread), at the moment of the
+ * table.
  *
  * @typedef {object} TruthTask
- * @property {'process' | 'thread' | 'idle' | 'hidden'} kind `process` is a thread group's leader, `idle` a CPU's idle task
- *   (on no list), `hidden` one that the `hide` command took off the list
+ * @property {'process' | 'thread' | 'idle' | 'hidden'} kind `process` is a thread group's leader,
+ *   `idle` a CPU's idle task (on no list), `hidden` one that the `hide` command took off the list
  * @property {number} pid the kernel's `pid`, in the initial PID namespace: a thread's id
  * @property {number} tgid what users call the PID
  * @property {number} ppid `real_parent->tgid`
@@ -27,18 +29,22 @@
  * @property {bigint} mm 0n for kernel threads and exited tasks
  * @property {bigint} activeMm
  * @property {bigint} pgd virtual address of the page table of mm, else of active_mm, else 0n
- * @property {bigint} cr3 the source algorithm's answer: physical address of `pgd`, in a PV guest of Xen that of the machine; 0n
- *   when both mm are NULL
- * @property {bigint} pseudo physical address of `pgd` as the guest counts; the same as `cr3` but in a PV guest
- * @property {bigint} userCr3 what CR3 holds in user mode of a PV guest; 0n elsewhere, and where there is no such table
- * @property {bigint} findVpid the same through `pid_task(find_vpid(pid), PIDTYPE_PID)`; 0n for idle tasks
+ * @property {bigint} cr3 the source algorithm's answer: physical address of `pgd`, in a PV guest of
+ *   Xen that of the machine; 0n when both mm are NULL
+ * @property {bigint} pseudo physical address of `pgd` as the guest counts; the same as `cr3` but in
+ *   a PV guest
+ * @property {bigint} userCr3 what CR3 holds in user mode of a PV guest; 0n elsewhere, and where
+ *   there is no such table
+ * @property {bigint} findVpid the same through `pid_task(find_vpid(pid), PIDTYPE_PID)`; 0n for idle
+ *   tasks
  * @property {number} uid
  * @property {bigint} startTime ns, monotonic
  * @property {bigint} startBoottime ns since boot
  * @property {boolean} onCpu
  * @property {number} cpu the one it runs on or last ran on
  * @property {number} level depth of its PID namespace, 0 for the initial one
- * @property {number[]} pids its ids in all namespaces it is in, outermost first; empty for a task just reaped
+ * @property {number[]} pids its ids in all namespaces it is in, outermost first; empty for a task
+ *   just reaped
  */
 
 /**
@@ -55,9 +61,11 @@
  */
 
 /** @typedef {{ release: string, version: string, stext: bigint, physBase: bigint, pageOffset: bigint, initTopPgt: bigint,
- *   initTopPgtPhysical: bigint, initTask: bigint, initPidNs: bigint, initMm: bigint, levels: 4 | 5, pv: boolean, pti: boolean, pcid: boolean,
- *   cpus: number, hz: number, tscKhz: number, bootTime: number, uptimeNs: bigint, teller: number }} TruthFacts
- * `pv`: a PV guest of Xen, whose page tables hold machine addresses; `bootTime` in seconds since 1970; `physBase` modulo 2^64; `teller` the pid that wrote the command (0 in a freeze)
+ *   initTopPgtPhysical: bigint, initTask: bigint, initPidNs: bigint, initMm: bigint, levels: 4 | 5,
+ *   pv: boolean, pti: boolean, pcid: boolean, cpus: number, hz: number, tscKhz: number, bootTime:
+ *   number, uptimeNs: bigint, teller: number }} TruthFacts `pv`: a PV guest of Xen, whose page
+ *   tables hold machine addresses; `bootTime` in seconds since 1970; `physBase` modulo 2^64;
+ *   `teller` the pid that wrote the command (0 in a freeze)
  */
 
 /** One table. */
@@ -67,7 +75,8 @@ export class Truth {
    * @param {TruthMode} mode
    * @param {TruthFacts} facts
    * @param {Map<string, number>} offsets `'task_struct.pid'` → bytes
-   * @param {TruthTask[]} tasks idle tasks first, then in the order of the kernel's lists, hidden ones last
+   * @param {TruthTask[]} tasks idle tasks first, then in the order of the kernel's lists, hidden
+   *   ones last
    * @param {TruthCpu[]} cpus
    */
   constructor(generation, mode, facts, offsets, tasks, cpus) {
@@ -79,7 +88,9 @@ export class Truth {
     this.cpus = cpus;
   }
 
-  /** The leaders that a walk of `init_task.tasks` finds (the idle task at its head is not counted). */
+  /**
+   * The leaders that a walk of `init_task.tasks` finds (the idle task at its head is not counted).
+   */
   get processes() {
     return this.tasks.filter(({ kind }) => kind === 'process');
   }

@@ -1,9 +1,12 @@
 /*
- * The tasks of a lab guest: every kind that a PID -> CR3 lookup can meet, each with a name that says what it is.
+ * The tasks of a lab guest: every kind that a PID -> CR3 lookup can meet, each with a name that
+ * says what it is.
  *
- *   workload TASKS BUSY   starts them all (TASKS sleeping fillers, BUSY processes that can spin), writes `ready` to
- *                         standard output, then obeys lines on standard input: `tasks N`, `churn on`, `churn off`,
- *                         `spin on`, `spin off`. One line answers each: `done`, or `error REASON`.
+ *   workload TASKS BUSY   starts them all (TASKS sleeping fillers, BUSY processes that can spin),
+ *   writes `ready` to
+ *                         standard output, then obeys lines on standard input: `tasks N`, `churn
+ *                         on`, `churn off`, `spin on`, `spin off`. One line answers each: `done`,
+ *                         or `error REASON`.
  *
  * Everything sits still once it is ready, but for the churn and the spinning while they are on.
  */
@@ -266,8 +269,8 @@ static void hostile_names(void)
 }
 
 /*
- * Forked past the C library, which in each child writes to its own data: every page written to is a copy, and there may
- * be 10,000 of these in 1 GiB.
+ * Forked past the C library, which in each child writes to its own data: every page written to is a
+ * copy, and there may be 10,000 of these in 1 GiB.
  */
 static void fillers(int count)
 {

@@ -103,8 +103,8 @@ test('a slow reader gets the latest, and is told how many it missed', async () =
     if (write.value === expected(total - 1).value) break;
   }
   expect(lost).toBe(stream.dropped);
-  // The first batch was taken whole, then the queue held the last hundred; or this process was not run before all were there, and
-  // the first of the hundred is the first of all.
+  // The first batch was taken whole, then the queue held the last hundred; or this process was not
+  // run before all were there, and the first of the hundred is the first of all.
   expect([first, ...rest].slice(-queue)).toEqual(
     Array.from({ length: queue }, (_, k) => expected(total - queue + k)),
   );
@@ -218,7 +218,8 @@ test.each<[Fault, string]>([
   'any call of the stream that is told to %s',
   async (fault, code) => {
     writes(5, 2);
-    // vmi_init, vmi_register_event, vmi_events_listen twice: what is there before the fifth write has come.
+    // vmi_init, vmi_register_event, vmi_events_listen twice: what is there before the fifth write
+    // has come.
     for (let call = 1; call <= 4; call++) {
       standIn.order();
       const memory = await openLibvmi({

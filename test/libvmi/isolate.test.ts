@@ -39,7 +39,10 @@ afterEach(() => {
 });
 afterAll(() => standIn.remove());
 
-/** Attaches, does everything, and then everything again with nothing in its way; what went wrong, and which call was hit. */
+/**
+ * Attaches, does everything, and then everything again with nothing in its way; what went wrong,
+ * and which call was hit.
+ */
 async function hitOne(fault: Fault, driver: 'kvm' | 'file', call: number, deadline: number) {
   standIn.order(fault, call, 60_000);
   const first: unknown[] = [];

@@ -1,20 +1,24 @@
 /*
- * A library with libvmi's calls over a file of RAM, made to misbehave. For tests of faults only: what libvmi really
- * does is tested with the real one.
+ * A library with libvmi's calls over a file of RAM, made to misbehave. For tests of faults only:
+ * what libvmi really does is tested with the real one.
  *
  * Every instance reads its orders from the environment when it is made:
  *   STANDIN_FAULT   kind@n: at the n-th call from then on, vmi_init being the first:
- *                   fail: report failure; short: report success with half the bytes; lie: report success, write nothing;
- *                   block: sleep for STANDIN_MS; loop: spin for STANDIN_MS; crash: follow a null pointer
+ *                   fail: report failure; short: report success with half the bytes; lie: report
+ *                   success, write nothing; block: sleep for STANDIN_MS; loop: spin for STANDIN_MS;
+ *                   crash: follow a null pointer
  *   STANDIN_MS      how long a call blocks or loops; default 1000
  *   STANDIN_SKEW    bytes to add to every physical address
  *   STANDIN_CHATTER a line on stderr at every call
  *   STANDIN_LOG     file that gets a line per call: thread, name
- *   STANDIN_EVENTS  total,batch: so many writes to CR3 in all, so many at each vmi_events_listen; write k (from 0) is of vCPU
+ *   STANDIN_EVENTS  total,batch: so many writes to CR3 in all, so many at each vmi_events_listen;
+ *   write k (from 0) is of vCPU
  *                   k % 2, of the value 0x1000 * (k + 1), over 0x1000 * k
- *   STANDIN_EVENTS_VERSION  what vmi_events_version() says, and the layout of vmi_event_t; default 9
- *   STANDIN_XEN     file that stands for Xen with one domain, number 7: bytes that say whether its monitor is on, whether it is
- *                   gone, whether it is paused; how many writes to CR3 were taken, 32 bits, at offset 4
+ *   STANDIN_EVENTS_VERSION  what vmi_events_version() says, and the layout of vmi_event_t; default
+ *   9 STANDIN_XEN     file that stands for Xen with one domain, number 7: bytes that say whether
+ *   its monitor is on, whether it is
+ *                   gone, whether it is paused; how many writes to CR3 were taken, 32 bits, at
+ *                   offset 4
  *   STANDIN_DESTROY_MS  how long vmi_destroy keeps that domain paused
  *   STANDIN_RAM     file of RAM of a domain that is attached to by number
  * It is libxenctrl, too, as far as this project uses that.

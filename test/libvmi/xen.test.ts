@@ -24,7 +24,8 @@ describe('a domain of Xen', () => {
   it('is read at addresses of the machine when its vCPUs have no EFER', async () => {
     process.env.STANDIN_PV = '1';
     const memory = await open('xen');
-    // Where the machine's memory ends is not known: all that a page table can hold may be RAM, and a read finds out.
+    // Where the machine's memory ends is not known: all that a page table can hold may be RAM, and
+    // a read finds out.
     expect(memory).toMatchObject({
       addressing: 'machine',
       sparse: true,

@@ -1,5 +1,8 @@
 // @ts-check
-/** A process that reads a guest and ends: `child.mjs QEMU-PID|TARGET steps LAST END`, `paused`, `workers`, `forget`. */
+/**
+ * A process that reads a guest and ends: `child.mjs QEMU-PID|TARGET steps LAST END`, `paused`,
+ * `workers`, `forget`.
+ */
 import { readdirSync, readFileSync, writeSync } from 'node:fs';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { attach } from 'node-libvmi';

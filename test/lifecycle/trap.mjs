@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Watches a thread's switches with QEMU's debug stub and ends in one of many ways: `node test/lifecycle/trap.mjs TARGET PID
- * ENDING`. Prints `watching` once switches have come; endings that come from outside wait for them.
+ * Watches a thread's switches with QEMU's debug stub and ends in one of many ways: `node
+ * test/lifecycle/trap.mjs TARGET PID ENDING`. Prints `watching` once switches have come; endings
+ * that come from outside wait for them.
  */
 import { attach, VmiError } from 'node-libvmi';
 

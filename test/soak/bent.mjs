@@ -1,9 +1,9 @@
 // @ts-check
 /**
- * Asks bent guests everything: `node test/soak/bent.mjs [--operations 1000000] [--from SEED] [--suite bookworm] [--jobs 2]`.
- * Every operation must end in time, with a right answer or an error of the library's own, whatever the guest's memory
- * holds. A child process does the work, so that a crash or a hang costs one seed, which is printed and tried again by
- * `--from SEED --bends 1`.
+ * Asks bent guests everything: `node test/soak/bent.mjs [--operations 1000000] [--from SEED]
+ * [--suite bookworm] [--jobs 2]`. Every operation must end in time, with a right answer or an error
+ * of the library's own, whatever the guest's memory holds. A child process does the work, so that a
+ * crash or a hang costs one seed, which is printed and tried again by `--from SEED --bends 1`.
  */
 import { fork } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -35,7 +35,8 @@ const SEEDS = 1_000_000_000;
 const MAX_DEATHS = 10;
 
 /** @typedef {{ operations: number, bends: number, attaches: number, attached: number, failures: number, next: number,
- *   slowest: { name: string, milliseconds: number, seed: number }, outcomes: Record<string, number> }} Done */
+ *   slowest: { name: string, milliseconds: number, seed: number }, outcomes: Record<string, number>
+ *   }} Done */
 
 const image = await guestImage(values.suite);
 const roomy = await statfs('/dev/shm').then(

@@ -1,19 +1,25 @@
 // @ts-check
 /**
- * Walks a guest that forks, executes and exits all the time: `node test/soak/churn.mjs [--walks 2000] [--backend file]
- * [--suite bookworm] [--tasks 40] [--source qemu|libvmi]`. What lives longer than the run must be in every walk, with the
- * oracle's answer. `libvmi` is libvmi's file driver, every read through vmi_read_pa; `npm run soak:libvmi` is the run that
- * docs/libvmi.md tells of.
+ * Walks a guest that forks, executes and exits all the time: `node test/soak/churn.mjs [--walks
+ * 2000] [--backend file] [--suite bookworm] [--tasks 40] [--source qemu|libvmi]`. What lives longer
+ * than the run must be in every walk, with the oracle's answer. `libvmi` is libvmi's file driver,
+ * every read through vmi_read_pa; `npm run soak:libvmi` is the run that docs/libvmi.md tells of.
  */
 import { parseArgs } from 'node:util';
 import { attach } from 'node-libvmi';
 import { expectedCr3 } from '../lab/compare.mjs';
 import { bootGuest } from '../lab/guest.mjs';
 
-/** A walk that takes more of a CPU hangs, milliseconds; and one that takes longer, on a host however busy. */
+/**
+ * A walk that takes more of a CPU hangs, milliseconds; and one that takes longer, on a host however
+ * busy.
+ */
 const HANG = 2_000;
 const HANG_ON_THE_CLOCK = 60_000;
-/** Walks that may end with an error: a vCPU may be scheduled away in the middle of list_del for longer than a walk waits. */
+/**
+ * Walks that may end with an error: a vCPU may be scheduled away in the middle of list_del for
+ * longer than a walk waits.
+ */
 const MAX_ERRORS = 0.001;
 
 const { values } = parseArgs({
@@ -75,7 +81,10 @@ function target() {
 async function churn(walks, before) {
   const guest = await attach(target());
   /** @type {Record<string, number>} */ const errors = {};
-  /** What each walk that was no error said of each task, by PID and start time; as one line, and how often. @type {Map<string, Map<string, number>>} */
+  /**
+   * What each walk that was no error said of each task, by PID and start time; as one line, and how
+   * often. @type {Map<string, Map<string, number>>}
+   */
   const seen = new Map();
   /** Long-lived tasks that a look-up missed. @type {number[]} */ const unfound = [];
   const result = {

@@ -1,8 +1,8 @@
 // @ts-check
 /**
  * Writes a log of CR3 values of a guest that forks, executes and exits all the time, and names it
- * afterwards: `node test/soak/cr3-log.mjs [--seconds 30] [--backend file] [--suite bookworm]`. What the CPUs run says whose each
- * value was; no name that the index is certain of may be another's.
+ * afterwards: `node test/soak/cr3-log.mjs [--seconds 30] [--backend file] [--suite bookworm]`. What
+ * the CPUs run says whose each value was; no name that the index is certain of may be another's.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';

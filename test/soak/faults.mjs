@@ -1,8 +1,9 @@
 // @ts-check
 /**
- * Fails every single read of every question, one at a time: `npm run test:faults [-- --suite bookworm] [--only tasks]`. The read is
- * failed alone or with all after it, whole or short. What comes back must be the whole right answer, an error with a code, or a row
- * that says what it lacks.
+ * Fails every single read of every question, one at a time: `npm run test:faults [-- --suite
+ * bookworm] [--only tasks]`. The read is failed alone or with all after it, whole or short. What
+ * comes back must be the whole right answer, an error with a code, or a row that says what it
+ * lacks.
  */
 import { parseArgs } from 'node:util';
 import { FOR_EVER, failingLibrary } from '../fault/failing.mjs';
@@ -60,7 +61,10 @@ function check(question) {
   for (const line of wrong.slice(0, Number(values.show))) console.log(`  ${line}`);
 }
 
-/** What is known of a kernel, as one line. @param {import('../../lib/kernel/kernel.ts').Kernel} kernel */
+/**
+ * What is known of a kernel, as one line.
+ * @param {import('../../lib/kernel/kernel.ts').Kernel} kernel
+ */
 function factsOf(kernel) {
   const { release, banner, buildId, levels, root, pageOffset, pti, physBase, image } = kernel;
   const { virtual, physical, length } = image;
@@ -70,7 +74,10 @@ function factsOf(kernel) {
   return [...facts, physical, length, ...symbols, pgd, kernel.onlineCpus()].join(' ');
 }
 
-/** Finds the kernel with each read failed; every {@link STEP}th of those that only go on with a long search. */
+/**
+ * Finds the kernel with each read failed; every {@link STEP}th of those that only go on with a long
+ * search.
+ */
 async function checkAttach() {
   const FIRST = 400;
   const STEP = 7;

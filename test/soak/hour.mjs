@@ -20,7 +20,10 @@ const { values } = parseArgs({
 });
 
 /** @typedef {import('node-libvmi').Switch} Switch */
-/** @typedef {{ pid: number, comm: string, previous: number, time: number }} Traced time: guest microseconds */
+/**
+ * @typedef {{ pid: number, comm: string, previous: number, time: number }} Traced time: guest
+ * microseconds
+ */
 
 const TRACING = '/sys/kernel/tracing';
 /** Seconds that are traced, and seconds from one such window to the next. */
@@ -38,7 +41,10 @@ process.on('SIGINT', () => {
 
 /** What the events of each CPU add up to, held against the kernel's count. */
 class Counts {
-  /** @type {Map<number, { first: bigint, last: bigint, told: number, seen: number, missed: number }>} */
+  /**
+   * @type {Map<number, { first: bigint, last: bigint, told: number, seen: number, missed: number
+   * }>}
+   */
   #cpus = new Map();
 
   /** @param {Switch} event */
@@ -200,7 +206,11 @@ function compare(events, traced) {
   return { wrong, compared };
 }
 
-/** The CPU's count at the first event of a trace: what most events agree on. @param {readonly Switch[]} mine @param {readonly Traced[]} trace */
+/**
+ * The CPU's count at the first event of a trace: what most events agree on.
+ * @param {readonly Switch[]} mine
+ * @param {readonly Traced[]} trace
+ */
 function findBase(mine, trace) {
   const places = new Map(
     trace.map(({ pid, time }, at) => [`${pid} ${Math.floor(time / 100)}`, at]),

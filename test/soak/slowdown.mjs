@@ -1,9 +1,10 @@
 // @ts-check
 /**
- * What watching costs a guest: `node test/soak/slowdown.mjs [--suite bookworm] [--pairs 10] [--rate HZ|full] [--backend memfd]`.
- * The guest does the same work again and again, by turns watched and not; what is compared is the processor time that QEMU took
- * for it, which a busy host changes less than the time it lasted. Prints one JSON line; nothing here asserts. With `--rate none`
- * it is never watched: so much do the figures say nothing.
+ * What watching costs a guest: `node test/soak/slowdown.mjs [--suite bookworm] [--pairs 10] [--rate
+ * HZ|full] [--backend memfd]`. The guest does the same work again and again, by turns watched and
+ * not; what is compared is the processor time that QEMU took for it, which a busy host changes less
+ * than the time it lasted. Prints one JSON line; nothing here asserts. With `--rate none` it is
+ * never watched: so much do the figures say nothing.
  *
  * This program and its threads have the host's last core, QEMU has the others.
  */

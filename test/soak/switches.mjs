@@ -1,11 +1,14 @@
 // @ts-check
 /**
- * Watches the switches of a real guest and compares them with the guest's own trace: `node test/soak/switches.mjs [--suite
- * bookworm] [--cpus 1] [--seconds 10] [--rate full|HZ] [--backend memfd|anonymous] [--pin]`. Prints one JSON line; the exit code is 1
- * when a name or a count is wrong. With `--pin` the sampler's thread has the host's last core, and QEMU and this program the others.
+ * Watches the switches of a real guest and compares them with the guest's own trace: `node
+ * test/soak/switches.mjs [--suite bookworm] [--cpus 1] [--seconds 10] [--rate full|HZ] [--backend
+ * memfd|anonymous] [--pin]`. Prints one JSON line; the exit code is 1 when a name or a count is
+ * wrong. With `--pin` the sampler's thread has the host's last core, and QEMU and this program the
+ * others.
  *
- * The guest's ftrace records every sched_switch with the scheduler's clock. Each sampled switch has its CPU's count of
- * switches, so the event of the trace that it must be is known, and not searched for: base + count.
+ * The guest's ftrace records every sched_switch with the scheduler's clock. Each sampled switch has
+ * its CPU's count of switches, so the event of the trace that it must be is known, and not searched
+ * for: base + count.
  */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -28,7 +31,10 @@ const { values } = parseArgs({
   allowNegative: true,
 });
 
-/** @typedef {{ cpu: number, time: number, previous: number, pid: number, comm: string }} Traced time: guest microseconds */
+/**
+ * @typedef {{ cpu: number, time: number, previous: number, pid: number, comm: string }} Traced
+ * time: guest microseconds
+ */
 /** @typedef {import('node-libvmi').Switch} Switch */
 
 const TRACING = '/sys/kernel/tracing';
@@ -175,7 +181,8 @@ function compare(events, traced) {
       wrong.push(`CPU ${cpu}: ${mine.length} events, ${trace.length} in the trace`);
       continue;
     }
-    // The kernel's count went from the first to the last by exactly what was seen and what was said to be missed.
+    // The kernel's count went from the first to the last by exactly what was seen and what was said
+    // to be missed.
     const counted = Number((mine.at(-1)?.count ?? 0n) - (first.count ?? 0n));
     const told = rest.reduce((sum, event) => sum + 1 + (event.missed ?? 0), 0);
     missed += rest.reduce((sum, event) => sum + (event.missed ?? 0), 0);
@@ -233,8 +240,9 @@ function compare(events, traced) {
 }
 
 /**
- * A CPU's trace without its beginning, where that is broken: of the switches that are under way while tracing is turned on, it has
- * some, and since 6.12 a later one in the place of the first. A gap further on has to show as a wrong count.
+ * A CPU's trace without its beginning, where that is broken: of the switches that are under way
+ * while tracing is turned on, it has some, and since 6.12 a later one in the place of the first. A
+ * gap further on has to show as a wrong count.
  *
  * @param {Traced[]} trace
  */

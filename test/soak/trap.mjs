@@ -7,9 +7,9 @@
  *
  * The thread sleeps in a read before watching begins and after its rounds, so that the kernel's
  * `nvcsw + nivcsw` stands still at both ends and the difference is exact. A second process counts
- * in a loop on the other CPU, unwatched: how far it comes in a second that its vCPU has of the host's CPU (so
- * that other work of the host does not count) is compared without a watchpoint, with one on a thread
- * that sleeps (medians), and with the one that is hit.
+ * in a loop on the other CPU, unwatched: how far it comes in a second that its vCPU has of the
+ * host's CPU (so that other work of the host does not count) is compared without a watchpoint, with
+ * one on a thread that sleeps (medians), and with the one that is hit.
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -31,7 +31,9 @@ const SWITCHES = Number(values.switches);
 const SECONDS = Number(values.seconds);
 /** Pairs of measurements whose medians are compared. */
 const TURNS = 5;
-/** The chosen thread: rounds of a fork and a wait on CPU 0, each of which it is switched away for. */
+/**
+ * The chosen thread: rounds of a fork and a wait on CPU 0, each of which it is switched away for.
+ */
 const CHOSEN = `mkfifo /tmp/go
 cat > /tmp/chosen <<'END'
 exec 3<> /tmp/go
@@ -158,7 +160,11 @@ async function untilWatched() {
   }
 }
 
-/** Switches away from a task, by the kernel's own account. @param {import('node-libvmi').Guest} guest @param {Task} task */
+/**
+ * Switches away from a task, by the kernel's own account.
+ * @param {import('node-libvmi').Guest} guest
+ * @param {Task} task
+ */
 function switchesOf(guest, task) {
   const { memory, types } = guest.kernel;
   memory.begin();

@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-/** What CONTRIBUTING says must be touched to add a thing is enough: shown on a copy of the checkout. */
+/**
+ * What CONTRIBUTING says must be touched to add a thing is enough: shown on a copy of the checkout.
+ */
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 let copy: string;

@@ -22,8 +22,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { unexportedTypes } from './reach.js';
 
 /**
- * The package as its users get it: packed, installed beside their code, imported, required, typechecked, run.
- * Nothing is fetched: what it depends on is in it.
+ * The package as its users get it: packed, installed beside their code, imported, required,
+ * typechecked, run. Nothing is fetched: what it depends on is in it.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const modules = join(root, 'node_modules');

@@ -32,7 +32,10 @@ export const EVERYTHING: Record<string, unknown> = {
   BigUint64Array: new BigUint64Array(3),
 };
 
-/** `call` throws a TypeError or RangeError of the usual form for everything but what `accepted` names. */
+/**
+ * `call` throws a TypeError or RangeError of the usual form for everything but what `accepted`
+ * names.
+ */
 export function expectMisuse(call: (value: never) => unknown, accepted: string[]): void {
   for (const [name, value] of Object.entries(EVERYTHING)) {
     if (accepted.includes(name)) continue;

@@ -16,8 +16,8 @@ const LARGE = 0x80n;
 const PHYSICAL = 0x000ffffffffff000n;
 
 /**
- * Guest RAM in a sparse file, written by hand. Page tables are made from 0x1000 on, in the order in which
- * they are needed.
+ * Guest RAM in a sparse file, written by hand. Page tables are made from 0x1000 on, in the order in
+ * which they are needed.
  */
 export class Ram {
   readonly size: number;
@@ -95,8 +95,8 @@ export class Ram {
   }
 
   /**
-   * The same bytes as anonymous RAM is reached: the file is mapped into this process, and this process is
-   * read. `holder` keeps the mapping.
+   * The same bytes as anonymous RAM is reached: the file is mapped into this process, and this
+   * process is read. `holder` keeps the mapping.
    */
   openAsProcess(): { memory: Memory; holder: Memory } {
     const holder = this.open();

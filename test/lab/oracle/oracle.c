@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The truth about a guest's tasks, told from inside: the table that a lookup from outside is compared with.
+ * The truth about a guest's tasks, told from inside: the table that a lookup from outside is
+ * compared with.
  *
  * Write a command to /proc/oracle, one a write:
  *   tell        a table of all tasks and CPUs, while the guest runs on
- *   freeze      the same inside stop_machine(); then every CPU spins with interrupts off until a byte waits on COM1
- *   halt        the same, but each CPU is stopped by an interrupt in what it was doing, so that a user's task and its
- *               address space are still the current ones (stop_machine() makes the stopper thread current)
+ *   freeze      the same inside stop_machine(); then every CPU spins with interrupts off until a
+ *   byte waits on COM1 halt        the same, but each CPU is stopped by an interrupt in what it was
+ *   doing, so that a user's task and its
+ *               address space are still the current ones (stop_machine() makes the stopper thread
+ *               current)
  *   hide PID    takes the task out of the list that starts at init_task.tasks, as a rootkit does
  *   unhide      puts every hidden task back
  *   say TEXT    prints TEXT
  *   drop        forgets what was printed
  * Bytes written to /proc/oracle_print are kept until `drop`; closing it announces them.
  *
- * Replies go to an isa-debugcon port by `rep outsb`: no driver, no buffer, nothing is dropped (not to port 0x402, where
- * SeaBIOS writes its own log). A port takes 0.3 MB/s under emulation, so what is long stays in memory and only its place
- * is told, for the host to read: lines `PIECE physical-address length` (hex, decimal). /proc/oracle reads as the last
- * table. Each write gives one of: pieces, then `TABLE generation mode`; `DONE command`; `ERROR reason`; and a freeze that
+ * Replies go to an isa-debugcon port by `rep outsb`: no driver, no buffer, nothing is dropped (not
+ * to port 0x402, where SeaBIOS writes its own log). A port takes 0.3 MB/s under emulation, so what
+ * is long stays in memory and only its place is told, for the host to read: lines `PIECE
+ * physical-address length` (hex, decimal). /proc/oracle reads as the last table. Each write gives
+ * one of: pieces, then `TABLE generation mode`; `DONE command`; `ERROR reason`; and a freeze that
  * is over gives a `THAW generation reason` line as well.
  */
 #include <linux/module.h>

@@ -1,5 +1,8 @@
 // @ts-check
-/** What dom0 boots: an initramfs with Xen's tools, Node, this project, and libvmi where this host has it. */
+/**
+ * What dom0 boots: an initramfs with Xen's tools, Node, this project, and libvmi where this host
+ * has it.
+ */
 import { createHash } from 'node:crypto';
 import {
   chmod,
@@ -161,20 +164,31 @@ async function pack(root, path) {
   await run('sh', ['-c', 'cd "$0" && find . | cpio --quiet -o -H newc -R 0:0 > "$1"', root, path]);
 }
 
-/** Copies the host's libraries that a program or library is linked with, and the loader. @param {string} file @param {string} root */
+/**
+ * Copies the host's libraries that a program or library is linked with, and the loader.
+ * @param {string} file
+ * @param {string} root
+ */
 async function withLibraries(file, root) {
   for (const [, path] of (await run('ldd', [file])).matchAll(/(?:^|\s)(\/\S+)(?= \(0x)/gm))
     await copyTo(/** @type {string} */ (path), join(root, /** @type {string} */ (path)));
 }
 
-/** Copies what a path leads to, in place of whatever is there. @param {string} from @param {string} to */
+/**
+ * Copies what a path leads to, in place of whatever is there.
+ * @param {string} from
+ * @param {string} to
+ */
 async function copyTo(from, to) {
   await mkdir(dirname(to), { recursive: true });
   await rm(to, { force: true });
   await copyFile(await realpath(from), to);
 }
 
-/** libvmi opens `libxenctrl.so` and `libxenstore.so`: names that only the development package has. @param {string} root */
+/**
+ * libvmi opens `libxenctrl.so` and `libxenstore.so`: names that only the development package has.
+ * @param {string} root
+ */
 async function developmentLinks(root) {
   const folder = join(root, 'usr/lib/x86_64-linux-gnu');
   const names = await readdir(folder);
@@ -188,7 +202,11 @@ async function developmentLinks(root) {
   }
 }
 
-/** Copies modules with what they depend on; `/modules` lists them in the order to load. @param {import('../kernel.mjs').Kernel} kernel @param {string} root */
+/**
+ * Copies modules with what they depend on; `/modules` lists them in the order to load.
+ * @param {import('../kernel.mjs').Kernel} kernel
+ * @param {string} root
+ */
 async function copyModules(kernel, root) {
   const from = join(kernel.directory, 'lib/modules', kernel.release);
   /** @type {Map<string, string>} */

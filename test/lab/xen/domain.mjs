@@ -1,5 +1,8 @@
 // @ts-check
-/** A guest of the lab's Xen: the same kernels, workload and oracle as everywhere in the lab, started by xl in dom0. */
+/**
+ * A guest of the lab's Xen: the same kernels, workload and oracle as everywhere in the lab, started
+ * by xl in dom0.
+ */
 import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { exists } from '../cache.mjs';
@@ -22,7 +25,10 @@ import { parseTruth } from '../truth.mjs';
  */
 
 const BOOT_SECONDS = 180;
-/** Seconds of guest time that a freeze lasts: enough for dom0 to pause the guest in it, however loaded the host is. */
+/**
+ * Seconds of guest time that a freeze lasts: enough for dom0 to pause the guest in it, however
+ * loaded the host is.
+ */
 const FREEZE_SECONDS = 30;
 /** Seconds from HALTING to the freeze, and then some. */
 const SETTLE = 4;
@@ -36,7 +42,11 @@ export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** A running guest. Made by {@link startDomain}. */
 export class XenDomain {
-  /** @param {import('./machine.mjs').XenMachine} machine @param {DomainOptions} options @param {{ id: number, release: string, log: string }} facts */
+  /**
+   * @param {import('./machine.mjs').XenMachine} machine
+   * @param {DomainOptions} options
+   * @param {{ id: number, release: string, log: string }} facts
+   */
   constructor(machine, { name, type }, { id, release, log }) {
     this.machine = machine;
     this.name = name;
@@ -86,7 +96,8 @@ export class XenDomain {
   }
 
   /**
-   * Lets the guest freeze itself (each CPU in what it was doing), and pauses it there: until {@link truth} nothing in it moves.
+   * Lets the guest freeze itself (each CPU in what it was doing), and pauses it there: until {@link
+   * truth} nothing in it moves.
    */
   async halt() {
     this.mark = (await this.said()).length;

@@ -1,5 +1,7 @@
 // @ts-check
-/** Every way in which listening to a domain of Xen can end, and what is left of the guest after it. */
+/**
+ * Every way in which listening to a domain of Xen can end, and what is left of the guest after it.
+ */
 import { quoted } from './domain.mjs';
 
 /**
@@ -97,7 +99,8 @@ export const ENDINGS = [
  *
  * @param {import('./domain.mjs').XenDomain} domain with something in it that switches
  * @param {Ending} ending
- * @returns {Promise<{ verdict: string, said: string[], seconds: number }>} verdict: `runs`, `gone`, or what is wrong
+ * @returns {Promise<{ verdict: string, said: string[], seconds: number }>} verdict: `runs`, `gone`,
+ *   or what is wrong
  */
 export async function endOne(domain, { name, end = 'hold', act = '', says, gone, code = 0 }) {
   const start = performance.now();

@@ -1,12 +1,17 @@
 // @ts-check
-/** A domain's writes to CR3, held against the kernel module inside it, and every end of a listener. */
+/**
+ * A domain's writes to CR3, held against the kernel module inside it, and every end of a listener.
+ */
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { quoted, startDomain } from './domain.mjs';
 import { ENDINGS, endOne } from './endings.mjs';
 
 /** @typedef {{ value: string, count: number, tasks: (number | 'kernel' | null)[] }} HeardValue */
-/** @typedef {{ writes: number, breaks: number, same: number, nameless: number, dropped: number, values: HeardValue[] }} Heard */
+/**
+ * @typedef {{ writes: number, breaks: number, same: number, nameless: number, dropped: number,
+ * values: HeardValue[] }} Heard
+ */
 /** @typedef {{ cpus: number, what: string, verdict: string, seconds: number, said: string }} Row */
 
 /** Seconds of listening, and of a blocked event loop. */
@@ -23,7 +28,8 @@ const spinners = (cpus) =>
   `shell for i in ${Array.from({ length: 2 * cpus }, (_, i) => i).join(' ')}; do sh -c 'while :; do :; done' & done`;
 
 /**
- * Listens to a guest of 1 vCPU and to one of 2, and ends listening in every way there is, with each.
+ * Listens to a guest of 1 vCPU and to one of 2, and ends listening in every way there is, with
+ * each.
  *
  * @param {import('./machine.mjs').XenMachine} machine
  * @param {{ log: import('../run.mjs').Log, endings: RegExp }} options
@@ -63,7 +69,11 @@ export async function hearAll(machine, { log, endings }) {
   return rows;
 }
 
-/** @param {import('./machine.mjs').XenMachine} machine @param {number} cpus @param {import('../run.mjs').Log} log */
+/**
+ * @param {import('./machine.mjs').XenMachine} machine
+ * @param {number} cpus
+ * @param {import('../run.mjs').Log} log
+ */
 async function hearable(machine, cpus, log) {
   // A console's log outlives its domain: each has a name of its own.
   const name = `heard ${cpus} ${Date.now()}`;
@@ -75,14 +85,23 @@ async function hearable(machine, cpus, log) {
   return domain;
 }
 
-/** @param {number} cpus @param {string} what @param {() => Promise<{ verdict: string, said: string }>} work @returns {Promise<Row>} */
+/**
+ * @param {number} cpus
+ * @param {string} what
+ * @param {() => Promise<{ verdict: string, said: string }>} work
+ * @returns {Promise<Row>}
+ */
 async function timed(cpus, what, work) {
   const start = performance.now();
   const { verdict, said } = await work().catch((error) => ({ verdict: error.message, said: '' }));
   return { cpus, what, verdict, said, seconds: (performance.now() - start) / 1000 };
 }
 
-/** @param {import('./domain.mjs').XenDomain} domain @param {string} args @returns {Promise<{ heard: Heard, out: string }>} */
+/**
+ * @param {import('./domain.mjs').XenDomain} domain
+ * @param {string} args
+ * @returns {Promise<{ heard: Heard, out: string }>}
+ */
 async function listen(domain, args) {
   const { out } = await domain.machine.run(`node /lab/listen.mjs ${quoted(domain.name)} ${args}`, {
     seconds: 180,
@@ -91,7 +110,10 @@ async function listen(domain, args) {
   return { heard: JSON.parse(line), out };
 }
 
-/** Every value belongs to a task that the kernel module tells, with that CR3. @param {import('./domain.mjs').XenDomain} domain */
+/**
+ * Every value belongs to a task that the kernel module tells, with that CR3.
+ * @param {import('./domain.mjs').XenDomain} domain
+ */
 async function hear(domain) {
   const { heard } = await listen(domain, `break ${LISTEN}`);
   const wrong = await whose(domain, heard);
@@ -99,7 +121,10 @@ async function hear(domain) {
   return { verdict: wrong.slice(0, 5).join('; ') || 'agrees', said };
 }
 
-/** The same through `watchSwitches({ by: 'reported' })`. @param {import('./domain.mjs').XenDomain} domain */
+/**
+ * The same through `watchSwitches({ by: 'reported' })`.
+ * @param {import('./domain.mjs').XenDomain} domain
+ */
 async function report(domain) {
   const { out } = await domain.machine.run(
     `node /lab/report.mjs ${quoted(domain.name)} ${LISTEN}`,
@@ -137,7 +162,10 @@ async function whose(domain, heard) {
   return wrong;
 }
 
-/** What is lost is counted, while nobody reads too. @param {import('./domain.mjs').XenDomain} domain */
+/**
+ * What is lost is counted, while nobody reads too.
+ * @param {import('./domain.mjs').XenDomain} domain
+ */
 async function overflow(domain) {
   const { heard, out } = await listen(domain, `spin ${BLOCKED} ${SMALL}`);
   const spun = Number(/"spun","dropped":(\d+)/.exec(out)?.[1]);

@@ -1,6 +1,6 @@
-// Runs in dom0: listens to one domain's writes to CR3 and ends as it is told. Prints one JSON object
-// a line: `listening` with its processes when the first write has come, `heard` when it was told to
-// end, and `ended` with what was seen.
+// Runs in dom0: listens to one domain's writes to CR3 and ends as it is told. Prints one JSON
+// object a line: `listening` with its processes when the first write has come, `heard` when it was
+// told to end, and `ended` with what was seen.
 //
 //   node listen.mjs NAME END [SECONDS] [QUEUE]
 //

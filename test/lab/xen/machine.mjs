@@ -35,8 +35,9 @@ const KEEP = 24 * 3600 * 1000;
 /** Seconds from start to dom0 that a loaded host may take. */
 const BOOT_SECONDS = 240;
 /**
- * QEMU's software CPU less what Xen 4.17 and its guests trip over in it: PV guests die of SMAP, guests and dom0's programs
- * fault on RDTSCP, XSAVE and AVX, cmpxchg16b is wrong now and then, and libvmi walks 4 levels only.
+ * QEMU's software CPU less what Xen 4.17 and its guests trip over in it: PV guests die of SMAP,
+ * guests and dom0's programs fault on RDTSCP, XSAVE and AVX, cmpxchg16b is wrong now and then, and
+ * libvmi walks 4 levels only.
  */
 const CPU = [
   'max',
@@ -55,7 +56,11 @@ export class XenMachine {
   #child;
   #count = 0;
 
-  /** @param {string} directory @param {import('node:child_process').ChildProcess} child @param {{ version: string, release: string, libvmi: string | undefined }} facts */
+  /**
+   * @param {string} directory
+   * @param {import('node:child_process').ChildProcess} child
+   * @param {{ version: string, release: string, libvmi: string | undefined }} facts
+   */
   constructor(directory, child, { version, release, libvmi }) {
     this.directory = directory;
     /** Folder that dom0 sees as /lab. */ this.share = join(directory, 'lab');
@@ -75,7 +80,8 @@ export class XenMachine {
    * Runs a shell script in dom0.
    *
    * @param {string} script
-   * @param {{ seconds?: number, check?: boolean }} [options] check: a script that fails is an error (default)
+   * @param {{ seconds?: number, check?: boolean }} [options] check: a script that fails is an error
+   *   (default)
    * @returns {Promise<Outcome>}
    */
   async run(script, { seconds = 120, check = true } = {}) {
@@ -118,7 +124,10 @@ export class XenMachine {
     return (await readFile(join(this.directory, 'console'), 'utf8').catch(() => '')).slice(-2000);
   }
 
-  /** Ends the machine. @param {{ keep?: boolean }} [options] keep: its folder stays, for a look at the logs */
+  /**
+   * Ends the machine.
+   * @param {{ keep?: boolean }} [options] keep: its folder stays, for a look at the logs
+   */
   async close({ keep = false } = {}) {
     const ended = this.running ? once(this.#child, 'exit') : undefined;
     this.#child.ref();
@@ -170,7 +179,8 @@ export async function bootXen({ log = stderrLog } = {}) {
   await run('sh', ['-c', 'cat "$0" "$1" > initrd && rm "$1"', system, 'project.cpio'], {
     cwd: directory,
   });
-  // QEMU takes modules as `file options,file options`: names without a space or a comma, and commas doubled.
+  // QEMU takes modules as `file options,file options`: names without a space or a comma, and commas
+  // doubled.
   await symlink(packages.hypervisor, join(directory, 'xen'));
   await symlink(image.vmlinuz, join(directory, 'vmlinuz'));
   const errors = await open(join(directory, 'qemu'), 'w');

@@ -1,5 +1,8 @@
 // @ts-check
-/** Debian's Xen, unpacked: the hypervisor and the tools of dom0. Nothing of it is installed on the host. */
+/**
+ * Debian's Xen, unpacked: the hypervisor and the tools of dom0. Nothing of it is installed on the
+ * host.
+ */
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';

@@ -1,6 +1,6 @@
-// Runs in dom0: watches one domain's switches as Xen reports them, and prints one JSON object of the
-// form that listen.mjs ends with. `breaks` are events whose `previous` or `missed` is not what the
-// events before say.
+// Runs in dom0: watches one domain's switches as Xen reports them, and prints one JSON object of
+// the form that listen.mjs ends with. `breaks` are events whose `previous` or `missed` is not what
+// the events before say.
 //
 //   node report.mjs NAME SECONDS
 import { attach } from '/project/dist/index.js';

@@ -6,7 +6,10 @@ import type { Mapping } from '../../../lib/memory/virtual-memory.js';
 const GIB = 1n << 30n;
 const PAGE_OFFSET = 0xffff_9fb8_4000_0000n;
 
-/** A kernel with RAM below `low` and from 4 GiB to `top`, as assumed, and a page table that maps what is told. */
+/**
+ * A kernel with RAM below `low` and from 4 GiB to `top`, as assumed, and a page table that maps
+ * what is told.
+ */
 function kernel(low: bigint, top: bigint, mappings: readonly Mapping[]): Kernel {
   const ranges = [{ start: 0n, length: low }];
   if (top > 4n * GIB) ranges.push({ start: 4n * GIB, length: top - 4n * GIB });

@@ -22,7 +22,10 @@ const NEW = { sp: 3, bp: 4, previous: 8 };
 const CALL = 2;
 const END = 1;
 
-/** A leaf without a frame pointer, called by a function with one, called by a stack's first function. */
+/**
+ * A leaf without a frame pointer, called by a function with one, called by a stack's first
+ * function.
+ */
 function made(numbers: typeof OLD) {
   const b = new BtfBuilder();
   const u64 = b.int('long unsigned int', 8);
@@ -64,7 +67,8 @@ function made(numbers: typeof OLD) {
   }
   const at = (offset: number) => BASE + BigInt(offset);
   memory.put(TASK, at(STACK), 0n, at(SP));
-  // The saved frame: bp, and where the leaf goes on. Behind it the leaf's 8 bytes and return address.
+  // The saved frame: bp, and where the leaf goes on. Behind it the leaf's 8 bytes and return
+  // address.
   memory.put(SP + 40, at(SP + 0x100), at(LEAF + 0x20));
   memory.put(SP + 56, 0n, at(MIDDLE + 0x10));
   // The middle's frame pointer, and where it was called from.

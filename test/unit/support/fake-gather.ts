@@ -15,7 +15,10 @@ export class FakePlan {
     return this.columns.length / 3;
   }
 
-  /** Where each column starts in a buffer for `capacity` rows, and the end. types/addon.d.ts, NativeRows. */
+  /**
+   * Where each column starts in a buffer for `capacity` rows, and the end. types/addon.d.ts,
+   * NativeRows.
+   */
   starts(capacity: number): number[] {
     let at = align8(4 * capacity) + 8 * capacity;
     const starts = [at];

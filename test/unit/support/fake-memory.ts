@@ -33,7 +33,10 @@ const fakeLoader: NativeLoader = {
   },
 };
 
-/** The native memory over buffers, in TypeScript: logs every call, and fails the n-th read when told to. */
+/**
+ * The native memory over buffers, in TypeScript: logs every call, and fails the n-th read when told
+ * to.
+ */
 export class FakeMemory {
   readonly segments: readonly FakeSegment[];
   /** Every read, in order: `read 0x1000+8`. */
@@ -307,7 +310,10 @@ export class FakeAddressSpace {
   }
 }
 
-/** What `lib/addon.ts` loads, faked: `vi.mock('…/lib/addon.js', () => ({ addon: () => fakeAddon }))`. */
+/**
+ * What `lib/addon.ts` loads, faked: `vi.mock('…/lib/addon.js', () => ({ addon: () => fakeAddon
+ * }))`.
+ */
 export const fakeAddon = {
   AddressSpace: FakeAddressSpace,
   Plan: FakePlan,
@@ -342,5 +348,7 @@ export function fakePhysicalMemory(
   });
 }
 
-/** The fake seen as the native address space: a compile-time check that it keeps to the contract. */
+/**
+ * The fake seen as the native address space: a compile-time check that it keeps to the contract.
+ */
 export type FakeMeetsContract = FakeAddressSpace extends Omit<AddressSpace, never> ? true : never;

@@ -37,7 +37,10 @@ describe('what a CPU runs', () => {
     expect(cpu).toMatchObject({ loadedMm: spaces[0].address, switching: false, error: undefined });
   });
 
-  /** Every step of a switch after every read: as a CPU that runs on, one that stops on the way, and one that switches back. */
+  /**
+   * Every step of a switch after every read: as a CPU that runs on, one that stops on the way, and
+   * one that switches back.
+   */
   it.each([[{}], [{ without: ['runqueues'] }]])(
     'is never a task with the page table of another (%o)',
     (options) => {

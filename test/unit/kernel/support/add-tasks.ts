@@ -10,8 +10,8 @@ const PF_KTHREAD = 0x20_0000n;
 const PAGE = 0x1000n;
 
 /**
- * Gives tasks all that a row of theirs is made of, at the members of `kernelBtf(true)`: a struct pid
- * in the tree of PIDs, credentials, a signal_struct with one thread.
+ * Gives tasks all that a row of theirs is made of, at the members of `kernelBtf(true)`: a struct
+ * pid in the tree of PIDs, credentials, a signal_struct with one thread.
  *
  * @param tasks offsets of their task_structs; the number of each is its PID, and 1 is a process
  * @param free offset of pages to put the rest in: four and one a task
@@ -27,7 +27,8 @@ export function addTasks(
   for (const [pid, task] of tasks.entries()) {
     const struct = free + 2n * PAGE + BigInt(pid) * PAGE;
     const signal = struct + 0x400n;
-    // task_struct.__state (asleep, but for the idle task), flags, real_parent, thread_pid, start_time, real_cred, signal.
+    // task_struct.__state (asleep, but for the idle task), flags, real_parent, thread_pid,
+    // start_time, real_cred, signal.
     u64(task + 0x18n, pid === 0 ? 0n : 1n);
     u64(task + 0x2cn, pid === 1 ? 0x40_0000n : PF_KTHREAD);
     u64(task + 0x170n, virtual(tasks[0]!));

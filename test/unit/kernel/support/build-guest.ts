@@ -49,7 +49,10 @@ export interface BuiltGuest {
 export const IMAGE_LENGTH = 8n * MIB;
 export const RAM_LENGTH = 64;
 
-/** A Linux kernel small enough to read: an image with tables, tasks and page tables, and a direct map of its RAM. */
+/**
+ * A Linux kernel small enough to read: an image with tables, tasks and page tables, and a direct
+ * map of its RAM.
+ */
 export function buildGuest(options: GuestOptions = {}): BuiltGuest {
   const levels = options.levels ?? 4;
   const physical = options.physical ?? 16n * MIB;

@@ -6,7 +6,10 @@ const ENTRY = 0x67n;
 /** Where the guest's frames begin in the machine: above 4 GiB, as they do. */
 const MACHINE = 0x1_4800_0000n;
 const FRAMES = (RAM_LENGTH << 20) / 4096;
-/** Odd, so that it permutes the frames: no two neighbours of the guest are neighbours in the machine. */
+/**
+ * Odd, so that it permutes the frames: no two neighbours of the guest are neighbours in the
+ * machine.
+ */
 const STEP = 4099;
 /** What the guest calls physical: its list of frames, and its page tables. */
 const LIST = 40n * MIB;
@@ -17,7 +20,10 @@ export const IDENTITY_PAGE = 0xa_0000n;
 export const LOST_PAGE = 0x20_0000n;
 export const FOREIGN_PAGE = 0x20_1000n;
 
-/** A guest of {@link buildGuest} as a PV guest of Xen: its frames all over the machine, and page tables that hold those. */
+/**
+ * A guest of {@link buildGuest} as a PV guest of Xen: its frames all over the machine, and page
+ * tables that hold those.
+ */
 export interface ScatteredGuest extends BuiltGuest {
   /** Machine address of what the guest calls physical. */
   machine(physical: bigint): bigint;
