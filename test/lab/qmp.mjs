@@ -19,8 +19,11 @@ export class QmpError extends Error {
 /** One connection. Commands are answered in order; events go to `onEvent`. */
 export class Qmp {
   #text = '';
-  /** @type {{ command: string, resolve: (value: any) => void, reject: (error: Error) => void }[]} */ #waiting =
-    [];
+  /**
+   * @type {{ command: string, resolve: (value: any) => void,
+   *   reject: (error: Error) => void }[]}
+   */
+  #waiting = [];
   /** @type {Error | undefined} */ #ended;
   /** @type {((event: QmpEvent) => void) | undefined} */ onEvent;
 

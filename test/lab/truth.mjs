@@ -60,8 +60,10 @@
  * @property {bigint} cr4 the register
  */
 
-/** @typedef {{ release: string, version: string, stext: bigint, physBase: bigint, pageOffset: bigint, initTopPgt: bigint,
- *   initTopPgtPhysical: bigint, initTask: bigint, initPidNs: bigint, initMm: bigint, levels: 4 | 5,
+/**
+ * @typedef {{ release: string, version: string, stext: bigint, physBase: bigint,
+ *   pageOffset: bigint, initTopPgt: bigint, initTopPgtPhysical: bigint,
+ *   initTask: bigint, initPidNs: bigint, initMm: bigint, levels: 4 | 5,
  *   pv: boolean, pti: boolean, pcid: boolean, cpus: number, hz: number, tscKhz: number, bootTime:
  *   number, uptimeNs: bigint, teller: number }} TruthFacts `pv`: a PV guest of Xen, whose page
  *   tables hold machine addresses; `bootTime` in seconds since 1970; `physBase` modulo 2^64;

@@ -34,7 +34,9 @@ const SEEDS = 1_000_000_000;
 /** Crashes and hangs after which a job gives up. */
 const MAX_DEATHS = 10;
 
-/** @typedef {{ operations: number, bends: number, attaches: number, attached: number, failures: number, next: number,
+/**
+ * @typedef {{ operations: number, bends: number, attaches: number, attached: number,
+ *   failures: number, next: number,
  *   slowest: { name: string, milliseconds: number, seed: number }, outcomes: Record<string, number>
  *   }} Done */
 
