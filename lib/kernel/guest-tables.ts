@@ -121,12 +121,15 @@ export async function tablesFromGuest(
   const { space, image } = candidate;
   let kallsyms: Kallsyms | undefined;
   let failure: unknown;
-  try {
-    kallsyms = await searchKallsyms(candidate, signal);
-  } catch (error) {
-    if (!(error instanceof VmiError) || error.code === 'VMI_CLOSED' || error.code === 'VMI_ABORTED')
-      throw error;
-    failure = error;
+  // A read that failed once looks like a kernel without kallsyms: a live one is looked at again.
+  const looks = space.physical.live ? 2 : 1;
+  for (let look = 0; look < looks && kallsyms === undefined; look++) {
+    try {
+      kallsyms = await searchKallsyms(candidate, signal);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      failure = error;
+    }
   }
   const named: SymbolTable = kallsyms ?? new NoSymbols();
   const data = await findImageSymbols(candidate, named, signal);
@@ -159,6 +162,11 @@ function isForMany(banner: string): boolean {
 }
 
 /** Kallsyms of an image, from its token table on. */
+/** Whether an error says what the guest has, and not that nobody may ask any more. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof VmiError && error.code !== 'VMI_CLOSED' && error.code !== 'VMI_ABORTED';
+}
+
 async function searchKallsyms(
   { space, image, tokenTable }: ImageCandidate,
   signal: AbortSignal | undefined,

@@ -24,6 +24,7 @@ void CopiedNodes::Begin(const std::vector<uint64_t>& heads, const std::vector<ui
 void CopiedNodes::ReadHeads(const std::vector<uint64_t>& heads) {
   const size_t count = heads.size();
   head_links_.assign(count, ListLink());
+  if (count == 0) return;
   std::vector<uint8_t> bytes(RowLayout(head_plan_, count).total);
   Rows rows(head_plan_, {bytes.data(), count}, 0);
   rows.columns[0] = reinterpret_cast<uint8_t*>(head_links_.data());
