@@ -47,7 +47,7 @@ const open = (deadline = 5_000) =>
   });
 
 async function waitFor(condition: () => boolean, what: string): Promise<void> {
-  for (let i = 0; i < 600 && !condition(); i++)
+  for (let i = 0; i < 1_100 && !condition(); i++)
     await new Promise((resolve) => setTimeout(resolve, 20));
   expect(condition(), what).toBe(true);
 }
